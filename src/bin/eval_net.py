@@ -1,0 +1,74 @@
+"""Loss and accuracy of a trained network, or of a stitched one from results/*/frank_model/.
+
+    python src/bin/eval_net.py archive/tiny10/Digits/in0-gn0/model.pt
+    python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json lenet.json
+"""
+
+import json
+from pathlib import Path
+
+import _library  # noqa: F401
+
+from robust_stitching import checkpoints, cli, data
+from robust_stitching.evaluation import evaluate
+from robust_stitching.files import replacing
+from robust_stitching.progress import shown
+from robust_stitching.report.table import aligned
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(__doc__)
+    p.add_argument("checkpoint", type=Path, help="a network's file")
+    p.add_argument("-d", "--dataset", help="what to evaluate on, by default what the network was "
+                   f"trained on; one of: {cli.DATASETS}")
+    p.add_argument("--split", choices=["test", "train"], default="test",
+                   help="which part of the dataset")
+    p.add_argument("-b", "--batch-size", type=cli.positive_int, default=500,
+                   help="images at a time; changes nothing but speed and memory")
+    p.add_argument("--json", type=Path, help="a file to write the numbers to")
+    cli.add_device_options(p, training=False)
+    cli.add_checkpoint_options(p)
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    device = cli.device(args.device)
+    dataset = args.dataset and cli.dataset(args.dataset)
+    checkpoint = checkpoints.load(
+        args.checkpoint, model=args.model, dataset=dataset, mean=args.mean, std=args.std
+    ).to(device)
+    train, test = data.load(dataset or checkpoint.dataset, device, shown)
+    split = test if args.split == "test" else train
+    checkpoint.require_fit(split)
+    found = evaluate(checkpoint.network, split, args.batch_size, shown)
+    print(
+        aligned(
+            [
+                ["network", "data", "images", "accuracy", "loss"],
+                [
+                    checkpoint.model,
+                    f"{split.name} ({args.split})",
+                    f"{found.n_images:,}",
+                    f"{found.accuracy:.2%}",
+                    f"{found.loss:.4f}",
+                ],
+            ]
+        )
+    )
+    if args.json:
+        values = {
+            "checkpoint": str(args.checkpoint),
+            "model": checkpoint.model,
+            "dataset": split.name,
+            "split": args.split,
+            "accuracy": found.accuracy,
+            "loss": found.loss,
+            "n_images": found.n_images,
+        }
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

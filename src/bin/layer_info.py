@@ -1,0 +1,44 @@
+"""The layers of a model between which one can stitch.
+
+    python src/bin/layer_info.py tiny10
+    python src/bin/layer_info.py archive/tiny10/Digits/in0-gn0/model.pt
+
+At a clean cut the whole image passes through the layer. At one that leaks, a skip connection jumps
+over it: a stitch into the network there lets part of the image pass by the map.
+"""
+
+from pathlib import Path
+
+import _library  # noqa: F401
+
+from robust_stitching import checkpoints, cli, models
+from robust_stitching.graph import Graph
+from robust_stitching.report.table import aligned
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(__doc__)
+    p.add_argument("model", help=f"a checkpoint's path, or one of: {', '.join(models.names())}")
+    p.add_argument("--clean", action="store_true", help="list the clean cuts only")
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    if Path(args.model).suffix or Path(args.model).exists():
+        network = checkpoints.load(Path(args.model)).network
+    else:
+        network = models.build(args.model, num_classes=10, in_channels=3)
+    layers = Graph(network).layers.values()
+    table = [["layer", "kind", "activation", "cut"]]
+    for layer in layers:
+        if layer.clean or not args.clean:
+            shape = "×".join(map(str, layer.shape))
+            table.append([layer.name, layer.kind, shape, "clean" if layer.clean else "leaks"])
+    print(aligned(table))
+    clean = sum(layer.clean for layer in layers)
+    print(f"\n{len(layers)} layers, {clean} of them clean cuts, {len(layers) - clean} leak")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,279 @@
+"""The one place that knows how networks lie in files: layout, format, loading with care.
+
+A checkpoint holds tensors and plain values only, says what it is, and is loaded with
+``weights_only=True``: a file cannot run code.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching import models
+from robust_stitching.data import SOURCES, Split, source_of
+from robust_stitching.errors import UserError
+from robust_stitching.files import replacing
+from robust_stitching.stitching.network import rebuild
+
+FORMAT = "robust-stitching 1"
+WRAPPERS = ("state_dict", "model")
+NORMALISATION = {"normalize.mean", "normalize.std"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network read from a file.
+
+    Attributes
+    ----------
+    network : with its weights, on the CPU, in evaluation mode.
+    model : its name in the registry, or "front-end" of a stitched one.
+    dataset : what it was trained on: a key of `data.SOURCES`, or the path of a folder.
+    classes : how many it tells apart.
+    training : how it was trained, plain values; empty where unknown.
+    path : the file.
+    """
+
+    network: nn.Module
+    model: str
+    dataset: str
+    classes: int
+    path: Path
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stitched(self) -> bool:
+        """Whether it is a stitched network rather than a trained one."""
+        return "front" in self.network.architecture
+
+    def to(self, device: torch.device) -> "Checkpoint":
+        """The same on another device, in the layout in which convolutions are fastest."""
+        self.network.to(device, memory_format=torch.channels_last)
+        return self
+
+    def require_fit(self, split: Split) -> None:
+        """Raise UserError unless the network can be asked about the images of `split`.
+
+        Grey images fit a colour network, which spreads them over its channels.
+        """
+        if len(split.classes) != self.classes:
+            raise UserError(
+                f"{self.path} tells {self.classes} classes apart, but {split.name} has "
+                f"{len(split.classes)}; choose a dataset with {self.classes} classes."
+            )
+        if split.channels > self.network.input_shape[0]:
+            raise UserError(
+                f"{self.path} takes grey images, but {split.name} is in colour; "
+                "choose a grey dataset."
+            )
+
+
+def snapshot_folder(out: Path, model: str, dataset: str, init_seed: int, order_seed: int) -> Path:
+    """``<out>/<model>/<Dataset>/in<i>-gn<g>``: where a training keeps its files."""
+    return out / model / dataset / f"in{init_seed}-gn{order_seed}"
+
+
+def name_of(architecture: Mapping[str, Any]) -> str:
+    """How a network is called in tables and file names."""
+    if "model" in architecture:
+        return architecture["model"]
+    return f"{name_of(architecture['front'])}-{name_of(architecture['end'])}"
+
+
+def save(path: Path, network: nn.Module, dataset: str, training: Mapping[str, Any]) -> None:
+    """Write a network, whole or not at all.
+
+    Parameters
+    ----------
+    dataset : a key of `data.SOURCES`, or the path of a folder.
+    training : plain values that say how the weights came about.
+    """
+    write(
+        path,
+        {
+            "format": FORMAT,
+            "architecture": network.architecture,
+            "dataset": dataset,
+            "training": dict(training),
+            "state_dict": {name: value.cpu() for name, value in network.state_dict().items()},
+        },
+    )
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, whole or not at all."""
+    with replacing(path) as temporary:
+        torch.save(dict(values), temporary)
+
+
+def read(path: Path) -> Any:
+    """What `write` wrote, or another file of tensors and plain values.
+
+    Raises
+    ------
+    UserError : when the file is missing, damaged, or would run code.
+    """
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} does not exist.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        whole = zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80"
+        if whole and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
+            raise UserError(
+                f"{path} holds more than tensors and plain values and could run code; it was "
+                "refused, not run. Save its state_dict() alone and load that."
+            ) from error
+        raise _damaged(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error) or type(error).__name__).splitlines()[0][:100].rstrip(".: ")
+    return UserError(f"{path} is not a whole checkpoint ({reason}); copy or train it again.")
+
+
+def load(
+    path: Path,
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+) -> Checkpoint:
+    """A network from a file of ours, or from a bare state dict as published networks are.
+
+    Parameters
+    ----------
+    model, dataset : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out.
+    mean, std : per channel; replace those of the file, or supply them where it has none.
+
+    Raises
+    ------
+    UserError : when the file is missing, damaged, no network, or does not fit its model.
+    """
+    found = read(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no network but a {type(found).__name__}.")
+    if "format" in found:
+        checkpoint = _load_ours(path, found)
+    else:
+        checkpoint = _load_bare(path, found, model, dataset)
+    if mean or std:
+        if checkpoint.stitched:
+            raise UserError("--mean and --std are for networks, not for a stitched one.")
+        checkpoint.network.normalize.set(mean, std)
+    checkpoint.network.eval()
+    return checkpoint
+
+
+def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
+    if found["format"] != FORMAT:
+        raise UserError(
+            f"{path} has the format '{found['format']}', this version reads '{FORMAT}'; "
+            "use the version that wrote it."
+        )
+    if "state_dict" not in found or "architecture" not in found:
+        raise UserError(f"{path} holds no network; give a model.pt or an intermediate snapshot.")
+    network = rebuild(found["architecture"])
+    _fill(network, found["state_dict"], path)
+    return Checkpoint(
+        network=network,
+        model=name_of(found["architecture"]),
+        dataset=found["dataset"],
+        classes=_classes(found["architecture"]),
+        path=path,
+        training=found["training"],
+    )
+
+
+def _classes(architecture: Mapping[str, Any]) -> int:
+    while "end" in architecture:
+        architecture = architecture["end"]
+    return architecture["num_classes"]
+
+
+def _load_bare(
+    path: Path, found: dict[str, Any], model: str | None, dataset: str | None
+) -> Checkpoint:
+    state = _unwrapped(found)
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict of a network.")
+    model = models.entry(model or _model_in(path)).name
+    dataset = dataset or _dataset_in(path)
+    entry = models.entry(model)
+    stem = next((value for value in state.values() if value.ndim == 4), None)
+    head = next((value for value in reversed(state.values()) if value.ndim == 2), None)
+    if stem is None or head is None:
+        raise UserError(f"{path} holds no state dict of an image classifier.")
+    mean = std = None
+    if entry.published_normalised and dataset in SOURCES:
+        mean, std = SOURCES[dataset].mean, SOURCES[dataset].std
+    network = models.build(
+        model,
+        num_classes=head.shape[0],
+        in_channels=stem.shape[1],
+        mean=mean,
+        std=std,
+        **entry.options_of(state),
+    )
+    _fill(network, state, path, may_lack=NORMALISATION)
+    return Checkpoint(network, model, dataset, head.shape[0], path)
+
+
+def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
+    """The state dict itself, out of a wrapper, without the prefix of data parallel training."""
+    for key in WRAPPERS:
+        if isinstance(found.get(key), dict):
+            found = found[key]
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def _fill(
+    network: nn.Module, state: Mapping[str, Tensor], path: Path, may_lack: set[str] = frozenset()
+) -> None:
+    own = network.state_dict()
+    missing = [name for name in own if name not in state and name not in may_lack]
+    extra = [name for name in state if name not in own]
+    bent = [n for n in own if n in state and own[n].shape != state[n].shape]
+    if missing or extra or bent:
+        told = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            for what, names in (("missing", missing), ("not known", extra), ("misshapen", bent))
+            if names
+        ]
+        raise UserError(
+            f"the weights in {path} do not fit {name_of(network.architecture)}: "
+            f"{'; '.join(told)}."
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def _model_in(path: Path) -> str:
+    for part in reversed(path.absolute().parent.parts):
+        try:
+            return models.entry(part).name
+        except UserError:
+            continue
+    raise UserError(
+        f"{path} is a bare state dict and its path names no model; put it under "
+        "<model>/<Dataset>/ or say which with -m."
+    )
+
+
+def _dataset_in(path: Path) -> str:
+    for part in reversed(path.absolute().parent.parts):
+        try:
+            return source_of(part)
+        except UserError:
+            continue
+    raise UserError(
+        f"{path} is a bare state dict and its path names no dataset; put it under "
+        "<model>/<Dataset>/ or say which with -d."
+    )

@@ -1,0 +1,297 @@
+"""What the scripts share: options that stand once, values that are checked, errors for people."""
+
+import argparse
+import ast
+import logging
+import math
+import operator
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from robust_stitching.data import SOURCES, looks_like_a_path
+from robust_stitching.errors import UserError
+from robust_stitching.files import REPOSITORY, slug
+from robust_stitching.models import names
+from robust_stitching.stitching.transform import INITS
+
+DATASETS = (
+    f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
+    "folder per class"
+)
+INTERRUPTED = 130
+SNAPSHOTS = REPOSITORY / "snapshots"
+RESULTS = REPOSITORY / "results"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help shows defaults and whose errors are one sentence."""
+
+    def __init__(self, description: str, **options: Any):
+        super().__init__(
+            description=description,
+            formatter_class=_Help,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help lists the options.")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind every option, the description as it is written."""
+
+
+def run(main: Callable[[list[str]], None]) -> NoReturn:
+    """Call `main` with the command line; mistakes of users become one sentence and status 2."""
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except KeyboardInterrupt as interruption:
+        hint = str(interruption)
+        sys.exit(_say(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away, nobody is left to tell
+        sys.exit(1)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        sys.exit(_say(f"the system refused{where}: {error.strerror or error}.", 2))
+    sys.exit(0)
+
+
+def _say(message: object, status: int) -> int:
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    return status
+
+
+# Values
+
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+
+
+def number(text: str) -> float:
+    """A number, or arithmetic on numbers: "8/255", "0.5*8/255"."""
+
+    def value(node: ast.AST) -> float:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return float(node.value)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.operand))
+        raise ValueError
+
+    try:
+        result = value(ast.parse(text.strip(), mode="eval").body)
+    except (ValueError, SyntaxError, ZeroDivisionError, RecursionError):
+        result = math.nan
+    if not math.isfinite(result):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number or arithmetic such as 8/255")
+    return result
+
+
+def _checked(
+    parse: Callable[[str], float], holds: Callable[[float], bool], what: str
+) -> Callable[[str], Any]:
+    def check(text: str) -> Any:
+        try:
+            found = parse(text)
+        except ValueError:
+            found = None
+        if found is None or not holds(found):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {what}")
+        return found
+
+    return check
+
+
+positive_int = _checked(int, lambda n: n >= 1, "a whole number of at least 1")
+seed = _checked(int, lambda n: 0 <= n < 2**63, "a whole number of at least 0")
+iterations = _checked(int, lambda n: n >= 0, "a whole number of at least 0")
+positive = _checked(number, lambda x: x > 0, "a number above 0")
+at_least_zero = _checked(number, lambda x: x >= 0, "a number of at least 0")
+share = _checked(number, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+radius = _checked(number, lambda x: 0 < x <= 1, "a radius above 0 and at most 1")
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [number(part) for part in text.split(",")]
+
+
+# Groups of options
+
+
+def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) -> None:
+    """The options that every command that trains has."""
+    parser.add_argument("-e", "--epochs", type=positive_int, default=epochs, help="epochs")
+    parser.add_argument("-lr", "--lr", type=positive, default=lr, help="learning rate; divided by "
+                        "10 at 1/3 and again at 2/3 of the training")
+    parser.add_argument("-o", "--out-dir", type=Path, default=out, help="where results go")
+    parser.add_argument("-b", "--batch-size", type=positive_int, default=128, help="batch size")
+    parser.add_argument("-wd", "--weight-decay", type=at_least_zero, default=1e-4,
+                        help="weight decay")
+
+
+def add_stitching_arguments(parser: Parser) -> None:
+    """What both stitching commands take."""
+    parser.add_argument("front_model", type=Path, help="checkpoint of the network stitched from")
+    parser.add_argument("end_model", type=Path, help="checkpoint of the network stitched to")
+    parser.add_argument("front_layer", help="layer whose activation is mapped; layer_info.py lists")
+    parser.add_argument("end_layer", help="layer whose activation the map replaces")
+    parser.add_argument("dataset", help=f"data to train the map on, one of: {DATASETS}")
+    parser.add_argument("--run-name", help="subfolder of the results; the date and time if not "
+                        "given")
+    add_training_options(parser, epochs=30, lr=1e-3, out=RESULTS)
+    parser.add_argument("-s", "--save-frequency", type=positive_int, default=10,
+                        help="how often the map is kept, in iterations, times the number of epochs")
+    parser.add_argument("--seed", type=seed, default=0,
+                        help="seed of the initialisation and of the order of the batches")
+    parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam",
+                        help="sgd has Nesterov momentum 0.9")
+    parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
+    parser.add_argument("-i", "--init", choices=INITS, default="random",
+                        help="first values of the map: uniform random numbers, a random "
+                        "permutation, the identity, direct matching by least squares, all weights "
+                        "one, all zero")
+    group = parser.add_argument_group("the map and its target")
+    group.add_argument("--flatten", action="store_true",
+                       help="map all units to all units instead of channel to channel")
+    group.add_argument("--l1", type=at_least_zero, default=0.0,
+                       help="weight of the mean absolute value of the matrix")
+    group.add_argument("--cka-reg", type=number, default=0.0,
+                       help="weight of the CKA between the mapped activation and the end model's "
+                       "own, added to the loss: a negative weight raises the similarity")
+    group.add_argument("-m", "--mask", default="identity",
+                       choices=["identity", "semi-match", "abs-semi-match", "random-permutation",
+                                "random-permuation"],
+                       help="which entries of the matrix may differ from zero")
+    group.add_argument("-r", "--low-rank", type=positive_int,
+                       help="rank of a factored matrix (default: full)")
+    group.add_argument("--target-type", default="hard",
+                       choices=["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"],
+                       help="labels, or the softmax of model 1, of model 2, the mean of the two "
+                       "losses, the mean of the two logits")
+    group.add_argument("--temperature", type=positive, default=1.0, help="of soft targets")
+
+
+def add_device_options(parser: Parser, *, training: bool = True) -> None:
+    """Where to compute, and how precisely."""
+    parser.add_argument("--device", default="auto",
+                        help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
+    if training:
+        parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto",
+                            help="of training; auto is bfloat16 autocast on a GPU that has it, "
+                            "else float32; evaluation is always float32")
+
+
+def add_attack_options(parser: Parser) -> None:
+    """Adversarial training."""
+    group = parser.add_argument_group("adversarial training")
+    group.add_argument("--robust", action="store_true", help="TRADES adversarial training")
+    group.add_argument("--madry", action="store_true", help="Madry PGD adversarial training")
+    group.add_argument("--epsilon", type=radius, default="8/255",
+                       help="radius of the l-inf ball in pixel space, an expression")
+    group.add_argument("--step-size", type=positive, default="2/255",
+                       help="step of the attack, an expression")
+    group.add_argument("--perturb-steps", type=positive_int, default=10,
+                       help="steps of the attack")
+    group.add_argument("--beta", type=at_least_zero, default=10.0,
+                       help="weight of the TRADES term")
+    group.add_argument("--attack-ratio", type=share, default=1.0,
+                       help="share of each batch that is attacked (alpha in the paper), 0 to 1")
+
+
+def add_checkpoint_options(parser: Parser) -> None:
+    """How to read networks that others published."""
+    group = parser.add_argument_group("published networks (bare state dicts)")
+    group.add_argument("-m", "--model", help="which model a bare state dict is of; read from its "
+                       f"path if not given. One of: {', '.join(names())}")
+    group.add_argument("--mean", type=numbers, help="mean of the images that the network was made "
+                       "with, per channel in [0, 1], such as 0.49,0.48,0.45")
+    group.add_argument("--std", type=numbers, help="their standard deviation")
+
+
+ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio")
+
+
+def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
+    """Raise UserError where one of the options `names` was given another value than its default."""
+    for name in names:
+        default = parser.get_default(name)
+        action = next(a for a in parser._actions if a.dest == name)
+        if isinstance(default, str) and action.type is not None:
+            default = action.type(default)
+        if getattr(args, name) != default:
+            raise UserError(f"{'/'.join(action.option_strings)} {reason}")
+
+
+def refuse_attacks(parser: Parser, args: argparse.Namespace) -> None:
+    """Adversarial training is asked for by flags that do not work yet."""
+    if args.robust and args.madry:
+        raise UserError("--robust and --madry exclude each other; choose one.")
+    refuse(parser, args, ("robust", "madry"), "does not work yet; leave it out.")
+    refuse(parser, args, ATTACK_DETAILS, "needs --robust or --madry, which do not work yet.")
+
+
+# Interpretation
+
+
+def device(name: str) -> torch.device:
+    """The device that --device names, after a look whether it is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device '{name}' is not available; use --device cpu.") from error
+    return chosen
+
+
+def precision(name: str, chosen: torch.device) -> str:
+    """What --precision means on a device."""
+    if name != "auto":
+        return name
+    capable = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if capable else "float32"
+
+
+def dataset(name: str) -> str:
+    """A dataset as checkpoints keep it: a folder by its whole path, a name as it is."""
+    return str(Path(name).resolve()) if looks_like_a_path(name) else name.lower()
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """The folder of a run that is still to be made; UserError where there is one already."""
+    if not name or slug(name) != name or name.strip(".") == "":
+        raise UserError(
+            f"--run-name '{name}' is no plain folder name; use letters, digits, '.', '_' and '-'."
+        )
+    folder = out / name
+    if folder.exists():
+        raise UserError(
+            f"the run {folder} exists already; choose another --run-name, or remove that folder."
+        )
+    return folder
+
+
+def log_verbosely() -> None:
+    """Show the library's debug log on stderr."""
+    logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("robust_stitching").setLevel(logging.DEBUG)

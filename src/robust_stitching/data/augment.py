@@ -1,0 +1,85 @@
+"""Batched augmentation on the device: a pure function of the images and of uniform numbers.
+
+An epoch's numbers are drawn at once, so that its images are the same wherever a run starts again.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DRAWS = 6
+"""Uniform numbers that one image needs: flip, crop (2), angle, scale, shear."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image.
+
+    Attributes
+    ----------
+    flip : mirror left and right, for half of the images.
+    crop : pixels of zero padding from which a crop of the old size is taken.
+    degrees : largest rotation, in degrees.
+    scale : range of the magnification.
+    shear : largest horizontal shear, in degrees.
+    """
+
+    flip: bool = False
+    crop: int = 0
+    degrees: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+
+    @property
+    def affine(self) -> bool:
+        """Whether pixels are interpolated at all."""
+        return bool(self.degrees or self.shear or self.scale != (1.0, 1.0))
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Augmented images, float in [0, 1].
+
+        Parameters
+        ----------
+        images : uint8 Tensor of shape (N, C, H, W).
+        draws : float Tensor of shape (N, DRAWS), uniform in [0, 1).
+        """
+        if self.crop:
+            images = _crop(images, draws[:, 1:3], self.crop)
+        if self.flip:
+            mirrored = draws[:, 0].lt(0.5).view(-1, 1, 1, 1)
+            images = torch.where(mirrored, images.flip(-1), images)
+        images = as_float(images)
+        return self._warp(images, draws[:, 3:6]) if self.affine else images
+
+    def _warp(self, images: Tensor, draws: Tensor) -> Tensor:
+        angle = torch.deg2rad((2 * draws[:, 0] - 1) * self.degrees)
+        smallest, largest = self.scale
+        scale = smallest + draws[:, 1] * (largest - smallest)
+        shear = torch.tan(torch.deg2rad((2 * draws[:, 2] - 1) * self.shear))
+        cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+        # Where an output pixel comes from: rotated back, unsheared, unscaled.
+        rows = torch.stack([cos + shear * sin, sin - shear * cos, zero, -sin, cos, zero], dim=1)
+        inverse = (rows / scale[:, None]).view(-1, 2, 3)
+        grid = F.affine_grid(inverse, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, align_corners=False).clamp_(0, 1)
+
+
+def _crop(images: Tensor, draws: Tensor, padding: int) -> Tensor:
+    """One window of the old size out of each padded image."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (padding,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (N, C, y, x, H, W)
+    y, x = (draws * (2 * padding + 1)).long().unbind(dim=1)
+    return windows[torch.arange(len(images), device=images.device), :, y, x]
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 to float in [0, 1]."""
+    return images.float().div_(255)
+
+
+NATURAL = Augmentation(flip=True, crop=4)
+DIGIT = Augmentation(degrees=5, scale=(0.9, 1.1), shear=5)
+

@@ -1,0 +1,220 @@
+"""Where images come from: scikit-learn's digits, torchvision's datasets, folders."""
+
+import contextlib
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robust_stitching.config import CONFIG_FILE, dataset_root
+from robust_stitching.data.augment import DIGIT, NATURAL, Augmentation
+from robust_stitching.data.folder import read_folder
+from robust_stitching.data.split import Split
+from robust_stitching.errors import UserError, unknown
+from robust_stitching.files import slug
+from robust_stitching.models.registry import IMAGE_SIZE
+from robust_stitching.progress import Progress, silent
+from robust_stitching.vision import torchvision
+
+Read = Callable[[Path, bool], tuple[Tensor, Tensor, tuple[str, ...]]]
+"""``read(root, train)`` returns uint8 images (N, C, H, W), labels (N,) and the classes' names."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that is known by name.
+
+    Attributes
+    ----------
+    name : as in file names.
+    read : finds the files; None for digits, which need none.
+    augmentation : of the training split.
+    mean, std : per channel, as commonly published; published networks were made with them.
+    """
+
+    name: str
+    classes: int
+    augmentation: Augmentation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    read: Read
+
+
+def _digits(root: Path | None, train: bool) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """scikit-learn's 1,797 digits of 8×8 pixels; the last 360 are the test split. They stand in
+    the order in which they were written, so most test digits are by other hands."""
+    from sklearn.datasets import load_digits  # a second of import that no other dataset needs
+
+    data = load_digits()
+    rows = slice(None, -360) if train else slice(-360, None)
+    images = torch.from_numpy(np.rint(data.images[rows] * (255 / 16)).astype(np.uint8))
+    return images[:, None], torch.from_numpy(data.target[rows]), tuple("0123456789")
+
+
+def _torchvision(name: str) -> Read:
+    """A reader of torchvision's class `name`, which finds, downloads and verifies the files."""
+
+    def read(root: Path, train: bool) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        make = getattr(torchvision().datasets, name)
+        part = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
+        data = make(root, download=False, **part)
+        images = torch.as_tensor(data.data)
+        if images.ndim == 3:
+            images = images[:, None]
+        elif images.shape[-1] == 3:
+            images = images.permute(0, 3, 1, 2)
+        labels = torch.as_tensor(data.labels if name == "SVHN" else data.targets).long()
+        return images, labels, tuple(getattr(data, "classes", "0123456789"))
+
+    return read
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source("Digits", 10, DIGIT, (0.3054,), (0.3227,), _digits),
+    "mnist": Source("MNIST", 10, DIGIT, (0.1307,), (0.3081,), _torchvision("MNIST")),
+    "fashion": Source(
+        "FashionMNIST", 10, NATURAL, (0.2860,), (0.3530,), _torchvision("FashionMNIST")
+    ),
+    "cifar10": Source(
+        "CIFAR10",
+        10,
+        NATURAL,
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        _torchvision("CIFAR10"),
+    ),
+    "cifar100": Source(
+        "CIFAR100",
+        100,
+        NATURAL,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        _torchvision("CIFAR100"),
+    ),
+    "svhn": Source(
+        "SVHN",
+        10,
+        Augmentation(crop=4),  # a mirrored digit is no digit
+        (0.4377, 0.4438, 0.4728),
+        (0.1980, 0.2010, 0.1970),
+        _torchvision("SVHN"),
+    ),
+}
+
+
+def source_of(name: str) -> str:
+    """The key of `SOURCES` for a dataset's key or its name in paths ("MNIST"), in any case.
+
+    Raises
+    ------
+    UserError : when there is none, with the closest.
+    """
+    for key, source in SOURCES.items():
+        if name.lower() in (key, source.name.lower()):
+            return key
+    raise unknown(
+        "dataset", name, SOURCES, f"Choose from {', '.join(SOURCES)} or give an existing folder."
+    )
+
+
+def load(
+    dataset: str, device: torch.device | str = "cpu", progress: Progress = silent
+) -> tuple[Split, Split]:
+    """The training and the test split of a dataset.
+
+    Parameters
+    ----------
+    dataset : a key of `SOURCES`, or the path of a folder with ``train/`` and ``test/`` (or
+        ``val/``), each with one folder per class.
+
+    Raises
+    ------
+    UserError : for an unknown name, missing or damaged files, a folder of another shape.
+    """
+    if looks_like_a_path(dataset):
+        name, augmentation = slug(Path(dataset).resolve().name), NATURAL
+        parts = read_folder(Path(dataset), progress)
+    else:
+        key = source_of(dataset)
+        name, augmentation = SOURCES[key].name, SOURCES[key].augmentation
+        parts = _read_source(key)
+    splits = []
+    for train, (images, labels, classes) in zip((True, False), parts, strict=True):
+        images = resized(images).to(device)
+        splits.append(
+            Split(name, images, labels.to(device), classes, augmentation if train else None)
+        )
+    return splits[0], splits[1]
+
+
+def looks_like_a_path(dataset: str) -> bool:
+    """Whether a dataset is meant as a folder: it has a separator, or is no name but exists."""
+    known = dataset.lower() in SOURCES
+    return os.sep in dataset or (not known and Path(dataset).is_dir())
+
+
+def resized(images: Tensor) -> Tensor:
+    """uint8 images of 32×32 pixels, bilinear with antialiasing."""
+    if images.shape[-2:] == (IMAGE_SIZE, IMAGE_SIZE):
+        return images.contiguous()
+    chunks = [
+        F.interpolate(chunk.float(), IMAGE_SIZE, mode="bilinear", antialias=True)
+        .round_()
+        .clamp_(0, 255)
+        .byte()
+        for chunk in images.split(4096)
+    ]
+    return torch.cat(chunks)
+
+
+def _read_source(key: str) -> list[tuple[Tensor, Tensor, tuple[str, ...]]]:
+    source = SOURCES[key]
+    if key == "digits":
+        return [source.read(None, True), source.read(None, False)]
+    root = dataset_root("pytorch")
+    try:
+        return [source.read(root, True), source.read(root, False)]
+    except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
+        _download(source, root)
+        return [source.read(root, True), source.read(root, False)]
+    except (OSError, ValueError, EOFError, KeyError, AssertionError, pickle.PickleError) as error:
+        raise UserError(
+            f"the files of {key} in {root} cannot be read ({error}); "
+            "remove them and run again to download them."
+        ) from error
+
+
+def _download(source: Source, root: Path) -> None:
+    """Download into a folder of its own and move what arrived whole into `root`."""
+    above = next(p for p in (root, *root.parents) if p.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(dir=above, prefix=".download-") as folder:
+            make = getattr(torchvision().datasets, source.name)
+            with contextlib.redirect_stdout(sys.stderr):
+                if source.name == "SVHN":
+                    for split in ("train", "test"):
+                        make(folder, split=split, download=True)
+                else:
+                    make(folder, download=True)
+            shutil.copytree(folder, root, dirs_exist_ok=True)
+    except (RuntimeError, URLError, OSError) as error:
+        key = source_of(source.name)
+        raise UserError(
+            f"the dataset {key} is missing or damaged in {root} and could not be downloaded "
+            f"({_reason(error)}); put its files there, or name the folder that has them in "
+            f"{CONFIG_FILE} or in DATASET_ROOT_PYTORCH; the dataset digits needs no files."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "reason", None) or error).splitlines()[0].rstrip(". :")

@@ -1,0 +1,57 @@
+"""Files that are either whole or not there, folders that are nobody else's."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from robust_stitching.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Whatever ends the block early, Ctrl-C included, leaves `path` as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """A folder that can be written, made now; those that stay empty are gone again at the end.
+
+    Raises
+    ------
+    UserError : when it cannot be made or written, before any work is done.
+    """
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the output folder {folder} ({error.strerror}); "
+                "choose another with -o."
+            ) from error
+        yield folder
+    finally:
+        for made in missing:
+            with suppress(OSError):
+                made.rmdir()
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name: letters, digits, dot, dash and underscore stay."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: numbers for programs, a table for the terminal, pages for people."""

@@ -1,0 +1,193 @@
+"""The figures of a stitching report, by matplotlib, without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch import Tensor
+
+from robust_stitching.report.record import NETWORKS
+from robust_stitching.stitching.run import StitchResult
+
+WIDTH = 6.9  # inches: the text width of the page
+STYLE = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+}
+# Okabe and Ito's palette: told apart by everyone.
+COLOURS = {
+    "front": "#0072B2",
+    "end": "#D55E00",
+    "untrained": "#999999",
+    "stitched": "#009E73",
+    "direct_matching": "#CC79A7",
+}
+OVERLAP = {
+    "rr": ("both right", "#009E73"),
+    "rw": ("it right, end wrong", "#56B4E9"),
+    "wr": ("it wrong, end right", "#E69F00"),
+    "ww": ("both wrong", "#BBBBBB"),
+}
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, sharp enough for print."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=220)
+    return path
+
+
+def answers(record: Mapping[str, Any]) -> Figure:
+    """Accuracy of every network, and whose mistakes it makes, as bars."""
+    with mpl.rc_context(STYLE):
+        measured = [n for n in NETWORKS if record.get(n) and record[n]["accuracy"] is not None]
+        labels = [name.replace("_", "\n") for name in measured]
+        figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+
+        heights = [record[name]["accuracy"] for name in measured]
+        bars = left.bar(labels, heights, color=[COLOURS[name] for name in measured], width=0.7)
+        left.bar_label(bars, [f"{height:.1%}" for height in heights], fontsize=8, padding=1)
+        left.set(ylim=(0, 1.1), ylabel="accuracy", title="(a) accuracy")
+        left.yaxis.set_major_formatter(PercentFormatter(1))
+        left.set_yticks(np.linspace(0, 1, 6))
+
+        below = np.zeros(len(measured))
+        for key, (meaning, colour) in OVERLAP.items():
+            shares = np.array([record[name]["overlap_with_end"][key] for name in measured])
+            right.barh(labels, shares, left=below, color=colour, label=meaning, height=0.7)
+            below += shares
+        right.invert_yaxis()
+        right.set(xlim=(0, 1), xlabel="share of images", title="(b) right and wrong beside the end")
+        right.xaxis.set_major_formatter(PercentFormatter(1))
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
+        for axes in (left, right):
+            axes.tick_params(length=2)
+        left.tick_params(axis="x", labelsize=7)
+    return figure
+
+
+def matrices(result: StitchResult) -> Figure:
+    """The maps before and after training and by direct matching: each in a range of its own, and in
+    −1 to 1, so that they can be held against each other."""
+    maps = {"before training": result.initial.weight, "trained": result.final.weight}
+    if result.direct is not None:
+        maps["direct matching"] = result.direct.weight
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+        rows = figure.subplots(2, len(maps), squeeze=False)
+        for column, (name, weight) in enumerate(maps.items()):
+            largest = max(weight.abs().max().item(), 1e-12)
+            for row, limit in enumerate((largest, 1.0)):
+                _matrix(figure, rows[row, column], weight, limit)
+            rows[0, column].set_title(f"{name}, own range")
+            rows[1, column].set_title(f"{name}, −1 to 1")
+            rows[1, column].set_xlabel(f"channel of front {result.config.front_layer}")
+        for row in rows:
+            row[0].set_ylabel(f"channel of end {result.config.end_layer}")
+    return figure
+
+
+def _matrix(figure: Figure, axes: Axes, weight: Tensor, limit: float) -> None:
+    image = axes.imshow(
+        weight.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
+        interpolation="nearest",
+    )
+    figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02).ax.tick_params(labelsize=7, length=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.tick_params(length=2)
+
+
+def curves(result: StitchResult) -> Figure:
+    """How the map learned, and how the donors had learned."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+        loss, accuracy, donors = figure.subplots(1, 3)
+        stitch = pd.DataFrame([vars(epoch) for epoch in result.curve])
+        for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+            for split, style in (("train", "--"), ("test", "-")):
+                _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
+            axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
+            axes.legend()
+        logs = {side: donor_log(path) for side, path in _donors(result).items()}
+        for side, log in logs.items():
+            if log is not None:
+                _line(donors, log, "test_accuracy", side, COLOURS[side], "-")
+        donors.set(xlabel="epoch", ylabel="test accuracy", title="donors: test accuracy")
+        if any(log is not None for log in logs.values()):
+            donors.legend()
+        else:
+            donors.text(0.5, 0.5, "no training log\nbeside the donors", ha="center", va="center",
+                        transform=donors.transAxes, color="0.4")
+        for axes in (accuracy, donors):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def _line(
+    axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, style: str
+) -> None:
+    marker = "o" if len(log) < 12 else None
+    axes.plot(
+        log["epoch"], log[column], style, color=colour, label=label, marker=marker, markersize=2.5
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.tick_params(length=2)
+    axes.grid(alpha=0.25, linewidth=0.5)
+
+
+def _donors(result: StitchResult) -> dict[str, Path]:
+    return {"front": result.front.path, "end": result.end.path}
+
+
+def donor_log(checkpoint: Path) -> pd.DataFrame | None:
+    """The training log beside a checkpoint, if there is a readable one."""
+    path = checkpoint.parent / "training_log.csv"
+    try:
+        log = pd.read_csv(path)
+    except (OSError, ValueError):
+        return None
+    return log if {"epoch", "test_accuracy"} <= set(log.columns) else None
+
+
+def figures_of(
+    result: StitchResult, record: Mapping[str, Any], folder: Path
+) -> Sequence[tuple[Path, str]]:
+    """All figures of a report as PNG files in `folder`, each with its caption."""
+    n = f"{result.test_images:,} images"
+    return [
+        (
+            save(answers(record), folder / "answers.png"),
+            f"Accuracy (a), and the share of images that a network and the end network get right or "
+            f"wrong (b), on {n} of {result.data}.",
+        ),
+        (
+            save(matrices(result), folder / "matrices.png"),
+            "The matrix of the map, rows for channels of the end network, columns for channels of "
+            "the front, without the bias. Above in its own range, below in −1 to 1.",
+        ),
+        (
+            save(curves(result), folder / "curves.png"),
+            "Learning curves of the stitch on augmented training images (dashed) and on the test "
+            "images, and test accuracy of the donors while they were trained.",
+        ),
+    ]

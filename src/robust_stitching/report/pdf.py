@@ -1,0 +1,224 @@
+"""The report for people: a few pages that read like a paper's, set by reportlab."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import matplotlib as mpl
+from PIL import Image as Picture
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import inch, mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import (
+    Flowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    SimpleDocTemplate,
+    Spacer,
+    Table,
+    TableStyle,
+)
+
+from robust_stitching.report import table
+from robust_stitching.report.figures import WIDTH, figures_of
+from robust_stitching.stitching.run import StitchResult
+
+SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
+MARGIN = (A4[0] - WIDTH * inch) / 2
+TEXT = ParagraphStyle("text", fontName=SERIF, fontSize=10, leading=13, spaceAfter=4)
+TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=17, leading=21, spaceAfter=2)
+BYLINE = ParagraphStyle("byline", TEXT, fontName=ITALIC, textColor=colors.HexColor("#555555"))
+SECTION = ParagraphStyle(
+    "section", TEXT, fontName=BOLD, fontSize=11.5, leading=15, spaceBefore=9, spaceAfter=3
+)
+CAPTION = ParagraphStyle("caption", TEXT, fontSize=8.5, leading=10.5, spaceAfter=7)
+CODE = ParagraphStyle(
+    "code", TEXT, fontName=MONO, fontSize=7.5, leading=10, backColor=colors.HexColor("#F4F4F4"),
+    borderPadding=4, splitLongWords=True, spaceBefore=4, spaceAfter=8,
+)
+
+
+def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> None:
+    """Set the report of a run."""
+    _register_fonts()
+    title = (
+        f"{result.front.model} {result.config.front_layer} → "
+        f"{result.end.model} {result.config.end_layer} on {result.data}"
+    )
+    document = SimpleDocTemplate(
+        str(path), pagesize=A4, leftMargin=MARGIN, rightMargin=MARGIN, topMargin=18 * mm,
+        bottomMargin=18 * mm, title=f"Stitching {title}", author="robust-stitching",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        story = [
+            Paragraph(escape(f"Stitching {title}"), TITLE),
+            Paragraph(escape(_byline(record)), BYLINE),
+            Paragraph(escape(summary(record)), TEXT),
+            *[Paragraph(f"<b>Note.</b> {escape(note)}", TEXT) for note in result.notes],
+            Paragraph("What was stitched", SECTION),
+            _facts(_donor_rows(record), (0.10, 0.45, 0.45)),
+            Spacer(1, 4),
+            *_results(record),
+            *_figures(figures_of(result, record, Path(folder))),
+            Paragraph("How it was made", SECTION),
+            Paragraph(escape(record["command"]), CODE),
+            _facts(_settings(record), (0.25, 0.75)),
+        ]
+        document.build(story, onFirstPage=_footer, onLaterPages=_footer)
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """What the run shows, in the sentences one would write first."""
+    stitched, end, untrained = record["stitched"], record["end"], record["untrained"]
+    relative = stitched["relative_accuracy"]
+    told = (
+        f"With a trained map, the stitched network is right on {stitched['accuracy']:.2%} of "
+        f"{record['data']['n_images']:,} test images; the end network itself on "
+        f"{end['accuracy']:.2%}"
+    )
+    told += f" (relative accuracy {relative:.3f})." if relative is not None else "."
+    told += f" Before training, the map gave {untrained['accuracy']:.2%}"
+    if record["direct_matching"] is None:
+        return told + "."
+    return told + (
+        f"; direct matching, which sees no labels, gives "
+        f"{record['direct_matching']['accuracy']:.2%}. At the cut, linear CKA with the end "
+        f"network's own activations is {_number(record['front'], 'cka_to_end')} for the front's, "
+        f"{_number(stitched, 'cka_to_end')} behind the trained map and "
+        f"{_number(record['direct_matching'], 'cka_to_end')} behind direct matching."
+    )
+
+
+def _number(values: Mapping[str, Any], key: str) -> str:
+    return table.shown(values, key, ".3f")
+
+
+def _byline(record: Mapping[str, Any]) -> str:
+    params, data = record["params"], record["data"]
+    return (
+        f"Map trained on {data['n_train_images']:,} images for {params['epochs']} epochs, seed "
+        f"{params['seed']}; measured on the {data['n_images']:,} test images."
+    )
+
+
+def _donor_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    donors, params, shapes = record["donors"], record["params"], record["transformation"]
+
+    def shape(key: str) -> str:
+        return "×".join(map(str, shapes[key]))
+
+    front, end = donors["front"], donors["end"]
+    return [
+        ["", "front", "end"],
+        ["network", *(f"{d['model']}, {d['parameters']:,} parameters" for d in (front, end))],
+        ["file", front["path"], end["path"]],
+        ["trained on", front["dataset"], end["dataset"]],
+        [
+            "layer",
+            f"{params['front_layer']}, activation {shape('in_shape')}",
+            f"{params['end_layer']}, activation {shape('out_shape')}",
+        ],
+    ]
+
+
+def _settings(record: Mapping[str, Any]) -> list[list[str]]:
+    settings = ", ".join(f"{key} {value}" for key, value in record["params"].items())
+    versions = ", ".join(f"{name} {found}" for name, found in record["versions"].items())
+    return [
+        ["setting", "value"],
+        ["parameters of the map", f"{record['transformation']['parameters']:,}"],
+        ["settings", settings],
+        ["versions", versions],
+        ["commit", record["commit"] or "not under git"],
+        ["time taken", f"{record['seconds']:.0f} s"],
+    ]
+
+
+def _results(record: Mapping[str, Any]) -> list[Flowable]:
+    groups = [("Accuracy and answers", (*table.ACCURACY[:2], *table.ANSWERS), (
+        "Loss is the cross-entropy with the labels, cross-entropy that with the end network's "
+        "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
+        "network (second) get right or wrong."
+    ))]
+    if record["direct_matching"] is not None:
+        groups.append(("Similarity to the end network", table.SIMILARITY, (
+            f"CKA is {record['estimators']['cka']}; l2 is the {record['estimators']['l2']}; both "
+            f"over {record['data']['n_images']:,} images, “–” where shapes differ."
+        )))
+    story: list[Flowable] = []
+    for number, (heading, columns, caption) in enumerate(groups, start=1):
+        rows = table.rows(record, columns)
+        shares = [0.18] + [0.82 / len(columns)] * len(columns)
+        story.append(KeepTogether([
+            Paragraph(heading, SECTION),
+            _numbers(rows, shares),
+            Paragraph(f"<b>Table {number}.</b> {escape(caption)}", CAPTION),
+        ]))
+    return story
+
+
+def _figures(figures: Sequence[tuple[Path, str]]) -> list[Flowable]:
+    story: list[Flowable] = []
+    for number, (path, caption) in enumerate(figures, start=1):
+        with Picture.open(path) as picture:
+            width, height = picture.size
+        story.append(KeepTogether([
+            Spacer(1, 4),
+            Image(str(path), WIDTH * inch, WIDTH * inch * height / width),
+            Paragraph(f"<b>Figure {number}.</b> {escape(caption)}", CAPTION),
+        ]))
+    return story
+
+
+def _rules(rows: int) -> list[tuple]:
+    """A paper's table: a rule above, below the heading, and at the end."""
+    thick, thin = 0.8, 0.4
+    return [
+        ("LINEABOVE", (0, 0), (-1, 0), thick, colors.black),
+        ("LINEBELOW", (0, 0), (-1, 0), thin, colors.black),
+        ("LINEBELOW", (0, rows - 1), (-1, rows - 1), thick, colors.black),
+        ("TOPPADDING", (0, 0), (-1, -1), 1.5),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5),
+        ("LEFTPADDING", (0, 0), (0, -1), 2),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+    ]
+
+
+def _numbers(rows: list[list[str]], shares: Sequence[float]) -> Table:
+    style = [
+        *_rules(len(rows)),
+        ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
+        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+    ]
+    widths = [share * WIDTH * inch for share in shares]
+    return Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4)
+
+
+def _facts(rows: list[list[str]], shares: Sequence[float]) -> Table:
+    cell = ParagraphStyle("cell", TEXT, fontSize=9, leading=11, spaceAfter=0, splitLongWords=True)
+    cells = [[Paragraph(escape(text), cell) for text in row] for row in rows]
+    widths = [share * WIDTH * inch for share in shares]
+    return Table(cells, colWidths=widths, style=TableStyle(_rules(len(rows))), spaceAfter=4)
+
+
+def _footer(canvas: Any, document: SimpleDocTemplate) -> None:
+    canvas.setFont(SERIF, 8)
+    canvas.setFillColor(colors.HexColor("#666666"))
+    canvas.drawString(MARGIN, 10 * mm, "robust-stitching")
+    canvas.drawRightString(A4[0] - MARGIN, 10 * mm, str(document.page))
+
+
+@cache
+def _register_fonts() -> None:
+    """The fonts that come with matplotlib: they have the signs that reportlab's own lack."""
+    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    for name in (SERIF, BOLD, ITALIC, MONO):
+        pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))
+    pdfmetrics.registerFontFamily(SERIF, SERIF, BOLD, ITALIC, BOLD)

@@ -1,0 +1,90 @@
+"""A stitching run as plain values: the JSON report, from which the table and the CSV line follow."""
+
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from robust_stitching import __version__
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.files import REPOSITORY
+from robust_stitching.stitching.run import StitchResult
+
+NETWORKS = ("front", "end", "untrained", "stitched", "direct_matching")
+CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
+L2_DEFINITION = "mean over images of the Euclidean distance"
+
+
+def as_record(result: StitchResult, command: str) -> dict[str, Any]:
+    """The JSON report of a run; the keys are those of the documentation of the commands.
+
+    Parameters
+    ----------
+    command : the command line that asked for the run.
+    """
+    scores = {name: result.scores[name].as_dict() for name in result.scores}
+    return {
+        "command": command,
+        "params": asdict(result.config),
+        "versions": versions(),
+        "commit": commit(),
+        "data": {
+            "name": result.data,
+            "n_images": result.test_images,
+            "n_train_images": result.train_images,
+        },
+        "seconds": round(result.seconds, 1),
+        "notes": result.notes,
+        "estimators": {"cka": CKA_ESTIMATOR, "l2": L2_DEFINITION},
+        "donors": {"front": _donor(result.front), "end": _donor(result.end)},
+        "transformation": {
+            "in_shape": list(result.network.transform.in_shape),
+            "out_shape": list(result.network.transform.out_shape),
+            "parameters": sum(p.numel() for p in result.network.transform.parameters()),
+        },
+        "cka": result.cka,
+        "l2": result.l2,
+        **{name: scores.get(name) for name in NETWORKS},
+        "curve": [asdict(record) for record in result.curve],
+    }
+
+
+def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "path": str(checkpoint.path),
+        "model": checkpoint.model,
+        "dataset": checkpoint.dataset,
+        "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
+        "training": checkpoint.training,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"robust_stitching": __version__, "python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    found["device"] = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    )
+    return found
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with "+" where files differ from it; None outside git."""
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None if run.returncode == 0 else None

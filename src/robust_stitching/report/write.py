@@ -1,0 +1,99 @@
+"""A run's files: the matrix, the stitched network, JSON, PDF, and its line in results.csv."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from robust_stitching import checkpoints
+from robust_stitching.files import replacing, slug
+from robust_stitching.report.pdf import write_pdf
+from robust_stitching.report.record import NETWORKS
+from robust_stitching.stitching.run import StitchResult
+
+COLLECTED = "results.csv"
+
+
+def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write everything of a run below `folder`, each file whole or not at all.
+
+    Returns
+    -------
+    kind to path: "matrix", "frank_model", "json", "pdf", and "csv", which lies beside `folder`.
+    """
+    stem = slug(
+        f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    )
+    endings = {"matrix": "pt", "frank_model": "pt", "json": "json", "pdf": "pdf"}
+    paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
+    _write_matrix(paths["matrix"], result)
+    checkpoints.save(
+        paths["frank_model"], result.network, result.end.dataset, result.training()
+    )
+    with replacing(paths["json"]) as temporary:
+        temporary.write_text(json.dumps(_finite(record), indent=2) + "\n")
+    paths["csv"] = folder.parent / COLLECTED
+    _append_line(paths["csv"], record, folder.name)
+    with replacing(paths["pdf"]) as temporary:
+        write_pdf(temporary, result, record)
+    return paths
+
+
+def _write_matrix(path: Path, result: StitchResult) -> None:
+    """The parameters of the stitching layer: trained, before, on the way, by direct matching."""
+    final, initial, direct = result.final, result.initial, result.direct
+    checkpoints.write(
+        path,
+        {
+            "weight": final.weight,
+            "bias": final.bias,
+            "initial": {"weight": initial.weight, "bias": initial.bias},
+            "direct_matching": direct and {"weight": direct.weight, "bias": direct.bias},
+            "history": {
+                "iteration": torch.tensor([kept.iteration for kept in result.maps]),
+                "weight": torch.stack([kept.weight for kept in result.maps]),
+                "bias": torch.stack([kept.bias for kept in result.maps]),
+            },
+            "training": result.training(),
+        },
+    )
+
+
+def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
+    """One line a run. Columns that earlier lines lack are added to them empty."""
+    line = {
+        "run": run_name,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "front": record["donors"]["front"]["path"],
+        "end": record["donors"]["end"]["path"],
+        "dataset": record["data"]["name"],
+        "n_images": record["data"]["n_images"],
+        **record["params"],
+        "cka": record["cka"],
+        "l2": record["l2"],
+    }
+    for name in NETWORKS:
+        for key, value in (record[name] or {}).items():
+            nested = value if isinstance(value, dict) else {None: value}
+            for part, number in nested.items():
+                line[".".join(filter(None, (name, key, part)))] = number
+    line["command"] = record["command"]
+    table = pd.DataFrame([line])
+    if path.exists():
+        table = pd.concat([pd.read_csv(path, dtype=object), table.astype(object)])
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same values with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

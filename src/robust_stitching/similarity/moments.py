@@ -1,0 +1,66 @@
+"""First and second moments of two sets of variables, streamed and kept in float64."""
+
+import torch
+from torch import Tensor
+
+CUTOFF = 1e-10
+"""Directions whose share of the largest eigenvalue of the correlation matrix is below this carry no
+signal in float32 activations: the pseudo-inverse leaves them out."""
+
+
+class Moments:
+    """Means and centred co-moments of rows x (n, p) and y (n, q), updated batch by batch.
+
+    Each batch is centred by its own mean before anything is multiplied, and the means are merged
+    afterwards (Chan, Golub and LeVeque, 1983): no large numbers cancel.
+
+    Attributes
+    ----------
+    n : rows so far.
+    mean_x, mean_y : float64 Tensors of shape (p,) and (q,).
+    xx, xy, yy : sums of centred products, float64, of shape (p, p), (p, q), (q, q).
+    """
+
+    def __init__(self, p: int, q: int, device: torch.device | str = "cpu"):
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.n = 0
+        self.mean_x, self.mean_y = zeros(p), zeros(q)
+        self.xx, self.xy, self.yy = zeros(p, p), zeros(p, q), zeros(q, q)
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Take in rows x (m, p) and y (m, q)."""
+        m = len(x)
+        x, y = x.double(), y.double()
+        mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+        x, y = x - mean_x, y - mean_y
+        step_x, step_y = mean_x - self.mean_x, mean_y - self.mean_y
+        total = self.n + m
+        weight = self.n * m / total
+        self.xx += x.T @ x + weight * torch.outer(step_x, step_x)
+        self.xy += x.T @ y + weight * torch.outer(step_x, step_y)
+        self.yy += y.T @ y + weight * torch.outer(step_y, step_y)
+        self.mean_x += step_x * (m / total)
+        self.mean_y += step_y * (m / total)
+        self.n = total
+
+    def least_squares(self, cutoff: float = CUTOFF) -> tuple[Tensor, Tensor]:
+        """W (q, p) and b (q,) that minimise Σ ‖W x + b − y‖²: direct matching
+        (Csiszárik et al., 2021, section 3.2).
+
+        Channels of x are brought to unit variance and the pseudo-inverse of their correlation
+        matrix leaves out eigenvalues below `cutoff` times the largest; dead channels get weight 0.
+        """
+        scale = self.xx.diagonal().sqrt()
+        inverse_scale = torch.where(scale > 0, 1 / scale, 0.0)
+        correlation = inverse_scale[:, None] * self.xx * inverse_scale
+        inverse = torch.linalg.pinv(correlation, rtol=cutoff, hermitian=True)
+        weight = ((inverse_scale[:, None] * inverse * inverse_scale) @ self.xy).T
+        return weight, self.mean_y - weight @ self.mean_x
+
+    def cka(self) -> float:
+        """Linear CKA of the rows, ‖Cxy‖² / (‖Cxx‖ ‖Cyy‖), the same number as from Gram matrices
+        (Kornblith et al., 2019, section 3); for few features. NaN where one side is constant."""
+        scale = float(self.xx.norm() * self.yy.norm())
+        return float(self.xy.square().sum()) / scale if scale > 0 else float("nan")

@@ -1,0 +1,40 @@
+"""How alike the answers of two networks are, from their logits for the same images."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """What a network's answers have to do with those of a reference.
+
+    Attributes
+    ----------
+    agreement : share of images for which both predict the same class.
+    cross_entropy : mean of −Σ p log q, p the softmax of the reference, q that of the network.
+    overlap : shares of images that the network (first letter) and the reference (second letter) get
+        right (r) or wrong (w): rr, rw, wr, ww; they add up to 1.
+    """
+
+    agreement: float
+    cross_entropy: float
+    overlap: dict[str, float]
+
+
+def compare_outputs(logits: Tensor, reference: Tensor, labels: Tensor) -> OutputComparison:
+    """Compare logits (N, classes) with a reference of the same shape; labels of shape (N,)."""
+    logits, reference = logits.double(), reference.double()
+    answers, expected = logits.argmax(dim=1), reference.argmax(dim=1)
+    mine = {"r": answers == labels, "w": answers != labels}
+    other = {"r": expected == labels, "w": expected != labels}
+    return OutputComparison(
+        agreement=_share(answers == expected),
+        cross_entropy=F.cross_entropy(logits, reference.softmax(dim=1)).item(),
+        overlap={a + b: _share(mine[a] & other[b]) for a in "rw" for b in "rw"},
+    )
+
+
+def _share(mask: Tensor) -> float:
+    return mask.double().mean().item()

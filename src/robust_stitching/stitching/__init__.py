@@ -1,0 +1,1 @@
+"""Stitching two networks: `run.stitch` runs one experiment from a frozen configuration."""

@@ -1,0 +1,194 @@
+"""Training a network into its folder of snapshots: log, intermediate snapshots, resuming."""
+
+import csv
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_stitching import checkpoints, data, models
+from robust_stitching.errors import UserError
+from robust_stitching.evaluation import evaluate
+from robust_stitching.files import claimed, replacing
+from robust_stitching.progress import Progress, silent
+from robust_stitching.training.objectives import standard
+from robust_stitching.training.trainer import Diverged, EpochRecord, Trainer, TrainingConfig
+
+FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training that train.py can be asked for.
+
+    Attributes
+    ----------
+    model : a name of the registry.
+    dataset : a key of `data.SOURCES`, or the path of a folder.
+    init_noise : seed of the initialisation; the seed of the order is `config.seed`.
+    save_frequency : iterations between intermediate snapshots.
+    """
+
+    model: str
+    dataset: str
+    config: TrainingConfig
+    init_noise: int = 0
+    save_frequency: int = 10000
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoints."""
+        return {"kind": "standard", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: its network's file and its log."""
+
+    path: Path
+    history: list[EpochRecord]
+
+
+def train_network(
+    plan: TrainingPlan,
+    out: Path,
+    device: torch.device,
+    resume: bool = False,
+    progress: Progress = silent,
+    after_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> Trained:
+    """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
+
+    An interruption (Ctrl-C, SIGTERM) is answered after the step under way: the state is kept in
+    ``resume.pt``, as it is after every epoch, and KeyboardInterrupt is raised.
+
+    Parameters
+    ----------
+    resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
+
+    Raises
+    ------
+    UserError : when the folder holds a training already, cannot be written, or was begun with
+        another plan; Diverged, with the last good snapshot kept.
+    """
+    model = models.entry(plan.model).name
+    train, test = data.load(plan.dataset, device, progress)
+    folder = checkpoints.snapshot_folder(
+        out, model, train.name, plan.init_noise, plan.config.seed
+    )
+    _refuse_what_is_there(folder, resume)
+    mean, std = train.statistics()
+    network = models.build(
+        model,
+        num_classes=len(train.classes),
+        in_channels=train.channels,
+        mean=mean,
+        std=std,
+        seed=plan.init_noise,
+    ).to(device, memory_format=torch.channels_last)
+
+    def test_scores(network: torch.nn.Module) -> tuple[float, float]:
+        found = evaluate(network, test)
+        return found.loss, found.accuracy
+
+    trainer = Trainer(network, standard, train, plan.config, evaluate=test_scores)
+    unfinished = folder / UNFINISHED
+    if resume and unfinished.exists():
+        trainer.load_state_dict(_state_of(plan, unfinished))
+
+    def keep_state() -> None:
+        checkpoints.write(unfinished, {"plan": plan.as_dict(), "trainer": trainer.state_dict()})
+
+    with claimed(folder), _interruptions_noted() as interrupted:
+
+        def on_step(trainer: Trainer) -> None:
+            if trainer.iteration % plan.save_frequency == 0:
+                trainer.check_weights()
+                snapshot = folder / f"{trainer.iteration}.pt"
+                checkpoints.save(snapshot, network, plan.dataset, plan.as_dict())
+            if interrupted():
+                keep_state()
+                raise KeyboardInterrupt
+
+        def on_epoch(trainer: Trainer) -> None:
+            keep_state()
+            _write_log(folder / LOG, trainer.history)
+            after_epoch(trainer.history[-1])
+
+        try:
+            history = trainer.run(on_step, on_epoch, progress)
+        except Diverged as error:
+            raise UserError(f"{error} {_what_is_kept(folder)}") from error
+        checkpoints.save(folder / FINISHED, network, plan.dataset, plan.as_dict())
+        unfinished.unlink(missing_ok=True)
+    return Trained(folder / FINISHED, history)
+
+
+def _refuse_what_is_there(folder: Path, resume: bool) -> None:
+    if (folder / FINISHED).exists():
+        raise UserError(
+            f"{folder / FINISHED} exists already; choose other seeds (-i, -g) or another folder "
+            "(-o), or remove it."
+        )
+    if (folder / UNFINISHED).exists() and not resume:
+        raise UserError(
+            f"{folder} holds an interrupted training; go on with --resume, or remove the folder."
+        )
+
+
+def _state_of(plan: TrainingPlan, unfinished: Path) -> dict[str, Any]:
+    """The trainer's state in `unfinished`, if it was begun with the same plan."""
+    found = checkpoints.read(unfinished)
+    before, now = _flat(found["plan"]), _flat(plan.as_dict())
+    changed = [
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{unfinished} was begun with other settings ({'; '.join(changed)}); resume with "
+            "the same ones, or remove the folder."
+        )
+    return found["trainer"]
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    return {**{k: v for k, v in plan.items() if k != "config"}, **plan["config"]}
+
+
+def _what_is_kept(folder: Path) -> str:
+    kept = sorted(p.name for p in folder.glob("*.pt"))
+    return f"Kept in {folder}: {', '.join(kept)}." if kept else "No snapshot had been kept yet."
+
+
+def _write_log(path: Path, history: list[EpochRecord]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in history)
+
+
+@contextmanager
+def _interruptions_noted() -> Iterator[Callable[[], bool]]:
+    """Note the first SIGINT or SIGTERM instead of raising in the middle of a step; the second acts
+    at once."""
+    noted = False
+    before = {}
+
+    def note(number, frame):
+        nonlocal noted
+        noted = True
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, note)
+    try:
+        yield lambda: noted
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

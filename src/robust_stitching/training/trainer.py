@@ -1,0 +1,276 @@
+"""The training loop: schedule, optimiser, running metrics, and a state that can be resumed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from robust_stitching.data import Split
+from robust_stitching.errors import UserError
+from robust_stitching.progress import Progress, silent
+from robust_stitching.training.objectives import Objective
+
+REFRESH_SECONDS = 0.5
+"""How often the running loss is read off the device, for the bar and to notice NaN."""
+
+
+class Diverged(UserError):
+    """The loss or a weight is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes
+    ----------
+    lr : of the first third of the training; a tenth of it in the second, a hundredth in the last.
+    weight_decay : L2 penalty, added to the gradient.
+    optimizer : "sgd" (Nesterov momentum 0.9) or "adam".
+    warmup : iterations over which the learning rate rises linearly from 0; never more than a fifth
+        of the training; 0 turns it off.
+    clip : largest norm of the gradient of all parameters together; 0 turns clipping off.
+    seed : of order and augmentation.
+    precision : "float32", or "bfloat16" for autocast.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 128
+    weight_decay: float = 1e-4
+    optimizer: str = "sgd"
+    warmup: int = 0
+    clip: float = 0.0
+    seed: int = 0
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of a training log; accuracies in [0, 1], `test_*` None where nobody looked."""
+
+    epoch: int
+    iteration: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    seconds: float
+    images_per_second: float
+
+
+class Meter:
+    """Sums of loss and right answers over an epoch, kept on the device until somebody asks."""
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right, images
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        right = (logits.argmax(dim=1) == labels).sum()
+        n = torch.full_like(right, len(labels))
+        self.sums += torch.stack([loss.detach() * n, right, n]).to(self.sums)
+
+    def read(self) -> tuple[float, float]:
+        """Mean loss and accuracy so far; waits for the device."""
+        loss, right, images = self.sums.tolist()
+        return loss / max(images, 1), right / max(images, 1)
+
+
+class Trainer:
+    """A training in progress.
+
+    Only parameters that require a gradient are trained. `after_step` and `after_epoch` are called
+    with the trainer, where its state is consistent: that is the place to save or to stop.
+
+    Parameters
+    ----------
+    network : on the device of `data`; put into training mode for each epoch.
+    evaluate : returns loss and accuracy of the network on the test split after each epoch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        data: Split,
+        config: TrainingConfig,
+        evaluate: Callable[[nn.Module], tuple[float, float]] | None = None,
+    ):
+        self.network, self.objective, self.data, self.config = network, objective, data, config
+        self.evaluate = evaluate
+        self.device = data.images.device
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, config)
+        self.steps_per_epoch = data.batches_per_epoch(config.batch_size)
+        self.iterations = config.epochs * self.steps_per_epoch
+        self.iteration = 0
+        self.meter = Meter(self.device)
+        self.history: list[EpochRecord] = []
+        self._spent = 0.0  # seconds of this epoch in earlier runs
+        self._random: Tensor | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self.iteration // self.steps_per_epoch
+
+    def run(
+        self,
+        after_step: Callable[["Trainer"], None] = lambda trainer: None,
+        after_epoch: Callable[["Trainer"], None] = lambda trainer: None,
+        progress: Progress = silent,
+    ) -> list[EpochRecord]:
+        """Train to the end from wherever the state stands; returns the record of every epoch.
+
+        Raises
+        ------
+        Diverged : when the loss is NaN or infinite, noticed within half a second.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        images = self.config.epochs * len(self.data)
+        with (
+            torch.random.fork_rng(devices=devices),  # dropout draws from the global generators
+            progress(images, "training", " images") as bar,
+        ):
+            self._restore_random()
+            bar.initial = bar.n = self._images_seen()
+            while self.iteration < self.iterations:
+                bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}", refresh=False)
+                self._run_epoch(after_step, bar)
+                after_epoch(self)
+        return self.history
+
+    def _images_seen(self) -> int:
+        epoch, steps = divmod(self.iteration, self.steps_per_epoch)
+        return epoch * len(self.data) + steps * self.config.batch_size
+
+    def _run_epoch(self, after_step: Callable[["Trainer"], None], bar: tqdm) -> None:
+        epoch, done = divmod(self.iteration, self.steps_per_epoch)
+        batches = self.data.epoch(
+            self.config.batch_size, seed=self.config.seed, epoch=epoch, skip=done
+        )
+        self.network.train()
+        spent_before = self._spent
+        started = looked = time.perf_counter()
+        for images, labels in batches:
+            self._step(images, labels)
+            bar.update(len(labels))
+            now = time.perf_counter()
+            self._spent = spent_before + now - started
+            if now - looked > REFRESH_SECONDS:
+                loss, accuracy = self.read_meter()
+                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.2%}", refresh=False)
+                looked = now
+            if self.iteration % self.steps_per_epoch:
+                after_step(self)
+        self._close_epoch(epoch)
+        after_step(self)
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        lr = learning_rate(self.config, self.iteration, self.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        bfloat16 = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+            loss, logits = self.objective(self.network, images, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.optimizer.step()
+        self.meter.add(loss, logits, labels)
+        self.iteration += 1
+
+    def _close_epoch(self, epoch: int) -> None:
+        loss, accuracy = self.read_meter()
+        test_loss, test_accuracy = self.evaluate(self.network) if self.evaluate else (None, None)
+        self.history.append(
+            EpochRecord(
+                epoch=epoch + 1,
+                iteration=self.iteration,
+                lr=learning_rate(self.config, self.iteration - 1, self.iterations),
+                train_loss=loss,
+                train_accuracy=accuracy,
+                test_loss=test_loss,
+                test_accuracy=test_accuracy,
+                seconds=round(self._spent, 3),
+                images_per_second=round(len(self.data) / max(self._spent, 1e-9), 1),
+            )
+        )
+        self.meter, self._spent = Meter(self.device), 0.0
+
+    def read_meter(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the epoch under way; `Diverged` where the loss is not finite."""
+        loss, accuracy = self.meter.read()
+        if loss - loss != 0:
+            raise self._diverged("the loss became NaN or infinite")
+        return loss, accuracy
+
+    def check_weights(self) -> None:
+        """Raise `Diverged` unless every trained weight is finite."""
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            raise self._diverged("a weight became NaN or infinite")
+
+    def _diverged(self, what: str) -> Diverged:
+        epoch = (self.iteration - 1) // self.steps_per_epoch + 1
+        return Diverged(
+            f"{what} in epoch {epoch} (by iteration {self.iteration}); "
+            f"try a smaller learning rate than {self.config.lr:g}."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on bit for bit: tensors and plain values only."""
+        self.check_weights()
+        cuda = self.device.type == "cuda"
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "iteration": self.iteration,
+            "meter": self.meter.sums,
+            "seconds": self._spent,
+            "history": [asdict(record) for record in self.history],
+            "random": [torch.get_rng_state()]
+            + ([torch.cuda.get_rng_state(self.device)] if cuda else []),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a training where `state_dict` left it, with the same network, data and config."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration = state["iteration"]
+        self.meter.sums.copy_(state["meter"])
+        self._spent = state["seconds"]
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self._random = state["random"]
+
+    def _restore_random(self) -> None:
+        if self._random is None:
+            torch.manual_seed(self.config.seed)
+            return
+        torch.set_rng_state(self._random[0].cpu())
+        for state in self._random[1:]:
+            torch.cuda.set_rng_state(state.cpu(), self.device)
+
+
+def learning_rate(config: TrainingConfig, iteration: int, iterations: int) -> float:
+    """The rate of one step: linear warm-up, then divided by 10 at 1/3 and again at 2/3 of all."""
+    warmup = min(config.warmup, iterations // 5)
+    rise = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
+    return config.lr * rise * 0.1 ** (3 * iteration // iterations)
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+    )
