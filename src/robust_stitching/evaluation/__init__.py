@@ -3,8 +3,8 @@
 from robust_stitching.evaluation.accuracy import (
     Accuracy,
     accuracy_of,
-    evaluating,
     evaluate,
+    evaluating,
     predict,
 )
 

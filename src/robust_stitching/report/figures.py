@@ -42,8 +42,8 @@ COLOURS = {
 }
 OVERLAP = {
     "rr": ("both right", "#009E73"),
-    "rw": ("it right, end wrong", "#56B4E9"),
-    "wr": ("it wrong, end right", "#E69F00"),
+    "rw": ("right, end wrong", "#56B4E9"),
+    "wr": ("wrong, end right", "#E69F00"),
     "ww": ("both wrong", "#BBBBBB"),
 }
 

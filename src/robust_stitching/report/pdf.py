@@ -32,6 +32,7 @@ from robust_stitching.stitching.run import StitchResult
 
 SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
 MARGIN = (A4[0] - WIDTH * inch) / 2
+PADDING = 6  # points that reportlab keeps free inside a page frame
 TEXT = ParagraphStyle("text", fontName=SERIF, fontSize=10, leading=13, spaceAfter=4)
 TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=17, leading=21, spaceAfter=2)
 BYLINE = ParagraphStyle("byline", TEXT, fontName=ITALIC, textColor=colors.HexColor("#555555"))
@@ -53,7 +54,7 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         f"{result.end.model} {result.config.end_layer} on {result.data}"
     )
     document = SimpleDocTemplate(
-        str(path), pagesize=A4, leftMargin=MARGIN, rightMargin=MARGIN, topMargin=18 * mm,
+        str(path), pagesize=A4, leftMargin=MARGIN - PADDING, rightMargin=MARGIN - PADDING, topMargin=18 * mm,
         bottomMargin=18 * mm, title=f"Stitching {title}", author="robust-stitching",
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +144,7 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
     groups = [("Accuracy and answers", (*table.ACCURACY[:2], *table.ANSWERS), (
-        "Loss is the cross-entropy with the labels, cross-entropy that with the end network's "
+        "Loss is the cross-entropy with the labels, CE to end that with the end network's "
         "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
         "network (second) get right or wrong."
     ))]

@@ -15,7 +15,7 @@ ACCURACY: tuple[Column, ...] = (
 )
 ANSWERS: tuple[Column, ...] = (
     ("agreement", "agreement_with_end", ".2%"),
-    ("cross-entropy", "cross_entropy_to_end", ".4f"),
+    ("CE to end", "cross_entropy_to_end", ".4f"),
     ("rr", "overlap_with_end.rr", ".2%"),
     ("rw", "overlap_with_end.rw", ".2%"),
     ("wr", "overlap_with_end.wr", ".2%"),

@@ -67,11 +67,11 @@ class GramSums:
         names = dict.fromkeys(name for pair in pairs for name in pair)
         self.pairs = list(dict.fromkeys([(name, name) for name in names] + list(pairs)))
         self.names = list(names)
-        self.products = {pair: 0.0 for pair in self.pairs}
+        self.products = dict.fromkeys(self.pairs, 0.0)
         self.rows: dict[str, Tensor] = {}
 
     def add(self, n: int, rows: slice, columns: slice, grams: Mapping[str, Tensor]) -> None:
-        """Take in one block of every Gram matrix; off the diagonal it stands for its mirror, too."""
+        """Take in a block of every Gram matrix; off the diagonal it stands for its mirror, too."""
         mirrored = rows != columns
         grams = {name: gram.double() for name, gram in grams.items()}
         for name, gram in grams.items():

@@ -205,7 +205,7 @@ class Trainer:
         self.meter, self._spent = Meter(self.device), 0.0
 
     def read_meter(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the epoch under way; `Diverged` where the loss is not finite."""
+        """Mean loss and accuracy of the epoch so far; `Diverged` where the loss is not finite."""
         loss, accuracy = self.meter.read()
         if loss - loss != 0:
             raise self._diverged("the loss became NaN or infinite")
