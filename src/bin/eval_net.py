@@ -1,7 +1,7 @@
 """Loss and accuracy of a trained network, or of a stitched one from results/*/frank_model/.
 
-    python src/bin/eval_net.py archive/tiny10/Digits/in0-gn0/model.pt
-    python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json lenet.json
+python src/bin/eval_net.py archive/tiny10/Digits/in0-gn0/model.pt
+python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json lenet.json
 """
 
 import json
@@ -19,12 +19,22 @@ from robust_stitching.report.table import aligned
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
     p.add_argument("checkpoint", type=Path, help="a network's file")
-    p.add_argument("-d", "--dataset", help="what to evaluate on, by default what the network was "
-                   f"trained on; one of: {cli.DATASETS}")
-    p.add_argument("--split", choices=["test", "train"], default="test",
-                   help="which part of the dataset")
-    p.add_argument("-b", "--batch-size", type=cli.positive_int, default=500,
-                   help="images at a time; changes nothing but speed and memory")
+    p.add_argument(
+        "-d",
+        "--dataset",
+        help="what to evaluate on, by default what the network was "
+        f"trained on; one of: {cli.DATASETS}",
+    )
+    p.add_argument(
+        "--split", choices=["test", "train"], default="test", help="which part of the dataset"
+    )
+    p.add_argument(
+        "-b",
+        "--batch-size",
+        type=cli.positive_int,
+        default=500,
+        help="images at a time; changes nothing but speed and memory",
+    )
     p.add_argument("--json", type=Path, help="a file to write the numbers to")
     cli.add_device_options(p, training=False)
     cli.add_checkpoint_options(p)

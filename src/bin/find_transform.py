@@ -27,10 +27,16 @@ LATER = ("flatten", "l1", "cka_reg", "mask", "low_rank", "target_type", "tempera
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
     cli.add_stitching_arguments(p)
-    p.add_argument("--no-pinv", action="store_true",
-                   help="leave out CKA, direct matching and what follows from them")
-    p.add_argument("--no-bn", action="store_true",
-                   help="freeze the running statistics of the donors' batch norms too")
+    p.add_argument(
+        "--no-pinv",
+        action="store_true",
+        help="leave out CKA, direct matching and what follows from them",
+    )
+    p.add_argument(
+        "--no-bn",
+        action="store_true",
+        help="freeze the running statistics of the donors' batch norms too",
+    )
     cli.add_device_options(p)
     cli.add_attack_options(p)
     return p

@@ -1,8 +1,8 @@
 """Train a network and keep it in snapshots/<model>/<Dataset>/in<i>-gn<g>/model.pt.
 
-    python src/bin/train.py -m tiny10 -d digits -e 30
-    python src/bin/train.py -m lenet -d mnist -e 5 -i 1 -g 1
-    python src/bin/train.py -m resnet18 -d cifar10 -e 100 --resume
+python src/bin/train.py -m tiny10 -d digits -e 30
+python src/bin/train.py -m lenet -d mnist -e 5 -i 1 -g 1
+python src/bin/train.py -m resnet18 -d cifar10 -e 100 --resume
 """
 
 import _library  # noqa: F401
@@ -16,25 +16,49 @@ from robust_stitching.training.session import TrainingPlan, train_network
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
-    p.add_argument("-m", "--model", default="lenet",
-                   help=f"network, one of: {', '.join(models.names())}")
+    p.add_argument(
+        "-m", "--model", default="lenet", help=f"network, one of: {', '.join(models.names())}"
+    )
     p.add_argument("-d", "--dataset", default="mnist", help=f"dataset, one of: {cli.DATASETS}")
     cli.add_training_options(p, epochs=300, lr=1e-1, out=cli.SNAPSHOTS)
-    p.add_argument("-s", "--save-frequency", type=cli.positive_int, default=10000,
-                   help="iterations between intermediate snapshots")
-    p.add_argument("-i", "--init-noise", type=cli.seed, default=0,
-                   help="seed of the initialisation")
-    p.add_argument("-g", "--gradient-noise", type=cli.seed, default=0,
-                   help="seed of the order of the batches")
-    p.add_argument("-opt", "--optimizer", choices=["adam", "sgd"], default="sgd",
-                   help="sgd has Nesterov momentum 0.9")
-    p.add_argument("--clip-norm", type=cli.at_least_zero, default=1.0,
-                   help="largest norm of the gradient, which keeps small networks from dying at "
-                   "the default learning rate; 0 turns clipping off")
-    p.add_argument("--warmup", type=cli.iterations, default=0,
-                   help="iterations over which the learning rate rises from 0")
-    p.add_argument("--resume", action="store_true",
-                   help="go on with an interrupted training of the same settings")
+    p.add_argument(
+        "-s",
+        "--save-frequency",
+        type=cli.positive_int,
+        default=10000,
+        help="iterations between intermediate snapshots",
+    )
+    p.add_argument(
+        "-i", "--init-noise", type=cli.seed, default=0, help="seed of the initialisation"
+    )
+    p.add_argument(
+        "-g", "--gradient-noise", type=cli.seed, default=0, help="seed of the order of the batches"
+    )
+    p.add_argument(
+        "-opt",
+        "--optimizer",
+        choices=["adam", "sgd"],
+        default="sgd",
+        help="sgd has Nesterov momentum 0.9",
+    )
+    p.add_argument(
+        "--clip-norm",
+        type=cli.at_least_zero,
+        default=1.0,
+        help="largest norm of the gradient, which keeps small networks from dying at "
+        "the default learning rate; 0 turns clipping off",
+    )
+    p.add_argument(
+        "--warmup",
+        type=cli.iterations,
+        default=0,
+        help="iterations over which the learning rate rises from 0",
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted training of the same settings",
+    )
     cli.add_device_options(p)
     cli.add_attack_options(p)
     return p

@@ -249,8 +249,7 @@ def _fill(
             if names
         ]
         raise UserError(
-            f"the weights in {path} do not fit {name_of(network.architecture)}: "
-            f"{'; '.join(told)}."
+            f"the weights in {path} do not fit {name_of(network.architecture)}: {'; '.join(told)}."
         )
     network.load_state_dict(state, strict=False)
 

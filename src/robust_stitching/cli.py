@@ -140,12 +140,18 @@ def numbers(text: str) -> list[float]:
 def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) -> None:
     """The options that every command that trains has."""
     parser.add_argument("-e", "--epochs", type=positive_int, default=epochs, help="epochs")
-    parser.add_argument("-lr", "--lr", type=positive, default=lr, help="learning rate; divided by "
-                        "10 at 1/3 and again at 2/3 of the training")
+    parser.add_argument(
+        "-lr",
+        "--lr",
+        type=positive,
+        default=lr,
+        help="learning rate; divided by 10 at 1/3 and again at 2/3 of the training",
+    )
     parser.add_argument("-o", "--out-dir", type=Path, default=out, help="where results go")
     parser.add_argument("-b", "--batch-size", type=positive_int, default=128, help="batch size")
-    parser.add_argument("-wd", "--weight-decay", type=at_least_zero, default=1e-4,
-                        help="weight decay")
+    parser.add_argument(
+        "-wd", "--weight-decay", type=at_least_zero, default=1e-4, help="weight decay"
+    )
 
 
 def add_stitching_arguments(parser: Parser) -> None:
@@ -155,49 +161,94 @@ def add_stitching_arguments(parser: Parser) -> None:
     parser.add_argument("front_layer", help="layer whose activation is mapped; layer_info.py lists")
     parser.add_argument("end_layer", help="layer whose activation the map replaces")
     parser.add_argument("dataset", help=f"data to train the map on, one of: {DATASETS}")
-    parser.add_argument("--run-name", help="subfolder of the results; the date and time if not "
-                        "given")
+    parser.add_argument(
+        "--run-name", help="subfolder of the results; the date and time if not given"
+    )
     add_training_options(parser, epochs=30, lr=1e-3, out=RESULTS)
-    parser.add_argument("-s", "--save-frequency", type=positive_int, default=10,
-                        help="how often the map is kept, in iterations, times the number of epochs")
-    parser.add_argument("--seed", type=seed, default=0,
-                        help="seed of the initialisation and of the order of the batches")
-    parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam",
-                        help="sgd has Nesterov momentum 0.9")
+    parser.add_argument(
+        "-s",
+        "--save-frequency",
+        type=positive_int,
+        default=10,
+        help="how often the map is kept, in iterations, times the number of epochs",
+    )
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        help="seed of the initialisation and of the order of the batches",
+    )
+    parser.add_argument(
+        "--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has Nesterov momentum 0.9"
+    )
     parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
-    parser.add_argument("-i", "--init", choices=INITS, default="random",
-                        help="first values of the map: uniform random numbers, a random "
-                        "permutation, the identity, direct matching by least squares, all weights "
-                        "one, all zero")
+    parser.add_argument(
+        "-i",
+        "--init",
+        choices=INITS,
+        default="random",
+        help="first values of the map: uniform random numbers, a random "
+        "permutation, the identity, direct matching by least squares, all weights "
+        "one, all zero",
+    )
     group = parser.add_argument_group("the map and its target")
-    group.add_argument("--flatten", action="store_true",
-                       help="map all units to all units instead of channel to channel")
-    group.add_argument("--l1", type=at_least_zero, default=0.0,
-                       help="weight of the mean absolute value of the matrix")
-    group.add_argument("--cka-reg", type=number, default=0.0,
-                       help="weight of the CKA between the mapped activation and the end model's "
-                       "own, added to the loss: a negative weight raises the similarity")
-    group.add_argument("-m", "--mask", default="identity",
-                       choices=["identity", "semi-match", "abs-semi-match", "random-permutation",
-                                "random-permuation"],
-                       help="which entries of the matrix may differ from zero")
-    group.add_argument("-r", "--low-rank", type=positive_int,
-                       help="rank of a factored matrix (default: full)")
-    group.add_argument("--target-type", default="hard",
-                       choices=["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"],
-                       help="labels, or the softmax of model 1, of model 2, the mean of the two "
-                       "losses, the mean of the two logits")
+    group.add_argument(
+        "--flatten",
+        action="store_true",
+        help="map all units to all units instead of channel to channel",
+    )
+    group.add_argument(
+        "--l1",
+        type=at_least_zero,
+        default=0.0,
+        help="weight of the mean absolute value of the matrix",
+    )
+    group.add_argument(
+        "--cka-reg",
+        type=number,
+        default=0.0,
+        help="weight of the CKA between the mapped activation and the end model's "
+        "own, added to the loss: a negative weight raises the similarity",
+    )
+    group.add_argument(
+        "-m",
+        "--mask",
+        default="identity",
+        choices=[
+            "identity",
+            "semi-match",
+            "abs-semi-match",
+            "random-permutation",
+            "random-permuation",
+        ],
+        help="which entries of the matrix may differ from zero",
+    )
+    group.add_argument(
+        "-r", "--low-rank", type=positive_int, help="rank of a factored matrix (default: full)"
+    )
+    group.add_argument(
+        "--target-type",
+        default="hard",
+        choices=["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"],
+        help="labels, or the softmax of model 1, of model 2, the mean of the two "
+        "losses, the mean of the two logits",
+    )
     group.add_argument("--temperature", type=positive, default=1.0, help="of soft targets")
 
 
 def add_device_options(parser: Parser, *, training: bool = True) -> None:
     """Where to compute, and how precisely."""
-    parser.add_argument("--device", default="auto",
-                        help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one"
+    )
     if training:
-        parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto",
-                            help="of training; auto is bfloat16 autocast on a GPU that has it, "
-                            "else float32; evaluation is always float32")
+        parser.add_argument(
+            "--precision",
+            choices=["auto", "float32", "bfloat16"],
+            default="auto",
+            help="of training; auto is bfloat16 autocast on a GPU that has it, "
+            "else float32; evaluation is always float32",
+        )
 
 
 def add_attack_options(parser: Parser) -> None:
@@ -205,25 +256,40 @@ def add_attack_options(parser: Parser) -> None:
     group = parser.add_argument_group("adversarial training")
     group.add_argument("--robust", action="store_true", help="TRADES adversarial training")
     group.add_argument("--madry", action="store_true", help="Madry PGD adversarial training")
-    group.add_argument("--epsilon", type=radius, default="8/255",
-                       help="radius of the l-inf ball in pixel space, an expression")
-    group.add_argument("--step-size", type=positive, default="2/255",
-                       help="step of the attack, an expression")
-    group.add_argument("--perturb-steps", type=positive_int, default=10,
-                       help="steps of the attack")
-    group.add_argument("--beta", type=at_least_zero, default=10.0,
-                       help="weight of the TRADES term")
-    group.add_argument("--attack-ratio", type=share, default=1.0,
-                       help="share of each batch that is attacked (alpha in the paper), 0 to 1")
+    group.add_argument(
+        "--epsilon",
+        type=radius,
+        default="8/255",
+        help="radius of the l-inf ball in pixel space, an expression",
+    )
+    group.add_argument(
+        "--step-size", type=positive, default="2/255", help="step of the attack, an expression"
+    )
+    group.add_argument("--perturb-steps", type=positive_int, default=10, help="steps of the attack")
+    group.add_argument("--beta", type=at_least_zero, default=10.0, help="weight of the TRADES term")
+    group.add_argument(
+        "--attack-ratio",
+        type=share,
+        default=1.0,
+        help="share of each batch that is attacked (alpha in the paper), 0 to 1",
+    )
 
 
 def add_checkpoint_options(parser: Parser) -> None:
     """How to read networks that others published."""
     group = parser.add_argument_group("published networks (bare state dicts)")
-    group.add_argument("-m", "--model", help="which model a bare state dict is of; read from its "
-                       f"path if not given. One of: {', '.join(names())}")
-    group.add_argument("--mean", type=numbers, help="mean of the images that the network was made "
-                       "with, per channel in [0, 1], such as 0.49,0.48,0.45")
+    group.add_argument(
+        "-m",
+        "--model",
+        help="which model a bare state dict is of; read from its "
+        f"path if not given. One of: {', '.join(names())}",
+    )
+    group.add_argument(
+        "--mean",
+        type=numbers,
+        help="mean of the images that the network was made "
+        "with, per channel in [0, 1], such as 0.49,0.48,0.45",
+    )
     group.add_argument("--std", type=numbers, help="their standard deviation")
 
 

@@ -107,9 +107,8 @@ class Graph:
         UserError : for an unknown name, with the closest ones.
         """
         if layer not in self._nodes:
-            kind = self.network.architecture.get("model", "the network")
             raise unknown(
-                "layer", layer, self.layers, f"layer_info.py lists the {len(self.layers)} of {kind}."
+                "layer", layer, self.layers, f"layer_info.py lists all {len(self.layers)} layers."
             )
         return self._nodes[layer]
 

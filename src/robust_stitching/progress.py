@@ -11,8 +11,14 @@ Progress = Callable[[int, str, str], tqdm]
 def shown(total: int, what: str, unit: str = " images") -> tqdm:
     """A bar on stderr with rate and time left; after two seconds, and only on a terminal."""
     return tqdm(
-        total=total, desc=what, unit=unit, disable=None, delay=2, dynamic_ncols=True,
-        leave=False, smoothing=0.1,
+        total=total,
+        desc=what,
+        unit=unit,
+        disable=None,
+        delay=2,
+        dynamic_ncols=True,
+        leave=False,
+        smoothing=0.1,
     )
 
 

@@ -82,4 +82,3 @@ def as_float(images: Tensor) -> Tensor:
 
 NATURAL = Augmentation(flip=True, crop=4)
 DIGIT = Augmentation(degrees=5, scale=(0.9, 1.1), shear=5)
-

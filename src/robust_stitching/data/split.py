@@ -54,9 +54,7 @@ class Split:
             rows = slice(start, start + batch_size)
             yield _laid_out(as_float(self.images[rows])), self.labels[rows]
 
-    def epoch(
-        self, batch_size: int, *, seed: int, epoch: int, skip: int = 0
-    ) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """All images once, shuffled and augmented.
 
         Order and augmentation depend on `seed` and `epoch` alone, so an epoch can be entered again

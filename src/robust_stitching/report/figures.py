@@ -108,7 +108,11 @@ def matrices(result: StitchResult) -> Figure:
 
 def _matrix(figure: Figure, axes: Axes, weight: Tensor, limit: float) -> None:
     image = axes.imshow(
-        weight.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
+        weight.numpy(),
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        aspect="auto",
         interpolation="nearest",
     )
     figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02).ax.tick_params(labelsize=7, length=2)
@@ -136,16 +140,21 @@ def curves(result: StitchResult) -> Figure:
         if any(log is not None for log in logs.values()):
             donors.legend()
         else:
-            donors.text(0.5, 0.5, "no training log\nbeside the donors", ha="center", va="center",
-                        transform=donors.transAxes, color="0.4")
+            donors.text(
+                0.5,
+                0.5,
+                "no training log\nbeside the donors",
+                ha="center",
+                va="center",
+                transform=donors.transAxes,
+                color="0.4",
+            )
         for axes in (accuracy, donors):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
-def _line(
-    axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, style: str
-) -> None:
+def _line(axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, style: str) -> None:
     marker = "o" if len(log) < 12 else None
     axes.plot(
         log["epoch"], log[column], style, color=colour, label=label, marker=marker, markersize=2.5
@@ -177,8 +186,8 @@ def figures_of(
     return [
         (
             save(answers(record), folder / "answers.png"),
-            f"Accuracy (a), and the share of images that a network and the end network get right or "
-            f"wrong (b), on {n} of {result.data}.",
+            "Accuracy (a), and the share of images that a network and the end network get right "
+            f"or wrong (b), on {n} of {result.data}.",
         ),
         (
             save(matrices(result), folder / "matrices.png"),

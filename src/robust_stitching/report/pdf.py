@@ -41,8 +41,16 @@ SECTION = ParagraphStyle(
 )
 CAPTION = ParagraphStyle("caption", TEXT, fontSize=8.5, leading=10.5, spaceAfter=7)
 CODE = ParagraphStyle(
-    "code", TEXT, fontName=MONO, fontSize=7.5, leading=10, backColor=colors.HexColor("#F4F4F4"),
-    borderPadding=4, splitLongWords=True, spaceBefore=4, spaceAfter=8,
+    "code",
+    TEXT,
+    fontName=MONO,
+    fontSize=7.5,
+    leading=10,
+    backColor=colors.HexColor("#F4F4F4"),
+    borderPadding=4,
+    splitLongWords=True,
+    spaceBefore=4,
+    spaceAfter=8,
 )
 
 
@@ -54,8 +62,14 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         f"{result.end.model} {result.config.end_layer} on {result.data}"
     )
     document = SimpleDocTemplate(
-        str(path), pagesize=A4, leftMargin=MARGIN - PADDING, rightMargin=MARGIN - PADDING, topMargin=18 * mm,
-        bottomMargin=18 * mm, title=f"Stitching {title}", author="robust-stitching",
+        str(path),
+        pagesize=A4,
+        leftMargin=MARGIN - PADDING,
+        rightMargin=MARGIN - PADDING,
+        topMargin=18 * mm,
+        bottomMargin=18 * mm,
+        title=f"Stitching {title}",
+        author="robust-stitching",
     )
     with tempfile.TemporaryDirectory() as folder:
         story = [
@@ -143,25 +157,41 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
-    groups = [("Accuracy and answers", (*table.ACCURACY[:2], *table.ANSWERS), (
-        "Loss is the cross-entropy with the labels, CE to end that with the end network's "
-        "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
-        "network (second) get right or wrong."
-    ))]
+    groups = [
+        (
+            "Accuracy and answers",
+            (*table.ACCURACY[:2], *table.ANSWERS),
+            (
+                "Loss is the cross-entropy with the labels, CE to end that with the end network's "
+                "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
+                "network (second) get right or wrong."
+            ),
+        )
+    ]
     if record["direct_matching"] is not None:
-        groups.append(("Similarity to the end network", table.SIMILARITY, (
-            f"CKA is {record['estimators']['cka']}; l2 is the {record['estimators']['l2']}; both "
-            f"over {record['data']['n_images']:,} images, “–” where shapes differ."
-        )))
+        groups.append(
+            (
+                "Similarity to the end network",
+                table.SIMILARITY,
+                (
+                    f"CKA is {record['estimators']['cka']}; l2 is the {record['estimators']['l2']}; both "
+                    f"over {record['data']['n_images']:,} images, “–” where shapes differ."
+                ),
+            )
+        )
     story: list[Flowable] = []
     for number, (heading, columns, caption) in enumerate(groups, start=1):
         rows = table.rows(record, columns)
         shares = [0.18] + [0.82 / len(columns)] * len(columns)
-        story.append(KeepTogether([
-            Paragraph(heading, SECTION),
-            _numbers(rows, shares),
-            Paragraph(f"<b>Table {number}.</b> {escape(caption)}", CAPTION),
-        ]))
+        story.append(
+            KeepTogether(
+                [
+                    Paragraph(heading, SECTION),
+                    _numbers(rows, shares),
+                    Paragraph(f"<b>Table {number}.</b> {escape(caption)}", CAPTION),
+                ]
+            )
+        )
     return story
 
 
@@ -170,11 +200,15 @@ def _figures(figures: Sequence[tuple[Path, str]]) -> list[Flowable]:
     for number, (path, caption) in enumerate(figures, start=1):
         with Picture.open(path) as picture:
             width, height = picture.size
-        story.append(KeepTogether([
-            Spacer(1, 4),
-            Image(str(path), WIDTH * inch, WIDTH * inch * height / width),
-            Paragraph(f"<b>Figure {number}.</b> {escape(caption)}", CAPTION),
-        ]))
+        story.append(
+            KeepTogether(
+                [
+                    Spacer(1, 4),
+                    Image(str(path), WIDTH * inch, WIDTH * inch * height / width),
+                    Paragraph(f"<b>Figure {number}.</b> {escape(caption)}", CAPTION),
+                ]
+            )
+        )
     return story
 
 

@@ -1,4 +1,4 @@
-"""A stitching run as plain values: the JSON report, from which the table and the CSV line follow."""
+"""A stitching run as plain values: the JSON report, from which table and CSV line follow."""
 
 import platform
 import subprocess

@@ -76,9 +76,7 @@ def train_network(
     """
     model = models.entry(plan.model).name
     train, test = data.load(plan.dataset, device, progress)
-    folder = checkpoints.snapshot_folder(
-        out, model, train.name, plan.init_noise, plan.config.seed
-    )
+    folder = checkpoints.snapshot_folder(out, model, train.name, plan.init_noise, plan.config.seed)
     _refuse_what_is_there(folder, resume)
     mean, std = train.statistics()
     network = models.build(
