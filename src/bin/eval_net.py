@@ -9,7 +9,7 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data
+from robust_stitching import checkpoints, cli, data, values
 from robust_stitching.evaluation import evaluate
 from robust_stitching.files import replacing
 from robust_stitching.progress import shown
@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
     p.add_argument(
         "-b",
         "--batch-size",
-        type=cli.positive_int,
+        type=values.positive_int,
         default=500,
         help="images at a time; changes nothing but speed and memory",
     )

@@ -8,7 +8,7 @@ python src/bin/train.py -m resnet18 -d cifar10 -e 100 --resume
 import _library  # noqa: F401
 from tqdm import tqdm
 
-from robust_stitching import cli, models
+from robust_stitching import cli, models, values
 from robust_stitching.progress import shown
 from robust_stitching.training import EpochRecord, TrainingConfig
 from robust_stitching.training.session import TrainingPlan, train_network
@@ -24,15 +24,19 @@ def parser() -> cli.Parser:
     p.add_argument(
         "-s",
         "--save-frequency",
-        type=cli.positive_int,
+        type=values.positive_int,
         default=10000,
         help="iterations between intermediate snapshots",
     )
     p.add_argument(
-        "-i", "--init-noise", type=cli.seed, default=0, help="seed of the initialisation"
+        "-i", "--init-noise", type=values.seed, default=0, help="seed of the initialisation"
     )
     p.add_argument(
-        "-g", "--gradient-noise", type=cli.seed, default=0, help="seed of the order of the batches"
+        "-g",
+        "--gradient-noise",
+        type=values.seed,
+        default=0,
+        help="seed of the order of the batches",
     )
     p.add_argument(
         "-opt",
@@ -43,14 +47,14 @@ def parser() -> cli.Parser:
     )
     p.add_argument(
         "--clip-norm",
-        type=cli.at_least_zero,
+        type=values.at_least_zero,
         default=1.0,
         help="largest norm of the gradient, which keeps small networks from dying at "
         "the default learning rate; 0 turns clipping off",
     )
     p.add_argument(
         "--warmup",
-        type=cli.iterations,
+        type=values.iterations,
         default=0,
         help="iterations over which the learning rate rises from 0",
     )

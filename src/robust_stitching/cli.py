@@ -1,10 +1,7 @@
 """What the scripts share: options that stand once, values that are checked, errors for people."""
 
 import argparse
-import ast
 import logging
-import math
-import operator
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from robust_stitching import values
 from robust_stitching.data import SOURCES, looks_like_a_path
 from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY, slug
@@ -71,86 +69,25 @@ def _say(message: object, status: int) -> int:
     return status
 
 
-# Values
-
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
-
-
-def number(text: str) -> float:
-    """A number, or arithmetic on numbers: "8/255", "0.5*8/255"."""
-
-    def value(node: ast.AST) -> float:
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return float(node.value)
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.operand))
-        raise ValueError
-
-    try:
-        result = value(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, ZeroDivisionError, RecursionError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number or arithmetic such as 8/255")
-    return result
-
-
-def _checked(
-    parse: Callable[[str], float], holds: Callable[[float], bool], what: str
-) -> Callable[[str], Any]:
-    def check(text: str) -> Any:
-        try:
-            found = parse(text)
-        except ValueError:
-            found = None
-        if found is None or not holds(found):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {what}")
-        return found
-
-    return check
-
-
-positive_int = _checked(int, lambda n: n >= 1, "a whole number of at least 1")
-seed = _checked(int, lambda n: 0 <= n < 2**63, "a whole number of at least 0")
-iterations = _checked(int, lambda n: n >= 0, "a whole number of at least 0")
-positive = _checked(number, lambda x: x > 0, "a number above 0")
-at_least_zero = _checked(number, lambda x: x >= 0, "a number of at least 0")
-share = _checked(number, lambda x: 0 <= x <= 1, "a number from 0 to 1")
-radius = _checked(number, lambda x: 0 < x <= 1, "a radius above 0 and at most 1")
-
-
-def numbers(text: str) -> list[float]:
-    """Numbers with commas between them."""
-    return [number(part) for part in text.split(",")]
-
-
 # Groups of options
 
 
 def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) -> None:
     """The options that every command that trains has."""
-    parser.add_argument("-e", "--epochs", type=positive_int, default=epochs, help="epochs")
+    parser.add_argument("-e", "--epochs", type=values.positive_int, default=epochs, help="epochs")
     parser.add_argument(
         "-lr",
         "--lr",
-        type=positive,
+        type=values.positive,
         default=lr,
         help="learning rate; divided by 10 at 1/3 and again at 2/3 of the training",
     )
     parser.add_argument("-o", "--out-dir", type=Path, default=out, help="where results go")
-    parser.add_argument("-b", "--batch-size", type=positive_int, default=128, help="batch size")
     parser.add_argument(
-        "-wd", "--weight-decay", type=at_least_zero, default=1e-4, help="weight decay"
+        "-b", "--batch-size", type=values.positive_int, default=128, help="batch size"
+    )
+    parser.add_argument(
+        "-wd", "--weight-decay", type=values.at_least_zero, default=1e-4, help="weight decay"
     )
 
 
@@ -168,13 +105,13 @@ def add_stitching_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-s",
         "--save-frequency",
-        type=positive_int,
+        type=values.positive_int,
         default=10,
         help="how often the map is kept, in iterations, times the number of epochs",
     )
     parser.add_argument(
         "--seed",
-        type=seed,
+        type=values.seed,
         default=0,
         help="seed of the initialisation and of the order of the batches",
     )
@@ -199,13 +136,13 @@ def add_stitching_arguments(parser: Parser) -> None:
     )
     group.add_argument(
         "--l1",
-        type=at_least_zero,
+        type=values.at_least_zero,
         default=0.0,
         help="weight of the mean absolute value of the matrix",
     )
     group.add_argument(
         "--cka-reg",
-        type=number,
+        type=values.number,
         default=0.0,
         help="weight of the CKA between the mapped activation and the end model's "
         "own, added to the loss: a negative weight raises the similarity",
@@ -224,7 +161,10 @@ def add_stitching_arguments(parser: Parser) -> None:
         help="which entries of the matrix may differ from zero",
     )
     group.add_argument(
-        "-r", "--low-rank", type=positive_int, help="rank of a factored matrix (default: full)"
+        "-r",
+        "--low-rank",
+        type=values.positive_int,
+        help="rank of a factored matrix (default: full)",
     )
     group.add_argument(
         "--target-type",
@@ -233,7 +173,7 @@ def add_stitching_arguments(parser: Parser) -> None:
         help="labels, or the softmax of model 1, of model 2, the mean of the two "
         "losses, the mean of the two logits",
     )
-    group.add_argument("--temperature", type=positive, default=1.0, help="of soft targets")
+    group.add_argument("--temperature", type=values.positive, default=1.0, help="of soft targets")
 
 
 def add_device_options(parser: Parser, *, training: bool = True) -> None:
@@ -258,18 +198,25 @@ def add_attack_options(parser: Parser) -> None:
     group.add_argument("--madry", action="store_true", help="Madry PGD adversarial training")
     group.add_argument(
         "--epsilon",
-        type=radius,
+        type=values.radius,
         default="8/255",
         help="radius of the l-inf ball in pixel space, an expression",
     )
     group.add_argument(
-        "--step-size", type=positive, default="2/255", help="step of the attack, an expression"
+        "--step-size",
+        type=values.positive,
+        default="2/255",
+        help="step of the attack, an expression",
     )
-    group.add_argument("--perturb-steps", type=positive_int, default=10, help="steps of the attack")
-    group.add_argument("--beta", type=at_least_zero, default=10.0, help="weight of the TRADES term")
+    group.add_argument(
+        "--perturb-steps", type=values.positive_int, default=10, help="steps of the attack"
+    )
+    group.add_argument(
+        "--beta", type=values.at_least_zero, default=10.0, help="weight of the TRADES term"
+    )
     group.add_argument(
         "--attack-ratio",
-        type=share,
+        type=values.share,
         default=1.0,
         help="share of each batch that is attacked (alpha in the paper), 0 to 1",
     )
@@ -286,11 +233,11 @@ def add_checkpoint_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--mean",
-        type=numbers,
+        type=values.numbers,
         help="mean of the images that the network was made "
         "with, per channel in [0, 1], such as 0.49,0.48,0.45",
     )
-    group.add_argument("--std", type=numbers, help="their standard deviation")
+    group.add_argument("--std", type=values.numbers, help="their standard deviation")
 
 
 ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio")

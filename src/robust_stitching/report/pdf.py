@@ -163,8 +163,8 @@ def _results(record: Mapping[str, Any]) -> list[Flowable]:
             (*table.ACCURACY[:2], *table.ANSWERS),
             (
                 "Loss is the cross-entropy with the labels, CE to end that with the end network's "
-                "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
-                "network (second) get right or wrong."
+                "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the "
+                "end network (second) get right or wrong."
             ),
         )
     ]
@@ -174,8 +174,8 @@ def _results(record: Mapping[str, Any]) -> list[Flowable]:
                 "Similarity to the end network",
                 table.SIMILARITY,
                 (
-                    f"CKA is {record['estimators']['cka']}; l2 is the {record['estimators']['l2']}; both "
-                    f"over {record['data']['n_images']:,} images, “–” where shapes differ."
+                    f"CKA is {record['estimators']['cka']}; "
+                    f"l2 is the {record['estimators']['l2']}; both over {record['data']['n_images']:,} images, “–” where shapes differ."
                 ),
             )
         )
