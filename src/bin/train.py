@@ -61,7 +61,7 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--resume",
         action="store_true",
-        help="go on with an interrupted training of the same settings",
+        help="go on with an interrupted training of the same settings, if there is one",
     )
     cli.add_device_options(p)
     cli.add_attack_options(p)

@@ -13,6 +13,7 @@ from robust_stitching.progress import Progress, silent
 from robust_stitching.vision import torchvision
 
 Part = tuple[Tensor, Tensor, tuple[str, ...]]
+"""uint8 images (N, C, H, W), labels (N,), and the classes' names."""
 
 
 def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robust_stitching.config import CONFIG_FILE, dataset_root
 from robust_stitching.data.augment import DIGIT, NATURAL, Augmentation
-from robust_stitching.data.folder import read_folder
+from robust_stitching.data.folder import Part, read_folder
 from robust_stitching.data.split import Split
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.files import slug
@@ -26,8 +26,8 @@ from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.progress import Progress, silent
 from robust_stitching.vision import torchvision
 
-Read = Callable[[Path, bool], tuple[Tensor, Tensor, tuple[str, ...]]]
-"""``read(root, train)`` returns uint8 images (N, C, H, W), labels (N,) and the classes' names."""
+Read = Callable[[Path | None, bool], Part]
+"""``read(root, train)`` finds one part of a dataset in a folder."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Source:
     Attributes
     ----------
     name : as in file names.
-    read : finds the files; None for digits, which need none.
+    read : finds the files.
     augmentation : of the training split.
     mean, std : per channel, as commonly published; published networks were made with them.
     """
@@ -50,7 +50,7 @@ class Source:
     read: Read
 
 
-def _digits(root: Path | None, train: bool) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _digits(root: Path | None, train: bool) -> Part:
     """scikit-learn's 1,797 digits of 8×8 pixels; the last 360 are the test split. They stand in
     the order in which they were written, so most test digits are by other hands."""
     from sklearn.datasets import load_digits  # a second of import that no other dataset needs
@@ -64,7 +64,7 @@ def _digits(root: Path | None, train: bool) -> tuple[Tensor, Tensor, tuple[str, 
 def _torchvision(name: str) -> Read:
     """A reader of torchvision's class `name`, which finds, downloads and verifies the files."""
 
-    def read(root: Path, train: bool) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    def read(root: Path, train: bool) -> Part:
         make = getattr(torchvision().datasets, name)
         part = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
         data = make(root, download=False, **part)
@@ -142,19 +142,21 @@ def load(
     UserError : for an unknown name, missing or damaged files, a folder of another shape.
     """
     if looks_like_a_path(dataset):
-        name, augmentation = slug(Path(dataset).resolve().name), NATURAL
-        parts = read_folder(Path(dataset), progress)
+        folder = Path(dataset).resolve()
+        name, source, augmentation = slug(folder.name), str(folder), NATURAL
+        parts = read_folder(folder, progress)
     else:
-        key = source_of(dataset)
-        name, augmentation = SOURCES[key].name, SOURCES[key].augmentation
-        parts = _read_source(key)
-    splits = []
-    for train, (images, labels, classes) in zip((True, False), parts, strict=True):
+        source = source_of(dataset)
+        name, augmentation = SOURCES[source].name, SOURCES[source].augmentation
+        parts = _read_source(source)
+
+    def split(part: Part, augmentation: Augmentation | None) -> Split:
+        images, labels, classes = part
         images = resized(images).to(device)
-        splits.append(
-            Split(name, images, labels.to(device), classes, augmentation if train else None)
-        )
-    return splits[0], splits[1]
+        return Split(name, images, labels.to(device), classes, augmentation, source)
+
+    train, test = parts
+    return split(train, augmentation), split(test, None)
 
 
 def looks_like_a_path(dataset: str) -> bool:
@@ -177,7 +179,7 @@ def resized(images: Tensor) -> Tensor:
     return torch.cat(chunks)
 
 
-def _read_source(key: str) -> list[tuple[Tensor, Tensor, tuple[str, ...]]]:
+def _read_source(key: str) -> list[Part]:
     source = SOURCES[key]
     if key == "digits":
         return [source.read(None, True), source.read(None, False)]

@@ -23,6 +23,7 @@ class Split:
     labels : int64 Tensor of shape (N,).
     classes : their names.
     augmentation : what `epoch` does to each image; None for a split one only evaluates on.
+    source : what `load` finds the dataset by: its key, or the path of its folder.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Split:
     labels: Tensor
     classes: tuple[str, ...]
     augmentation: Augmentation | None = None
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.images)

@@ -157,42 +157,39 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
-    groups = [
-        (
-            "Accuracy and answers",
-            (*table.ACCURACY[:2], *table.ANSWERS),
-            (
-                "Loss is the cross-entropy with the labels, CE to end that with the end network's "
-                "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the "
-                "end network (second) get right or wrong."
-            ),
-        )
-    ]
+    images, estimators = f"{record['data']['n_images']:,} images", record["estimators"]
+    story = _numbers(
+        "Accuracy and answers",
+        table.rows(record, (*table.ACCURACY[:2], *table.ANSWERS)),
+        "<b>Table 1.</b> Loss is the cross-entropy with the labels, CE to end that with the end "
+        "network’s softmax. rr, rw, wr, ww: share of images that the network (first letter) and "
+        f"the end network (second) get right or wrong. {images}.",
+    )
     if record["direct_matching"] is not None:
-        groups.append(
-            (
-                "Similarity to the end network",
-                table.SIMILARITY,
-                (
-                    f"CKA is {record['estimators']['cka']}; "
-                    f"l2 is the {record['estimators']['l2']}; both over {record['data']['n_images']:,} images, “–” where shapes differ."
-                ),
-            )
-        )
-    story: list[Flowable] = []
-    for number, (heading, columns, caption) in enumerate(groups, start=1):
-        rows = table.rows(record, columns)
-        shares = [0.18] + [0.82 / len(columns)] * len(columns)
-        story.append(
-            KeepTogether(
-                [
-                    Paragraph(heading, SECTION),
-                    _numbers(rows, shares),
-                    Paragraph(f"<b>Table {number}.</b> {escape(caption)}", CAPTION),
-                ]
-            )
+        story += _numbers(
+            "Similarity to the end network",
+            table.rows(record, table.SIMILARITY),
+            f"<b>Table 2.</b> CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where "
+            f"shapes differ. {images}.",
         )
     return story
+
+
+def _numbers(heading: str, rows: list[list[str]], caption: str) -> list[Flowable]:
+    """A table of numbers under its heading, all on one page."""
+    style = [
+        *_rules(len(rows)),
+        ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
+        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+    ]
+    columns = len(rows[0]) - 1
+    widths = [share * WIDTH * inch for share in [0.18] + [0.82 / columns] * columns]
+    parts = [
+        Paragraph(heading, SECTION),
+        Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4),
+        Paragraph(caption, CAPTION),
+    ]
+    return [KeepTogether(parts)]
 
 
 def _figures(figures: Sequence[tuple[Path, str]]) -> list[Flowable]:
@@ -224,16 +221,6 @@ def _rules(rows: int) -> list[tuple]:
         ("LEFTPADDING", (0, 0), (0, -1), 2),
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
     ]
-
-
-def _numbers(rows: list[list[str]], shares: Sequence[float]) -> Table:
-    style = [
-        *_rules(len(rows)),
-        ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
-        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
-    ]
-    widths = [share * WIDTH * inch for share in shares]
-    return Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4)
 
 
 def _facts(rows: list[list[str]], shares: Sequence[float]) -> Table:

@@ -30,7 +30,7 @@ def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path)
     endings = {"matrix": "pt", "frank_model": "pt", "json": "json", "pdf": "pdf"}
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
-    checkpoints.save(paths["frank_model"], result.network, result.end.dataset, result.training())
+    checkpoints.save(paths["frank_model"], result.network, result.source, result.training())
     with replacing(paths["json"]) as temporary:
         temporary.write_text(json.dumps(_finite(record), indent=2) + "\n")
     paths["csv"] = folder.parent / COLLECTED

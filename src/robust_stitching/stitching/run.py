@@ -70,6 +70,7 @@ class StitchResult:
     maps : the map before, while and after it was trained.
     direct : the map of direct matching; None with `no_pinv`.
     scores : of "front", "end", "untrained", "stitched" and "direct_matching", on the test split.
+    data, source : the dataset's name, and what `data.load` finds it by.
     cka, l2 : between front and end at the cut, see `Scores`.
     curve : the stitch's training log.
     train_images, test_images : how many were used.
@@ -80,7 +81,7 @@ class StitchResult:
     front: Checkpoint
     end: Checkpoint
     data: str
-    classes: tuple[str, ...]
+    source: str
     train_images: int
     test_images: int
     network: StitchedNetwork
@@ -178,7 +179,7 @@ def stitch(
         front=front,
         end=end,
         data=train.name,
-        classes=train.classes,
+        source=train.source,
         train_images=len(train),
         test_images=len(test),
         network=network,

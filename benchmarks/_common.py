@@ -1,0 +1,32 @@
+"""What the benchmarks share: the library on the path, and two things timed in turns."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+
+def paired(a: Callable[[], None], b: Callable[[], None], rounds: int) -> tuple[float, float, float]:
+    """Run `a` and `b` in turns, once unmeasured and then `rounds` times.
+
+    Returns
+    -------
+    median seconds of `a`, median seconds of `b`, median of the ratios a/b round by round, which
+    holds when the machine's speed drifts.
+    """
+    times = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        a()
+        between = time.perf_counter()
+        b()
+        times.append((between - started, time.perf_counter() - between))
+    times = times[1:]
+    return (
+        statistics.median(first for first, _ in times),
+        statistics.median(second for _, second in times),
+        statistics.median(first / second for first, second in times),
+    )

@@ -1,0 +1,109 @@
+"""What the tests share: digits, networks in files, and the scripts as their users run them."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from robust_stitching import checkpoints, data, models
+from robust_stitching.files import REPOSITORY
+from robust_stitching.training import Trainer, TrainingConfig, standard
+
+SCRIPTS = REPOSITORY / "src" / "bin"
+LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The training and the test split of digits."""
+    return data.load("digits")
+
+
+def _trained_pair(model, digits, folder):
+    train = digits[0]
+    mean, std = train.statistics()
+    paths = []
+    for seed in (0, 1):
+        network = models.build(model, num_classes=10, in_channels=1, mean=mean, std=std, seed=seed)
+        config = TrainingConfig(epochs=2, lr=0.05, batch_size=64, clip=1, seed=seed)
+        Trainer(network, standard, train.between(0, 512), config).run()
+        path = checkpoints.snapshot_folder(folder, model, "Digits", seed, seed) / "model.pt"
+        checkpoints.save(path, network, "digits", {"kind": "standard"})
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def lenets(digits, tmp_path_factory):
+    """The files of two LeNets that were trained for a moment."""
+    return _trained_pair("lenet", digits, tmp_path_factory.mktemp("snapshots"))
+
+
+@pytest.fixture(scope="session")
+def tiny10s(digits, tmp_path_factory):
+    """The files of two Tiny-10 networks that were trained for a moment."""
+    return _trained_pair("tiny10", digits, tmp_path_factory.mktemp("snapshots"))
+
+
+@pytest.fixture(scope="session")
+def start_script():
+    """Start a script as a process of its own, in another folder and without PYTHONPATH."""
+
+    def start(name, *args, cwd):
+        return subprocess.Popen(
+            [sys.executable, SCRIPTS / name, *map(str, args)],
+            cwd=cwd,
+            env={key: value for key, value in os.environ.items() if key not in LEAVE_OUT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_script(start_script):
+    """The same, waited for: (status, out, err)."""
+
+    def run(name, *args, cwd):
+        process = start_script(name, *args, cwd=cwd)
+        out, err = process.communicate(timeout=120)
+        return SimpleNamespace(status=process.returncode, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture
+def call_script(monkeypatch, capsys):
+    """Run a script in this process, which spares its start; the rest is as a user runs it."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(name, *args):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPTS / name), *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=left.value.code or 0, out=out, err=err)
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def tree():
+    """The content of everything below a folder, to be compared before and after."""
+
+    def look(folder):
+        return {
+            path.relative_to(folder): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")
+        }
+
+    return look

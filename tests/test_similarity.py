@@ -1,0 +1,294 @@
+"""Similarity measures against dense float64 formulas in NumPy, and the laws they obey."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from robust_stitching import models
+from robust_stitching.data import Split
+from robust_stitching.similarity import (
+    Activations,
+    Moments,
+    cka,
+    compare_outputs,
+    linear_cka,
+    linear_ckas,
+)
+from robust_stitching.stitching.measure import measure
+
+N = 2000
+
+
+def dense_cka(x: Tensor, y: Tensor) -> float:
+    """Kornblith et al. (2019), equation 5, from centred Gram matrices."""
+    k, m = (_centred_gram(values.flatten(1).double().numpy()) for values in (x, y))
+    return (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
+
+
+def _centred_gram(rows: np.ndarray) -> np.ndarray:
+    gram = rows @ rows.T
+    return gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
+
+
+def related(n: int = N, p: int = 300, q: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two float32 representations that share a part."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, p, generator=g) * torch.rand(p, generator=g)
+    return x, x @ torch.randn(p, q, generator=g) / p**0.5 + torch.randn(n, q, generator=g) / 2
+
+
+def in_batches(x: Tensor, y: Tensor, size: int) -> Moments:
+    moments = Moments(x.shape[1], y.shape[1])
+    for a, b in zip(x.split(size), y.split(size), strict=True):
+        moments.update(a, b)
+    return moments
+
+
+ORTHOGONAL = torch.linalg.qr(torch.randn(300, 300, generator=torch.Generator().manual_seed(1)))[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x,
+        lambda x: x @ ORTHOGONAL,
+        lambda x: 1e-3 * x,
+        lambda x: -50 * x,
+        lambda x: x + 100 * torch.rand(300, generator=torch.Generator().manual_seed(2)),
+        lambda x: x.flip(1).reshape(N, 3, 10, 10),
+    ],
+    ids=["same", "orthogonal", "smaller", "negative", "shifted", "rearranged"],
+)
+def test_cka_does_not_see(change):
+    x, y = related()
+    assert linear_cka(x, change(x)) == pytest.approx(1, abs=1e-6)
+    assert linear_cka(change(x), y) == pytest.approx(dense_cka(x, y), abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 10, 40])
+def test_cka_of_a_part_of_orthonormal_features_is_known(k):
+    x, _ = related(n=500, p=40)
+    basis = torch.linalg.qr((x - x.mean(0)).double())[0]
+    expected = (k / 40) ** 0.5
+    assert linear_cka(basis.float(), basis[:, :k].float()) == pytest.approx(expected, abs=1e-6)
+    assert in_batches(basis, basis[:, :k], 100).cka() == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("block", [1000, 300, 2000, 5000])
+@pytest.mark.parametrize("remembered", [2**30, 3_000_000, 0])
+def test_streamed_cka_is_the_dense_formula(monkeypatch, block, remembered, offset):
+    monkeypatch.setattr(cka, "BLOCK", block)
+    monkeypatch.setattr(cka, "REMEMBERED_BYTES", remembered)
+    x, y = related()
+    values = {"x": x + offset, "y": y - offset, "z": (y[:, :50] - x[:, :50]).relu()}
+    activations = Activations(N, lambda rows: {name: v[rows] for name, v in values.items()})
+    pairs = [("x", "y"), ("z", "y"), ("x", "x")]
+    assert linear_ckas(activations, pairs) == {
+        (a, b): pytest.approx(dense_cka(values[a], values[b]), abs=1e-6) for a, b in pairs
+    }
+
+
+def test_cka_does_not_depend_on_the_order_of_the_images(monkeypatch):
+    monkeypatch.setattr(cka, "BLOCK", 70)
+    x, y = related(n=500)
+    x[:70] += 1000  # the first block, whose mean is the shift, is unlike all the others
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
+    expected = dense_cka(x, y)
+    assert linear_cka(x, y) == pytest.approx(expected, abs=1e-6)
+    assert linear_cka(x[order], y[order]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_blocks_are_computed_once_where_they_are_remembered(monkeypatch):
+    monkeypatch.setattr(cka, "BLOCK", 100)
+    x, y = related(n=250)
+    asked = []
+
+    def compute(rows: slice) -> dict[str, Tensor]:
+        asked.append((rows.start, rows.stop))
+        return {"x": x[rows], "y": y[rows]}
+
+    linear_ckas(Activations(250, compute), [("x", "y")])
+    assert asked == [(0, 100), (100, 200), (200, 250)]
+
+
+@pytest.mark.parametrize(
+    ("n", "constant"), [(1000, 0.0), (1500, 3.7), (237, 0.0017876971), (1790, -0.0023587353)]
+)
+def test_the_similarity_to_a_constant_is_not_defined(n, constant):
+    x, y = torch.full((n, 3), constant), related(n=n)[1]
+    found = [linear_cka(x, y), linear_cka(y, x), linear_cka(x, x), in_batches(x, y, 97).cka()]
+    assert np.isnan(found).all(), found
+
+
+def test_cka_needs_the_same_images():
+    with pytest.raises(ValueError, match="x has 5 images and y 4"):
+        linear_cka(torch.rand(5, 2), torch.rand(4, 2))
+
+
+@pytest.mark.parametrize("size", [1, 7, 300, 999, 5000])
+def test_moments_are_numpys_covariance_however_the_data_is_batched(size):
+    x, y = related(p=12, q=5)
+    x, y = 1000 + 0.01 * x, 30 * y
+    moments = in_batches(x, y, size)
+    expected = np.cov(x.double().numpy(), y.double().numpy(), rowvar=False) * (N - 1)
+    found = np.block([[moments.xx, moments.xy], [moments.xy.T, moments.yy]])
+    scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
+    np.testing.assert_allclose(found / scale, expected / scale, atol=1e-10)
+    np.testing.assert_allclose(moments.mean_x, x.double().mean(0), rtol=1e-13)
+    np.testing.assert_allclose(moments.mean_y, y.double().mean(0), rtol=1e-12)
+    assert moments.n == N and moments.xx.dtype == torch.float64
+    assert moments.cka() == pytest.approx(dense_cka(x, y), abs=1e-10)
+
+
+@pytest.mark.parametrize("scales", [(1, 1), (1e-3, 1e3)])
+def test_least_squares_recovers_a_planted_map(scales):
+    x, _ = related(p=20)
+    x = x.double() * torch.logspace(*np.log10(scales), 20) + 5
+    g = torch.Generator().manual_seed(3)
+    planted, shift = torch.randn(7, 20, generator=g).double(), torch.randn(7, generator=g).double()
+    weight, bias = in_batches(x, x @ planted.T + shift, 300).least_squares()
+    torch.testing.assert_close(weight, planted, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(bias, shift, atol=1e-6, rtol=0)
+
+
+def test_least_squares_is_numpys_with_an_intercept():
+    x, y = (values.double() for values in related(p=20, q=7))
+    weight, bias = in_batches(x, y + 3, 300).least_squares()
+    design = np.column_stack([x, np.ones(N)])
+    expected = np.linalg.lstsq(design, (y + 3).numpy())[0]
+    np.testing.assert_allclose(weight.T, expected[:-1], atol=1e-9)
+    np.testing.assert_allclose(bias, expected[-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [N, 15])
+def test_least_squares_with_dead_and_duplicated_channels(n):
+    """Also with fewer rows than channels."""
+    x, y = (values.double() for values in related(n=n, p=20, q=7))
+    x[:, 3], x[:, 8], x[:, 5], x[:, 9] = 0, 0.5, x[:, 4], 3 * x[:, 4] - 1
+    weight, bias = in_batches(x, y, 97).least_squares()
+    design = np.column_stack([x, np.ones(n)])
+    expected = design @ np.linalg.lstsq(design, y.numpy(), rcond=1e-10)[0]
+    np.testing.assert_allclose(x @ weight.T + bias, expected, atol=1e-6)
+    assert (weight[:, [3, 8]] == 0).all()
+    np.testing.assert_allclose(weight[:, 4], weight[:, 5], atol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-8])
+def test_least_squares_leaves_out_a_channel_that_is_constant_but_for_rounding(noise):
+    x, y = (values.double() for values in related(p=20, q=7))
+    x[:, 8] = 0.1 + noise * torch.rand(N, generator=torch.Generator().manual_seed(0))
+    weight, bias = in_batches(x, y, 97).least_squares()
+    others = [i for i in range(20) if i != 8]
+    expected, _ = in_batches(x[:, others], y, 97).least_squares()
+    np.testing.assert_allclose(weight[:, others], expected, atol=1e-2)
+    assert weight[:, 8].abs().max() < 1e3
+    assert bias.abs().max() < 1e3  # the map is applied in float32
+
+
+def test_answers_against_plain_numpy():
+    g = torch.Generator().manual_seed(0)
+    logits, reference = (4 * torch.randn(500, 5, generator=g) for _ in range(2))
+    labels = torch.randint(5, (500,), generator=g)
+    logits[:200] = reference[:200] + 0.1
+    found = compare_outputs(logits, reference, labels)
+    own, other, truth = logits.double().numpy(), reference.double().numpy(), labels.numpy()
+    right, expected = own.argmax(1) == truth, other.argmax(1) == truth
+    assert found.agreement == np.mean(own.argmax(1) == other.argmax(1))
+    log_p, log_q = log_softmax(other, axis=1), log_softmax(own, axis=1)
+    assert found.cross_entropy == pytest.approx(-(np.exp(log_p) * log_q).sum(1).mean(), abs=1e-10)
+    assert found.overlap == {
+        "rr": np.mean(right & expected),
+        "rw": np.mean(right & ~expected),
+        "wr": np.mean(~right & expected),
+        "ww": np.mean(~right & ~expected),
+    }
+
+
+def lenet(seed: int, classes: int = 10) -> nn.Module:
+    return models.build("lenet", num_classes=classes, in_channels=1, seed=seed)
+
+
+def some_images(n: int = 300) -> Split:
+    g = torch.Generator().manual_seed(5)
+    images = torch.randint(256, (n, 1, 32, 32), generator=g, dtype=torch.uint8)
+    return Split("Some", images, torch.randint(10, (n,), generator=g), tuple("0123456789"))
+
+
+def seen(network: nn.Module, layer: str, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 activations, flat, and logits, by a forward hook."""
+    kept = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda m, x, out: kept.append(out))
+    with torch.no_grad():
+        logits = network(split.images / 255)
+    handle.remove()
+    return kept[0].flatten(1).double().numpy(), logits.double().numpy()
+
+
+@pytest.mark.parametrize("block", [1000, 70])
+def test_scores_against_plain_numpy(monkeypatch, block):
+    monkeypatch.setattr(cka, "BLOCK", block)
+    monkeypatch.setattr(cka, "REMEMBERED_BYTES", 0)
+    split, front, end = some_images(), lenet(0), lenet(1)
+    scores = measure({"front": (front, "relu2"), "end": (end, "relu2")}, split)
+    x, own = seen(front, "relu2", split)
+    y, other = seen(end, "relu2", split)
+    truth = split.labels.numpy()
+    found = scores["front"]
+    accuracy, best = (np.mean(values.argmax(1) == truth) for values in (own, other))
+    assert found.accuracy == pytest.approx(accuracy) and found.n_images == 300
+    assert found.relative_accuracy == pytest.approx(accuracy / best)
+    loss = -log_softmax(own, axis=1)[np.arange(300), truth].mean()
+    assert found.loss == pytest.approx(loss, rel=1e-6)
+    assert found.l2_to_end == pytest.approx(np.linalg.norm(x - y, axis=1).mean(), rel=1e-6)
+    logit_l2 = np.linalg.norm(own - other, axis=1).mean()
+    assert found.logit_l2_to_end == pytest.approx(logit_l2, rel=1e-5)
+    dense = [dense_cka(torch.tensor(a), torch.tensor(b)) for a, b in ((x, y), (own, other))]
+    assert found.cka_to_end == pytest.approx(dense[0], abs=1e-6)
+    assert found.logit_cka_to_end == pytest.approx(dense[1], abs=1e-5)
+    assert found.outputs.agreement == np.mean(own.argmax(1) == other.argmax(1))
+    same = scores["end"].as_dict()
+    assert same["agreement_with_end"] == same["relative_accuracy"] == 1
+    assert same["l2_to_end"] == same["logit_l2_to_end"] == 0
+    assert same["cka_to_end"] == pytest.approx(1) == same["logit_cka_to_end"]
+    assert same["overlap_with_end"] == {"rr": best, "rw": 0, "wr": 0, "ww": pytest.approx(1 - best)}
+
+
+def test_only_answers_are_compared_without_similarity():
+    split, networks = some_images(60), {"front": (lenet(0), "relu2"), "end": (lenet(1), "relu2")}
+    full, short = (measure(networks, split, similarity=s)["front"].as_dict() for s in (True, False))
+    left_out = {"cka_to_end", "l2_to_end", "logit_cka_to_end", "logit_l2_to_end"}
+    assert {key for key, value in short.items() if value is None} == left_out
+    assert all(short[key] == pytest.approx(full[key], rel=1e-6) for key in set(full) - left_out)
+
+
+def test_a_front_for_other_classes_is_compared_at_the_cut_alone():
+    split, front, end = some_images(100), lenet(0, classes=7), lenet(1)
+    found = measure({"front": (front, "relu2"), "end": (end, "relu2")}, split)["front"]
+    (x, _), (y, _) = seen(front, "relu2", split), seen(end, "relu2", split)
+    assert found.accuracy is found.loss is found.outputs is found.logit_cka_to_end is None
+    assert found.cka_to_end == pytest.approx(dense_cka(*map(torch.tensor, (x, y))), abs=1e-6)
+    assert found.l2_to_end == pytest.approx(np.linalg.norm(x - y, axis=1).mean(), rel=1e-6)
+
+
+def test_activations_of_other_shapes_and_constant_ones():
+    split, front, end = some_images(60), lenet(0), lenet(1)
+    other = measure({"front": (front, "fc1"), "end": (end, "relu2")}, split)["front"]
+    assert other.l2_to_end is None and 0 < other.cka_to_end < 1
+    with torch.no_grad():
+        front.fc1.bias.fill_(-1e3)  # every ReLU behind it is dead
+    dead = measure({"front": (front, "relu3"), "end": (end, "relu3")}, split)["front"]
+    assert dead.cka_to_end is None and dead.logit_cka_to_end is None
+    assert dead.l2_to_end > 0
+
+
+def test_measuring_leaves_every_mode_as_it_was():
+    networks = {name: models.build("tiny10", num_classes=10, in_channels=1) for name in "ab"}
+    networks["b"].eval()
+    before = [m.training for n in networks.values() for m in n.modules()]
+    mean = networks["a"].bn1.running_mean.clone()
+    measure({"front": (networks["a"], "bn1"), "end": (networks["b"], "bn1")}, some_images(20))
+    assert before == [m.training for n in networks.values() for m in n.modules()]
+    assert torch.equal(networks["a"].bn1.running_mean, mean)
