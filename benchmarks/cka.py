@@ -17,7 +17,7 @@ import torch
 
 from robust_stitching import graph, models
 from robust_stitching.data import Split
-from robust_stitching.evaluation import evaluating
+from robust_stitching.modes import evaluating
 from robust_stitching.similarity import Activations, linear_ckas
 from robust_stitching.stitching.matching import match
 

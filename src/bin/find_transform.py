@@ -44,7 +44,6 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    cli.refuse_attacks(parser(), args)
     cli.refuse(parser(), args, LATER, "does not work yet; leave it out.")
     if args.debug:
         cli.log_verbosely()
@@ -66,6 +65,7 @@ def main(argv: list[str]) -> None:
         no_pinv=args.no_pinv,
         debug=args.debug,
         precision=cli.precision(args.precision, device),
+        adversary=cli.adversary(parser(), args, seed=args.seed),
     )
     name = args.run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
     folder = cli.run_folder(args.out_dir, name)

@@ -11,7 +11,10 @@ from tqdm import tqdm
 from robust_stitching import cli, models, values
 from robust_stitching.progress import shown
 from robust_stitching.training import EpochRecord, TrainingConfig
+from robust_stitching.training.examiner import collapsed
 from robust_stitching.training.session import TrainingPlan, train_network
+
+KEYS = ("loss", "accuracy", "robust_accuracy")
 
 
 def parser() -> cli.Parser:
@@ -70,7 +73,6 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    cli.refuse_attacks(parser(), args)
     device = cli.device(args.device)
     config = TrainingConfig(
         epochs=args.epochs,
@@ -84,22 +86,36 @@ def main(argv: list[str]) -> None:
         precision=cli.precision(args.precision, device),
     )
     plan = TrainingPlan(
-        args.model, cli.dataset(args.dataset), config, args.init_noise, args.save_frequency
+        model=args.model,
+        dataset=cli.dataset(args.dataset),
+        config=config,
+        init_noise=args.init_noise,
+        save_frequency=args.save_frequency,
+        adversary=cli.adversary(parser(), args, seed=args.gradient_noise),
     )
 
-    def tell(record: EpochRecord) -> None:
-        tqdm.write(
-            f"epoch {record.epoch:3d}/{config.epochs}  lr {record.lr:<7.2g}"
-            f"train loss {record.train_loss:.4f}  accuracy {record.train_accuracy:7.2%}   "
-            f"test loss {record.test_loss:.4f}  accuracy {record.test_accuracy:7.2%}   "
-            f"{record.images_per_second:,.0f} images/s"
-        )
+    def tell(history: list[EpochRecord]) -> None:
+        tqdm.write(line(history[-1], config.epochs))
+        if collapsed(history):
+            tqdm.write("warning: accuracy under attack fell below half of its best")
 
     try:
         trained = train_network(plan, args.out_dir, device, args.resume, shown, tell)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command with --resume goes on from here.") from None
     print(f"kept in {trained.path}")
+
+
+def line(record: EpochRecord, epochs: int) -> str:
+    """An epoch, to be read below others."""
+    parts = [f"epoch {record.epoch:3d}/{epochs}", f"lr {record.lr:<7.2g}"]
+    for split in ("train", "test"):
+        scores = {key: getattr(record, f"{split}_{key}") for key in KEYS}
+        text = f"{split} loss {scores['loss']:.4f}, accuracy {scores['accuracy']:7.2%}"
+        if scores["robust_accuracy"] is not None:
+            text += f", under attack {scores['robust_accuracy']:7.2%}"
+        parts.append(text)
+    return "  ".join([*parts, f"{record.images_per_second:,.0f} images/s"])
 
 
 if __name__ == "__main__":

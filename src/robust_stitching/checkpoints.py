@@ -73,11 +73,6 @@ class Checkpoint:
             )
 
 
-def snapshot_folder(out: Path, model: str, dataset: str, init_seed: int, order_seed: int) -> Path:
-    """``<out>/<model>/<Dataset>/in<i>-gn<g>``: where a training keeps its files."""
-    return out / model / dataset / f"in{init_seed}-gn{order_seed}"
-
-
 def name_of(architecture: Mapping[str, Any]) -> str:
     """How a network is called in tables and file names."""
     if "model" in architecture:

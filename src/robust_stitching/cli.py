@@ -16,6 +16,7 @@ from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY, slug
 from robust_stitching.models import names
 from robust_stitching.stitching.transform import INITS
+from robust_stitching.training import Adversary
 
 DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
@@ -220,6 +221,14 @@ def add_attack_options(parser: Parser) -> None:
         default=1.0,
         help="share of each batch that is attacked (alpha in the paper), 0 to 1",
     )
+    group.add_argument(
+        "--ramp",
+        type=values.iterations,
+        default=500,
+        help="iterations over which the radius and the step of the attack rise to their values, at "
+        "most a third of the training, without which a large radius can leave a network at "
+        "chance; 0 turns that off",
+    )
 
 
 def add_checkpoint_options(parser: Parser) -> None:
@@ -240,7 +249,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     group.add_argument("--std", type=values.numbers, help="their standard deviation")
 
 
-ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio")
+ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio", "ramp")
 
 
 def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
@@ -254,12 +263,25 @@ def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], rea
             raise UserError(f"{'/'.join(action.option_strings)} {reason}")
 
 
-def refuse_attacks(parser: Parser, args: argparse.Namespace) -> None:
-    """Adversarial training is asked for by flags that do not work yet."""
+def adversary(parser: Parser, args: argparse.Namespace, seed: int) -> Adversary | None:
+    """The attack that --robust or --madry asks to train under; None for neither."""
     if args.robust and args.madry:
         raise UserError("--robust and --madry exclude each other; choose one.")
-    refuse(parser, args, ("robust", "madry"), "does not work yet; leave it out.")
-    refuse(parser, args, ATTACK_DETAILS, "needs --robust or --madry, which do not work yet.")
+    if not args.robust and not args.madry:
+        refuse(parser, args, ATTACK_DETAILS, "says how to attack; it needs --robust or --madry.")
+        return None
+    if args.madry:
+        refuse(parser, args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
+    return Adversary(
+        kind="trades" if args.robust else "madry",
+        epsilon=args.epsilon,
+        step_size=args.step_size,
+        perturb_steps=args.perturb_steps,
+        beta=args.beta,
+        attack_ratio=args.attack_ratio,
+        ramp=args.ramp,
+        seed=seed,
+    )
 
 
 # Interpretation

@@ -61,12 +61,13 @@ class _Tracer(fx.Tracer):
         if kind in ("call_function", "call_method"):
             function = target if isinstance(target, str) else target.__name__
             path = f"{self.scope.module_path}.{function}".lstrip(".")
-            self._remember(path, node, function)
+            self._remember(path, node, function, module=False)
         return node
 
-    def _remember(self, path: str, node: fx.Node, kind: str) -> None:
+    def _remember(self, path: str, node: fx.Node, kind: str, module: bool = True) -> None:
+        """Name a node: a module's first output by its path; all else gives way to modules."""
         name, again = path, 0
-        while name in self.found or (again and name in self.paths):
+        while name in self.found or (name in self.paths and (again or not module)):
             again += 1
             name = f"{path}_{again}"
         self.found[name] = (node, kind)
@@ -113,14 +114,21 @@ class Graph:
         return self._nodes[layer]
 
     def _measure_shapes(self) -> None:
-        """Note every node's shape, on the meta device, where nothing is computed."""
-        skeleton = copy.deepcopy(self.network).to("meta").eval()
+        """Note every node's shape, on the meta device, where nothing is computed or copied."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        weightless = {id(t): _like_on_meta(t) for t in tensors}
+        skeleton = copy.deepcopy(self.network, weightless).eval()
         images = torch.empty(2, *self.network.input_shape, device="meta")
         ShapeProp(fx.GraphModule(skeleton, self.graph)).propagate(images)
 
     def _leaks(self, cut: fx.Node) -> bool:
         """Whether the output can be reached from the image without passing `cut`."""
         return self.input in needed([self.output], stop=cut)
+
+
+def _like_on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

@@ -50,6 +50,15 @@ class Split:
         rows = slice(start, stop)
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def sample(self, n: int, seed: int = 0) -> "Split":
+        """`n` images at random, in their order; all of them where there are no more. Folders come
+        sorted by class, so the first `n` would not do."""
+        if n >= len(self):
+            return self
+        order = torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values
+        rows = order.to(self.images.device)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All images once, in order, as they are: (images in [0, 1], labels)."""
         for start in range(0, len(self), batch_size):

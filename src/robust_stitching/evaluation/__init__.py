@@ -4,8 +4,7 @@ from robust_stitching.evaluation.accuracy import (
     Accuracy,
     accuracy_of,
     evaluate,
-    evaluating,
     predict,
 )
 
-__all__ = ["Accuracy", "accuracy_of", "evaluate", "evaluating", "predict"]
+__all__ = ["Accuracy", "accuracy_of", "evaluate", "predict"]

@@ -1,7 +1,5 @@
 """Loss and accuracy of a network on a split."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.data import Split
+from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
 BATCH_SIZE = 500
@@ -21,20 +20,6 @@ class Accuracy:
     loss: float
     accuracy: float
     n_images: int
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's mode is put back afterwards."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    for network in networks:
-        network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def predict(

@@ -60,6 +60,7 @@ def register(
         for name in names:
             if name in _REGISTRY:
                 raise ValueError(f"the model name '{name}' is taken twice")
+        for name in names:
             _REGISTRY[name] = Entry(
                 known_as,
                 lambda **options: make(**fixed, **options),

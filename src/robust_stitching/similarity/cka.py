@@ -21,6 +21,7 @@ from robust_stitching.progress import Progress, silent
 
 BLOCK = 1000
 REMEMBERED_BYTES = 2**30
+ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
 class Activations:
@@ -51,13 +52,22 @@ class Activations:
         found = self._compute(slice(i * BLOCK, min((i + 1) * BLOCK, self.n)))
         block = {name: value.flatten(1).float() for name, value in found.items()}
         if not self._shift:
-            self._shift = {name: value.mean(dim=0) for name, value in block.items()}
-        block = {name: value - self._shift[name] for name, value in block.items()}
+            self._shift = {
+                name: value.mean(dim=0, dtype=torch.float64).float()
+                for name, value in block.items()
+            }
+        block = {name: _shifted(value, self._shift[name]) for name, value in block.items()}
         size = sum(value.numel() * value.element_size() for value in block.values())
         if self._bytes + size <= REMEMBERED_BYTES:
             self._remembered[i] = block
             self._bytes += size
         return block
+
+
+def _shifted(rows: Tensor, shift: Tensor) -> Tensor:
+    """rows − shift, exactly zero where only rounding is left: a constant feature has no share."""
+    rows = rows - shift
+    return rows.masked_fill_(rows.abs() <= ROUNDING * shift.abs(), 0)
 
 
 class GramSums:

@@ -7,6 +7,9 @@ CUTOFF = 1e-10
 """Directions whose share of the largest eigenvalue of the correlation matrix is below this carry no
 signal in float32 activations: the pseudo-inverse leaves them out."""
 
+ROUNDING = 1e-6
+"""Float32 values that vary by less than this share of their mean are constant."""
+
 
 class Moments:
     """Means and centred co-moments of rows x (n, p) and y (n, q), updated batch by batch.
@@ -50,10 +53,12 @@ class Moments:
         (Csiszárik et al., 2021, section 3.2).
 
         Channels of x are brought to unit variance and the pseudo-inverse of their correlation
-        matrix leaves out eigenvalues below `cutoff` times the largest; dead channels get weight 0.
+        matrix leaves out eigenvalues below `cutoff` times the largest; dead channels, which are
+        constant but for rounding, get weight 0.
         """
         scale = self.xx.diagonal().sqrt()
-        inverse_scale = torch.where(scale > 0, 1 / scale, 0.0)
+        alive = scale > ROUNDING * self.mean_x.abs() * self.n**0.5
+        inverse_scale = torch.where(alive, 1 / scale, 0.0)
         correlation = inverse_scale[:, None] * self.xx * inverse_scale
         inverse = torch.linalg.pinv(correlation, rtol=cutoff, hermitian=True)
         weight = ((inverse_scale[:, None] * inverse * inverse_scale) @ self.xy).T

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from robust_stitching import graph
 from robust_stitching.data import Split
-from robust_stitching.evaluation import evaluating
+from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching.transform import channels, resize, rows

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from robust_stitching import graph
 from robust_stitching.data import Split
-from robust_stitching.evaluation import accuracy_of, evaluating, predict
+from robust_stitching.evaluation import accuracy_of, predict
+from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Activations, Moments, compare_outputs, linear_ckas
 from robust_stitching.similarity.outputs import OutputComparison
@@ -82,8 +83,12 @@ def measure(
     best = accuracy_of(reference, split.labels)
     scores = {}
     for name, own in logits.items():
+        at_cut = {
+            "cka_to_end": _number(ckas.get((name, END))),
+            "l2_to_end": distances[name].mean().item() if name in distances else None,
+        }
         if own.shape != reference.shape:  # a front trained on other classes answers other questions
-            scores[name] = Scores(None, None, len(split), cka_to_end=_number(ckas.get((name, END))))
+            scores[name] = Scores(None, None, len(split), **at_cut)
             continue
         accuracy = accuracy_of(own, split.labels)
         between = _logit_similarity(own, reference) if similarity else {}
@@ -93,8 +98,7 @@ def measure(
             n_images=accuracy.n_images,
             relative_accuracy=accuracy.accuracy / best.accuracy if best.accuracy else None,
             outputs=compare_outputs(own, reference, split.labels),
-            cka_to_end=_number(ckas.get((name, END))),
-            l2_to_end=distances[name].mean().item() if name in distances else None,
+            **at_cut,
             **between,
         )
     return scores

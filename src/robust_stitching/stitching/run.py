@@ -3,20 +3,20 @@
 import copy
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import Split
-from robust_stitching.evaluation import evaluate
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching.matching import match
 from robust_stitching.stitching.measure import Scores, measure
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.transform import initial_values
-from robust_stitching.training import EpochRecord, Trainer, TrainingConfig, standard
+from robust_stitching.training import Adversary, EpochRecord, Trainer, TrainingConfig, objective_of
+from robust_stitching.training.examiner import Examiner
 
 log = logging.getLogger(__name__)
 DEBUG_BATCHES = 3
@@ -33,6 +33,7 @@ class StitchConfig:
     no_bn : freeze the running statistics of the donors' batch norms too.
     no_pinv : leave out CKA, direct matching and what follows from them.
     debug : use a few batches only.
+    adversary : the attack that the map is trained under; None for standard training.
     """
 
     front_layer: str
@@ -49,6 +50,7 @@ class StitchConfig:
     no_pinv: bool = False
     debug: bool = False
     precision: str = "float32"
+    adversary: Adversary | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class StitchResult:
             "kind": "stitch",
             "front": str(self.front.path),
             "end": str(self.end.path),
-            **self.config.__dict__,
+            **asdict(self.config),
         }
 
 
@@ -141,8 +143,8 @@ def stitch(
     started = time.perf_counter()
     check_fit(front, end, train)
     if config.debug:
-        train = train.between(0, DEBUG_BATCHES * config.batch_size)
-        test = test.between(0, DEBUG_BATCHES * config.batch_size)
+        few = DEBUG_BATCHES * config.batch_size
+        train, test = train.sample(few), test.sample(few)
     network = StitchedNetwork(
         front.network, config.front_layer, end.network, config.end_layer, config.no_bn
     ).to(train.images.device)
@@ -215,10 +217,6 @@ def _train(
             trainer.check_weights()
             maps.append(Map(trainer.iteration, *network.transform.values()))
 
-    def test_scores(network: StitchedNetwork) -> tuple[float, float]:
-        found = evaluate(network, test)
-        return found.loss, found.accuracy
-
     settings = TrainingConfig(
         epochs=config.epochs,
         lr=config.lr,
@@ -228,7 +226,9 @@ def _train(
         seed=config.seed,
         precision=config.precision,
     )
-    trainer = Trainer(network, standard, train, settings, evaluate=test_scores)
+    objective = objective_of(config.adversary, settings, train)
+    examiner = Examiner(test, config.adversary)
+    trainer = Trainer(network, objective, train, settings, evaluate=examiner)
     return trainer.run(after_step=keep, progress=progress)
 
 

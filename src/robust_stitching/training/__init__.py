@@ -1,6 +1,23 @@
 """One way to train: `Trainer` steps through epochs; what it minimises is an objective."""
 
-from robust_stitching.training.objectives import Objective, standard
-from robust_stitching.training.trainer import Diverged, EpochRecord, Trainer, TrainingConfig
+from robust_stitching.training.objectives import Adversary, Objective, standard
+from robust_stitching.training.trainer import (
+    Diverged,
+    EpochRecord,
+    Metrics,
+    Trainer,
+    TrainingConfig,
+    objective_of,
+)
 
-__all__ = ["Diverged", "EpochRecord", "Objective", "Trainer", "TrainingConfig", "standard"]
+__all__ = [
+    "Adversary",
+    "Diverged",
+    "EpochRecord",
+    "Metrics",
+    "Objective",
+    "Trainer",
+    "TrainingConfig",
+    "objective_of",
+    "standard",
+]

@@ -1,16 +1,160 @@
-"""What training minimises. An objective is a function of the network and one batch."""
+"""What training minimises: the plain loss, Madry's, or that of TRADES.
+
+An objective is a function of the network, one batch and the number of the iteration, from which it
+draws its random numbers: a resumed training sees the same ones.
+"""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``objective(network, images, labels)`` returns the loss (a scalar) and the logits (N, classes)
-from which the training accuracy is read."""
+from robust_stitching.attacks import Threat
+from robust_stitching.attacks.losses import divergence
+from robust_stitching.attacks.pgd import worst_images
+from robust_stitching.data.split import generator_for
+from robust_stitching.modes import attackable
+
+TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
 
 
-def standard(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+class Outcome(NamedTuple):
+    """What an objective makes of a batch of B images.
+
+    `logits` (B, classes) are for the images as they are, `attacked` (k, classes) for the first k of
+    them under attack; None where none was attacked.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    attacked: Tensor | None = None
+
+
+Objective = Callable[[nn.Module, Tensor, Tensor, int], Outcome]
+"""``objective(network, images, labels, iteration)``"""
+
+
+def standard(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
     """Cross-entropy with the labels."""
     logits = network(images)
-    return F.cross_entropy(logits, labels), logits
+    return Outcome(F.cross_entropy(logits, labels), logits)
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The attack inside adversarial training; the flags of train.py say the same.
+
+    Attributes
+    ----------
+    kind : "madry" or "trades".
+    epsilon, step_size : l-inf radius and step, in pixel space.
+    perturb_steps : steps of the attack.
+    beta : weight of the TRADES term.
+    attack_ratio : share of each batch that is attacked, 0 to 1.
+    ramp : iterations over which epsilon and step rise to their values; 0 turns that off.
+    seed : of the attack's random starts.
+    """
+
+    kind: str
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    perturb_steps: int = 10
+    beta: float = 10.0
+    attack_ratio: float = 1.0
+    ramp: int = 0
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """As part of a folder's name: kind and radius."""
+        return f"{self.kind}-eps{self.epsilon:.4g}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def within(self, iterations: int) -> "Adversary":
+        """The same for a training of so many iterations: the ramp takes a third at most."""
+        return replace(self, ramp=min(self.ramp, iterations // 3))
+
+    def attacked(self, batch: int) -> int:
+        """How many images of a batch are attacked."""
+        return round(self.attack_ratio * batch)
+
+    def radius(self, iteration: int) -> tuple[Threat, float]:
+        """The threat and the step at an iteration."""
+        share = min(1.0, (iteration + 1) / self.ramp) if self.ramp else 1.0
+        return Threat(share * self.epsilon), share * self.step_size
+
+    def __call__(
+        self, network: nn.Module, images: Tensor, labels: Tensor, iteration: int
+    ) -> Outcome:
+        if not self.attacked(len(images)):
+            return standard(network, images, labels, iteration)
+        generator = generator_for(self.seed, iteration, 1)  # 1: apart from the order's numbers
+        find = self._madry if self.kind == "madry" else self._trades
+        return find(network, images, labels, iteration, generator)
+
+    def _madry(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        iteration: int,
+        generator: torch.Generator,
+    ) -> Outcome:
+        """max CE(f(x′), y) over the ball, by PGD from a uniform start (Madry et al., 2018)."""
+        k = self.attacked(len(images))
+        threat, step = self.radius(iteration)
+        worst = worst_images(
+            network,
+            images[:k],
+            labels[:k],
+            threat,
+            start=threat.uniform_start(images[:k], generator),
+            steps=self.perturb_steps,
+            step_size=step,
+        )
+        with attackable(network), torch.no_grad():
+            clean = network(images[:k])
+        logits = network(torch.cat([worst, images[k:]]))
+        loss = F.cross_entropy(logits, labels)
+        return Outcome(loss, torch.cat([clean, logits[k:].detach()]), logits[:k].detach())
+
+    def _trades(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        iteration: int,
+        generator: torch.Generator,
+    ) -> Outcome:
+        """CE(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5)."""
+        k = self.attacked(len(images))
+        threat, step = self.radius(iteration)
+        with attackable(network), torch.no_grad():
+            clean = network(images[:k]).softmax(dim=1)
+        noise = torch.randn(images[:k].shape, generator=generator).to(images)
+        worst = worst_images(
+            network,
+            images[:k],
+            labels[:k],
+            threat,
+            start=images[:k] + TRADES_START * noise,
+            steps=self.perturb_steps,
+            step_size=step,
+            loss=divergence,
+            targets=clean,
+        )
+        logits, attacked = network(images), network(worst)
+        gap = F.kl_div(
+            attacked.log_softmax(dim=1),
+            logits[:k].log_softmax(dim=1),
+            reduction="sum",
+            log_target=True,
+        )
+        loss = F.cross_entropy(logits, labels) + self.beta * gap / len(images)
+        return Outcome(loss, logits.detach(), attacked.detach())

@@ -12,11 +12,17 @@ import torch
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.errors import UserError
-from robust_stitching.evaluation import evaluate
 from robust_stitching.files import claimed, replacing
 from robust_stitching.progress import Progress, silent
-from robust_stitching.training.objectives import standard
-from robust_stitching.training.trainer import Diverged, EpochRecord, Trainer, TrainingConfig
+from robust_stitching.training.examiner import Examiner
+from robust_stitching.training.objectives import Adversary
+from robust_stitching.training.trainer import (
+    Diverged,
+    EpochRecord,
+    Trainer,
+    TrainingConfig,
+    objective_of,
+)
 
 FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
 
@@ -30,6 +36,7 @@ class TrainingPlan:
     model : a name of the registry.
     dataset : a key of `data.SOURCES`, or the path of a folder.
     init_noise : seed of the initialisation; the seed of the order is `config.seed`.
+    adversary : the attack of adversarial training; None for standard training.
     save_frequency : iterations between intermediate snapshots.
     """
 
@@ -38,10 +45,19 @@ class TrainingPlan:
     config: TrainingConfig
     init_noise: int = 0
     save_frequency: int = 10000
+    adversary: Adversary | None = None
+
+    def folder(self, out: Path, dataset: str) -> Path:
+        """``<out>/<model>/<Dataset>/in<i>-gn<g>``; kind and radius of an adversarial training
+        stand behind, so that it never meets a standard one."""
+        name = f"in{self.init_noise}-gn{self.config.seed}"
+        if self.adversary:
+            name += f"-{self.adversary.label}"
+        return out / models.entry(self.model).name / dataset / name
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoints."""
-        return {"kind": "standard", **asdict(self)}
+        return {"kind": self.adversary.kind if self.adversary else "standard", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ def train_network(
     device: torch.device,
     resume: bool = False,
     progress: Progress = silent,
-    after_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
 ) -> Trained:
     """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
 
@@ -74,13 +90,13 @@ def train_network(
     UserError : when the folder holds a training already, cannot be written, or was begun with
         another plan; Diverged, with the last good snapshot kept.
     """
-    model = models.entry(plan.model).name
+    models.entry(plan.model)
     train, test = data.load(plan.dataset, device, progress)
-    folder = checkpoints.snapshot_folder(out, model, train.name, plan.init_noise, plan.config.seed)
+    folder = plan.folder(out, train.name)
     _refuse_what_is_there(folder, resume)
     mean, std = train.statistics()
     network = models.build(
-        model,
+        plan.model,
         num_classes=len(train.classes),
         in_channels=train.channels,
         mean=mean,
@@ -88,11 +104,9 @@ def train_network(
         seed=plan.init_noise,
     ).to(device, memory_format=torch.channels_last)
 
-    def test_scores(network: torch.nn.Module) -> tuple[float, float]:
-        found = evaluate(network, test)
-        return found.loss, found.accuracy
-
-    trainer = Trainer(network, standard, train, plan.config, evaluate=test_scores)
+    examiner = Examiner(test, plan.adversary)
+    objective = objective_of(plan.adversary, plan.config, train)
+    trainer = Trainer(network, objective, train, plan.config, evaluate=examiner)
     unfinished = folder / UNFINISHED
     if resume and unfinished.exists():
         trainer.load_state_dict(_state_of(plan, unfinished))
@@ -114,7 +128,7 @@ def train_network(
         def on_epoch(trainer: Trainer) -> None:
             keep_state()
             _write_log(folder / LOG, trainer.history)
-            after_epoch(trainer.history[-1])
+            after_epoch(trainer.history)
 
         try:
             history = trainer.run(on_step, on_epoch, progress)
@@ -155,7 +169,9 @@ def _state_of(plan: TrainingPlan, unfinished: Path) -> dict[str, Any]:
 
 
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:
-    return {**{k: v for k, v in plan.items() if k != "config"}, **plan["config"]}
+    parts = [plan["config"], plan["adversary"] or {}]
+    own = {key: value for key, value in plan.items() if key not in ("config", "adversary")}
+    return {key: value for part in (*parts, own) for key, value in part.items()}
 
 
 def _what_is_kept(folder: Path) -> str:

@@ -1,9 +1,10 @@
 """The training loop: schedule, optimiser, running metrics, and a state that can be resumed."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
 from robust_stitching.progress import Progress, silent
-from robust_stitching.training.objectives import Objective
+from robust_stitching.training.objectives import Adversary, Objective, Outcome, standard
 
 REFRESH_SECONDS = 0.5
 """How often the running loss is read off the device, for the bar and to notice NaN."""
@@ -51,7 +52,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of a training log; accuracies in [0, 1], `test_*` None where nobody looked."""
+    """One line of a training log; accuracies in [0, 1], None where nobody looked or attacked."""
 
     epoch: int
     iteration: int
@@ -60,25 +61,51 @@ class EpochRecord:
     train_accuracy: float
     test_loss: float | None
     test_accuracy: float | None
+    train_robust_accuracy: float | None
+    test_robust_accuracy: float | None
     seconds: float
     images_per_second: float
 
 
+class Metrics(NamedTuple):
+    """Mean loss, accuracy, and accuracy under attack (None where nothing was attacked)."""
+
+    loss: float
+    accuracy: float
+    robust_accuracy: float | None = None
+
+
 class Meter:
-    """Sums of loss and right answers over an epoch, kept on the device until somebody asks."""
+    """Sums over an epoch, kept on the device until somebody asks."""
 
     def __init__(self, device: torch.device):
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right, images
+        # loss, right answers, right answers under attack
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.images = self.attacked = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        right = (logits.argmax(dim=1) == labels).sum()
-        n = torch.full_like(right, len(labels))
-        self.sums += torch.stack([loss.detach() * n, right, n]).to(self.sums)
+    def add(self, outcome: Outcome, labels: Tensor) -> None:
+        right = (outcome.logits.argmax(dim=1) == labels).sum()
+        robust = torch.zeros_like(right)
+        if outcome.attacked is not None:
+            k = len(outcome.attacked)
+            robust = (outcome.attacked.argmax(dim=1) == labels[:k]).sum()
+            self.attacked += k
+        loss = outcome.loss.detach() * len(labels)
+        self.sums += torch.stack([loss, right, robust]).to(self.sums)
+        self.images += len(labels)
 
-    def read(self) -> tuple[float, float]:
-        """Mean loss and accuracy so far; waits for the device."""
-        loss, right, images = self.sums.tolist()
-        return loss / max(images, 1), right / max(images, 1)
+    def read(self) -> Metrics:
+        """Means so far; waits for the device."""
+        loss, right, robust = self.sums.tolist()
+        n = max(self.images, 1)
+        return Metrics(loss / n, right / n, robust / self.attacked if self.attacked else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "images": self.images, "attacked": self.attacked}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums.copy_(state["sums"])
+        self.images, self.attacked = state["images"], state["attacked"]
 
 
 class Trainer:
@@ -90,7 +117,7 @@ class Trainer:
     Parameters
     ----------
     network : on the device of `data`; put into training mode for each epoch.
-    evaluate : returns loss and accuracy of the network on the test split after each epoch.
+    evaluate : looks at the network on the test split after each epoch.
     """
 
     def __init__(
@@ -99,7 +126,7 @@ class Trainer:
         objective: Objective,
         data: Split,
         config: TrainingConfig,
-        evaluate: Callable[[nn.Module], tuple[float, float]] | None = None,
+        evaluate: Callable[[nn.Module], Metrics] | None = None,
     ):
         self.network, self.objective, self.data, self.config = network, objective, data, config
         self.evaluate = evaluate
@@ -163,8 +190,7 @@ class Trainer:
             now = time.perf_counter()
             self._spent = spent_before + now - started
             if now - looked > REFRESH_SECONDS:
-                loss, accuracy = self.read_meter()
-                bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.2%}", refresh=False)
+                bar.set_postfix_str(_told(self.read_meter()), refresh=False)
                 looked = now
             if self.iteration % self.steps_per_epoch:
                 after_step(self)
@@ -177,39 +203,41 @@ class Trainer:
             group["lr"] = lr
         bfloat16 = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            loss, logits = self.objective(self.network, images, labels)
+            outcome = self.objective(self.network, images, labels, self.iteration)
         self.optimizer.zero_grad()
-        loss.backward()
+        outcome.loss.backward()
         if self.config.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
-        self.meter.add(loss, logits, labels)
+        self.meter.add(outcome, labels)
         self.iteration += 1
 
     def _close_epoch(self, epoch: int) -> None:
-        loss, accuracy = self.read_meter()
-        test_loss, test_accuracy = self.evaluate(self.network) if self.evaluate else (None, None)
+        train = self.read_meter()
+        test = self.evaluate(self.network) if self.evaluate else None
         self.history.append(
             EpochRecord(
                 epoch=epoch + 1,
                 iteration=self.iteration,
                 lr=learning_rate(self.config, self.iteration - 1, self.iterations),
-                train_loss=loss,
-                train_accuracy=accuracy,
-                test_loss=test_loss,
-                test_accuracy=test_accuracy,
+                train_loss=train.loss,
+                train_accuracy=train.accuracy,
+                test_loss=test and test.loss,
+                test_accuracy=test and test.accuracy,
+                train_robust_accuracy=train.robust_accuracy,
+                test_robust_accuracy=test and test.robust_accuracy,
                 seconds=round(self._spent, 3),
                 images_per_second=round(len(self.data) / max(self._spent, 1e-9), 1),
             )
         )
         self.meter, self._spent = Meter(self.device), 0.0
 
-    def read_meter(self) -> tuple[float, float]:
-        """Mean loss and accuracy of the epoch so far; `Diverged` where the loss is not finite."""
-        loss, accuracy = self.meter.read()
-        if loss - loss != 0:
+    def read_meter(self) -> Metrics:
+        """Means of the epoch so far; `Diverged` where the loss is not finite."""
+        found = self.meter.read()
+        if not math.isfinite(found.loss):
             raise self._diverged("the loss became NaN or infinite")
-        return loss, accuracy
+        return found
 
     def check_weights(self) -> None:
         """Raise `Diverged` unless every trained weight is finite."""
@@ -231,7 +259,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.iteration,
-            "meter": self.meter.sums,
+            "meter": self.meter.state_dict(),
             "seconds": self._spent,
             "history": [asdict(record) for record in self.history],
             "random": [torch.get_rng_state()]
@@ -243,7 +271,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration = state["iteration"]
-        self.meter.sums.copy_(state["meter"])
+        self.meter.load_state_dict(state["meter"])
         self._spent = state["seconds"]
         self.history = [EpochRecord(**record) for record in state["history"]]
         self._random = state["random"]
@@ -262,6 +290,19 @@ def learning_rate(config: TrainingConfig, iteration: int, iterations: int) -> fl
     warmup = min(config.warmup, iterations // 5)
     rise = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
     return config.lr * rise * 0.1 ** (3 * iteration // iterations)
+
+
+def objective_of(adversary: Adversary | None, config: TrainingConfig, data: Split) -> Objective:
+    """What a training minimises: the standard loss, or that under attack."""
+    if adversary is None:
+        return standard
+    return adversary.within(config.epochs * data.batches_per_epoch(config.batch_size))
+
+
+def _told(metrics: Metrics) -> str:
+    text = f"loss {metrics.loss:.3f}, accuracy {metrics.accuracy:.2%}"
+    robust = metrics.robust_accuracy
+    return text if robust is None else f"{text}, under attack {robust:.2%}"
 
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:

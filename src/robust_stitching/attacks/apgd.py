@@ -1,0 +1,137 @@
+"""APGD (Croce and Hein, 2020): PGD with momentum that chooses its own step size."""
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.attacks.loop import Attacked, attack
+from robust_stitching.attacks.losses import Loss, cross_entropy, targeted_dlr
+from robust_stitching.attacks.threat import Threat
+
+MOMENTUM = 0.75  # share of the new step; the rest repeats the last move
+RHO = 0.75  # a step size is fine while the loss rises in more than this share of its steps
+
+
+class AdaptiveStep:
+    """Algorithm 1 of the paper for all images at once.
+
+    The step size of an image starts at 2·epsilon. At each checkpoint it is halved, and the image
+    set back to its best iterate, if too few steps since the last one raised the loss, or if neither
+    the step size nor the best loss changed there.
+    """
+
+    def __init__(self, threat: Threat, steps: int):
+        self.threat = threat
+        self.interval = max(int(0.22 * steps), 1)
+        self.shrink = max(int(0.03 * steps), 1)
+        self.least = max(int(0.06 * steps), 1)
+        self.since = 0  # steps since the last checkpoint
+        self.state: dict[str, Tensor] = {}
+
+    def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        state = self.state
+        if not state:
+            self._begin(x, loss, gradient)
+            momentum = 1.0
+        else:
+            x, gradient = self._look_back(x, loss, gradient)
+            momentum = MOMENTUM
+        move = x - state["before"]
+        state["before"] = x
+        step = state["size"].view(-1, 1, 1, 1) * self.threat.direction(gradient)
+        plain = self.threat.project(x + step, images)
+        return self.threat.project(x + momentum * (plain - x) + (1 - momentum) * move, images)
+
+    def _begin(self, x: Tensor, loss: Tensor, gradient: Tensor) -> None:
+        self.state |= {
+            "before": x,
+            "size": torch.full_like(loss, 2 * self.threat.epsilon),
+            "best": x.clone(),
+            "best_loss": loss.clone(),
+            "best_gradient": gradient.clone(),
+            "best_loss_then": loss.clone(),  # at the last checkpoint
+            "halved_then": torch.ones_like(loss, dtype=torch.bool),
+            "rises": torch.zeros_like(loss),
+            "last_loss": torch.zeros_like(loss),  # the start counts as 0, as published
+        }
+
+    def _look_back(self, x: Tensor, loss: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in what the last step led to; returns where to go on from, and its gradient."""
+        state = self.state
+        better = loss > state["best_loss"]
+        state["best"][better] = x[better]
+        state["best_gradient"][better] = gradient[better]
+        state["best_loss"] = torch.maximum(state["best_loss"], loss)
+        state["rises"] += loss > state["last_loss"]
+        state["last_loss"] = loss
+        self.since += 1
+        if self.since < self.interval:
+            return x, gradient
+        oscillates = state["rises"] <= RHO * self.interval
+        stuck = ~state["halved_then"] & (state["best_loss_then"] >= state["best_loss"])
+        halve = oscillates | stuck
+        state["halved_then"], state["best_loss_then"] = halve, state["best_loss"].clone()
+        state["size"] = torch.where(halve, state["size"] / 2, state["size"])
+        state["rises"].zero_()
+        self.since, self.interval = 0, max(self.interval - self.shrink, self.least)
+        back = halve.view(-1, 1, 1, 1)
+        return (
+            torch.where(back, state["best"], x),
+            torch.where(back, state["best_gradient"], gradient),
+        )
+
+    def last(self, x: Tensor) -> Tensor:
+        return self.state["best"] if self.state else x
+
+    def keep(self, rows: Tensor) -> None:
+        self.state = {name: value[rows] for name, value in self.state.items()}
+
+
+def apgd(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    loss: Loss = cross_entropy,
+    start: Tensor | None = None,
+) -> Attacked:
+    """APGD on `loss` from a random point at distance epsilon, or from `start`."""
+    start = threat.boundary_start(images, generator) if start is None else start
+    return attack(network, images, labels, loss, AdaptiveStep(threat, steps), start, steps)
+
+
+def apgd_targeted(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    targets: int = 9,
+) -> Attacked:
+    """APGD on the targeted DLR loss towards the `targets` classes most likely after the first, one
+    after the other, each on the images that are left."""
+    with torch.no_grad():
+        ranked = network(images).argsort(dim=1, descending=True)
+    best = Attacked(
+        images.clone(),
+        torch.zeros_like(labels, dtype=torch.bool),
+        torch.full_like(labels, -1),
+        torch.zeros_like(labels, dtype=torch.bool),
+    )
+    for rank in range(1, min(targets, ranked.shape[1] - 1) + 1):
+        left = (~best.fooled).nonzero()[:, 0]
+        if not len(left):
+            break
+        own = images[left]
+        start = threat.boundary_start(own, generator)
+        stepper = AdaptiveStep(threat, steps)
+        found = attack(
+            network, own, labels[left], targeted_dlr, stepper, start, steps, ranked[left, rank]
+        )
+        best.images[left], best.fooled[left] = found.images, found.fooled
+        best.step[left], best.no_gradient[left] = found.step, found.no_gradient
+    return best

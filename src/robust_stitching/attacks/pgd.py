@@ -1,0 +1,73 @@
+"""FGSM (Goodfellow et al., 2015) and PGD (Madry et al., 2018): steps of a fixed length."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.attacks.loop import Attacked, attack, value_and_gradient
+from robust_stitching.attacks.losses import Loss, cross_entropy
+from robust_stitching.attacks.threat import Threat
+from robust_stitching.modes import attackable
+
+
+@dataclass
+class FixedStep:
+    """A step of `size` along the steepest direction, then back into the ball."""
+
+    threat: Threat
+    size: float
+
+    def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        return self.threat.project(x + self.size * self.threat.direction(gradient), images)
+
+    def last(self, x: Tensor) -> Tensor:
+        return x
+
+    def keep(self, rows: Tensor) -> None:
+        """Nothing is known of single images."""
+
+
+def fgsm(
+    network: nn.Module, images: Tensor, labels: Tensor, threat: Threat, loss: Loss = cross_entropy
+) -> Attacked:
+    """One step of length epsilon from the image itself."""
+    return attack(network, images, labels, loss, FixedStep(threat, threat.epsilon), images, 1)
+
+
+def pgd(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    generator: torch.Generator,
+    loss: Loss = cross_entropy,
+) -> Attacked:
+    """`steps` steps of `step_size` from a uniformly random start in the ball."""
+    start = threat.uniform_start(images, generator)
+    return attack(network, images, labels, loss, FixedStep(threat, step_size), start, steps)
+
+
+def worst_images(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    *,
+    start: Tensor,
+    steps: int,
+    step_size: float,
+    loss: Loss = cross_entropy,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """The images after all steps of PGD, whether or not they were fooled before: for training,
+    which wants the largest loss, not the first mistake."""
+    stepper, x = FixedStep(threat, step_size), start
+    with attackable(network):
+        for _ in range(steps):
+            value, gradient, _ = value_and_gradient(network, x, labels, loss, targets)
+            x = stepper.next(x, images, value, gradient)
+    return x.detach()

@@ -1,0 +1,242 @@
+"""Accuracy under attack, image by image: which attack fooled which image, at which step.
+
+Robust accuracy over several attacks counts an image as right only if it is right as it is and under
+every one of them: the worst case per image, never a minimum of accuracies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from robust_stitching.attacks import Attacked, Threat, apgd, fgsm, pgd
+from robust_stitching.attacks.losses import dlr
+from robust_stitching.data import Split
+from robust_stitching.data.split import generator_for
+from robust_stitching.modes import evaluating
+from robust_stitching.progress import Progress, silent
+
+BATCH_SIZE = 250
+WORST = "worst case"
+HIDDEN_GRADIENTS = 0.05  # share of images without a gradient from which on it is worth a warning
+
+Run = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Attacked]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Attacks that are run together.
+
+    Attributes
+    ----------
+    attacks : name to attack; names say exactly what is run.
+    settings : their parameters, for reports.
+    notes : what was left out, and why.
+    """
+
+    threat: Threat
+    attacks: Mapping[str, Run]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def suite(
+    tier: str,
+    threat: Threat,
+    classes: int,
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+) -> Suite:
+    """The attacks of a tier.
+
+    Parameters
+    ----------
+    tier : "quick" (FGSM and PGD) or "default" (also APGD on cross-entropy and on DLR).
+    steps, restarts : of PGD and APGD.
+    step_size : of PGD; 2.5 · epsilon / steps if left out (Madry et al., 2018).
+    """
+    size = step_size or 2.5 * threat.epsilon / steps
+    attacks: dict[str, Run] = {
+        "FGSM": lambda network, x, y, generator: fgsm(network, x, y, threat),
+        f"PGD-{steps}": partial(_pgd, threat=threat, steps=steps, step_size=size),
+    }
+    notes = []
+    if tier == "default":
+        attacks["APGD-CE"] = partial(_apgd, threat=threat, steps=steps)
+        if classes >= 3:
+            attacks["APGD-DLR"] = partial(_apgd, threat=threat, steps=steps, loss=dlr)
+        else:
+            notes.append(f"APGD-DLR needs three classes and was left out: there are {classes}.")
+    attacks = {
+        name: run if name == "FGSM" else partial(_restarted, run, restarts)
+        for name, run in attacks.items()
+    }
+    settings = {"steps": steps, "PGD step size": size, "restarts": restarts}
+    return Suite(threat, attacks, settings, tuple(notes))
+
+
+def _pgd(network: nn.Module, x: Tensor, y: Tensor, generator, **options) -> Attacked:
+    return pgd(network, x, y, generator=generator, **options)
+
+
+def _apgd(network: nn.Module, x: Tensor, y: Tensor, generator, **options) -> Attacked:
+    return apgd(network, x, y, generator=generator, **options)
+
+
+def _restarted(
+    run: Run, restarts: int, network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator
+) -> Attacked:
+    """The attack again from other random starts, on the images that are left."""
+    found = run(network, x, y, generator)
+    for _ in range(restarts - 1):
+        left = (~found.fooled).nonzero()[:, 0]
+        if not len(left):
+            break
+        again = run(network, x[left], y[left], generator)
+        found.images[left], found.fooled[left], found.step[left] = (
+            again.images,
+            again.fooled,
+            again.step,
+        )
+    return found
+
+
+@dataclass
+class Robustness:
+    """What is known so far of the images of a split under a suite, on the CPU.
+
+    Attributes
+    ----------
+    right : which images are right unattacked, bool of shape (N,).
+    steps : attack to the step at which it fooled an image, (N,); −1 where not, or not tried.
+    images : for each image the first adversarial one that was found, else the original.
+    no_gradient : images at which the gradient of the cross-entropy is zero.
+    done : how many images have been attacked.
+    """
+
+    labels: Tensor
+    right: Tensor
+    steps: dict[str, Tensor]
+    images: Tensor
+    no_gradient: Tensor
+    done: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, split: Split, attacks: Suite) -> "Robustness":
+        """Nothing known yet."""
+        n = len(split)
+        return cls(
+            labels=split.labels.cpu(),
+            right=torch.zeros(n, dtype=torch.bool),
+            steps={name: torch.full((n,), -1) for name in attacks.attacks},
+            images=torch.cat([images.cpu() for images, _ in split.batches(1000)]),
+            no_gradient=torch.zeros(n, dtype=torch.bool),
+        )
+
+    def fooled(self, attack: str) -> Tensor:
+        """Which images are wrong under an attack, or under any (`WORST`), of shape (N,)."""
+        if attack == WORST:
+            return torch.stack([self.fooled(name) for name in self.steps]).any(dim=0)
+        return ~self.right | (self.steps[attack] >= 0)
+
+    def accuracies(self) -> dict[str, float]:
+        """Attack to accuracy in [0, 1]; the per-image worst case last."""
+        return {name: 1 - self.fooled(name).double().mean().item() for name in (*self.steps, WORST)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, from which `Robustness(**state)` goes on."""
+        return dict(vars(self))
+
+
+def robustness(
+    network: nn.Module,
+    split: Split,
+    attacks: Suite,
+    *,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = silent,
+    what: str = "attacking",
+    known: Robustness | None = None,
+    after_batch: Callable[[Robustness], None] = lambda known: None,
+) -> Robustness:
+    """Attack every image of `split` that the network gets right, with every attack.
+
+    Parameters
+    ----------
+    seed : of the random starts, which also depend on the place of an image's batch.
+    known : what an earlier, interrupted call had found out; it is gone on with.
+    after_batch : called with what is known after each batch: the place to keep it.
+    """
+    known = known or Robustness.begin(split, attacks)
+    with progress(len(split), what) as bar:
+        bar.initial = bar.n = known.done
+        for start in range(known.done, len(split), batch_size):
+            part = split.between(start, start + batch_size)
+            _attack_batch(network, part, start, attacks, seed, known)
+            known.done = start + len(part)
+            after_batch(known)
+            bar.update(len(part))
+    known.warnings = list(_doubts(network, split, known))
+    return known
+
+
+def _attack_batch(
+    network: nn.Module, part: Split, start: int, attacks: Suite, seed: int, known: Robustness
+) -> None:
+    ((images, labels),) = part.batches(len(part))
+    with evaluating(network):
+        right = network(images).argmax(dim=1) == labels
+    known.right[start : start + len(part)] = right.cpu()
+    places = start + right.nonzero()[:, 0].cpu()
+    if not len(places):
+        return
+    images, labels = images[right], labels[right]
+    new = torch.ones(len(places), dtype=torch.bool)
+    for number, (name, run) in enumerate(attacks.attacks.items()):
+        found = run(network, images, labels, generator_for(seed, number, start))
+        known.steps[name][places] = found.step.cpu()
+        if name == "FGSM":
+            known.no_gradient[places] = found.no_gradient.cpu()
+        first = found.fooled.cpu() & new
+        known.images[places[first]] = found.images.cpu()[first]
+        new &= ~first
+
+
+def _doubts(network: nn.Module, split: Split, known: Robustness) -> Iterator[str]:
+    """Signs that gradients are masked, so that gradient attacks look weaker than they are
+    (Athalye et al., 2018)."""
+    right = known.right.sum().item()
+    hidden = known.no_gradient.sum().item()
+    if right and hidden / right > HIDDEN_GRADIENTS:
+        yield (
+            f"the gradient is zero at {hidden} of {right} images: attacks that follow it cannot "
+            "move there, and robust accuracy may be overestimated."
+        )
+    accuracies = known.accuracies()
+    stepwise = next(name for name in known.steps if name.startswith("PGD"))
+    if accuracies.get("FGSM", 1) < accuracies[stepwise]:
+        yield (
+            f"one step (FGSM, {accuracies['FGSM']:.2%}) is a stronger attack than many ({stepwise}"
+            f", {accuracies[stepwise]:.2%}): a sign of masked gradients."
+        )
+    images, _ = next(split.batches(64))
+    with evaluating(network):
+        if not torch.equal(network(images), network(images)):
+            yield (
+                "the network answers the same images differently each time: attacks on one answer "
+                "say little about the next."
+            )
+
+
+def interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% confidence interval of an accuracy measured on `n` images."""
+    found = binomtest(round(accuracy * n), n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,40 @@
+"""Looking at a network without leaving a trace on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's mode is put back afterwards."""
+    with _in_evaluation_mode(*networks), torch.no_grad():
+        yield
+
+
+@contextmanager
+def attackable(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen parameters, for gradients with respect to images; modes and
+    `requires_grad` are put back afterwards."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    with _in_evaluation_mode(network):
+        network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter, requires_grad in wanted:
+                parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def _in_evaluation_mode(*networks: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
