@@ -4,14 +4,17 @@ python src/bin/eval_net.py archive/tiny10/Digits/in0-gn0/model.pt
 python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json lenet.json
 """
 
-import json
+import argparse
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import _library  # noqa: F401
 
 from robust_stitching import checkpoints, cli, data, values
-from robust_stitching.evaluation import evaluate
-from robust_stitching.files import replacing
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.evaluation import Accuracy, evaluate
+from robust_stitching.files import claimed, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned
 
@@ -51,7 +54,10 @@ def main(argv: list[str]) -> None:
     train, test = data.load(dataset or checkpoint.dataset, device, shown)
     split = test if args.split == "test" else train
     checkpoint.require_fit(split)
-    found = evaluate(checkpoint.network, split, args.batch_size, shown)
+    with claimed(args.json.parent) if args.json else nullcontext():
+        found = evaluate(checkpoint.network, split, args.batch_size, shown)
+        if args.json:
+            write_json(args.json, as_values(args, checkpoint, split, found))
     print(
         aligned(
             [
@@ -66,18 +72,21 @@ def main(argv: list[str]) -> None:
             ]
         )
     )
-    if args.json:
-        values = {
-            "checkpoint": str(args.checkpoint),
-            "model": checkpoint.model,
-            "dataset": split.name,
-            "split": args.split,
-            "accuracy": found.accuracy,
-            "loss": found.loss,
-            "n_images": found.n_images,
-        }
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def as_values(
+    args: argparse.Namespace, checkpoint: Checkpoint, split: data.Split, found: Accuracy
+) -> dict[str, Any]:
+    """What --json writes."""
+    return {
+        "checkpoint": str(args.checkpoint),
+        "model": checkpoint.model,
+        "dataset": split.name,
+        "split": args.split,
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+        "n_images": found.n_images,
+    }
 
 
 if __name__ == "__main__":

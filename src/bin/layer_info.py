@@ -25,8 +25,9 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if Path(args.model).suffix or Path(args.model).exists():
-        network = checkpoints.load(Path(args.model)).network
+    path = Path(args.model)
+    if args.model not in models.names() and (path.suffix or path.exists()):
+        network = checkpoints.load(path).network
     else:
         network = models.build(args.model, num_classes=10, in_channels=3)
     layers = Graph(network).layers.values()

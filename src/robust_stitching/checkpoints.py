@@ -5,8 +5,9 @@ A checkpoint holds tensors and plain values only, says what it is, and is loaded
 """
 
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,22 +117,25 @@ def read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        whole = zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80"
-        if whole and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
-            raise UserError(
-                f"{path} holds more than tensors and plain values and could run code; it was "
-                "refused, not run. Save its state_dict() alone and load that."
-            ) from error
-        raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _damaged(path, error) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # any file may be given, and the unpickler raises what it likes
+        raise _unreadable(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0][:100].rstrip(".: ")
-    return UserError(f"{path} is not a whole checkpoint ({reason}); copy or train it again.")
+def _unreadable(path: Path, error: Exception) -> UserError:
+    with path.open("rb") as file:
+        pickled = zipfile.is_zipfile(path) or file.read(1) == b"\x80"
+    refused = isinstance(error, pickle.UnpicklingError) and any(
+        word in str(error) for word in ("Unsupported", "GLOBAL", "protocol")
+    )
+    if pickled and refused:
+        return UserError(
+            f"{path} holds more than tensors and plain values and could run code; it was refused, "
+            "not run. Save its state_dict() alone and load that."
+        )
+    return UserError(f"{path} is no checkpoint, or not a whole one; copy or train it again.")
 
 
 def load(
@@ -146,7 +150,8 @@ def load(
 
     Parameters
     ----------
-    model, dataset : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out.
+    model : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out.
+    dataset : what a bare state dict was trained on, where its path does not say.
     mean, std : per channel; replace those of the file, or supply them where it has none.
 
     Raises
@@ -159,11 +164,11 @@ def load(
     if "format" in found:
         checkpoint = _load_ours(path, found)
     else:
-        checkpoint = _load_bare(path, found, model, dataset)
+        checkpoint = _load_bare(path, found, model, dataset, bool(mean or std))
     if mean or std:
         if checkpoint.stitched:
             raise UserError("--mean and --std are for networks, not for a stitched one.")
-        checkpoint.network.normalize.set(mean, std)
+        _normalise(checkpoint.network, mean, std, str(path))
     checkpoint.network.eval()
     return checkpoint
 
@@ -195,31 +200,50 @@ def _classes(architecture: Mapping[str, Any]) -> int:
 
 
 def _load_bare(
-    path: Path, found: dict[str, Any], model: str | None, dataset: str | None
+    path: Path, found: dict[str, Any], model: str | None, dataset: str | None, constants: bool
 ) -> Checkpoint:
+    """A network from a bare state dict; `constants` says that mean and deviation are given."""
     state = _unwrapped(found)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of a network.")
-    model = models.entry(model or _model_in(path)).name
-    dataset = dataset or _dataset_in(path)
-    entry = models.entry(model)
+    entry = models.entry(model or _model_in(path))
+    dataset = _dataset_in(path) or dataset
+    if dataset is None:
+        raise UserError(
+            f"{path} is a bare state dict and its path names no dataset; put it under "
+            "<model>/<Dataset>/, or tell eval_net.py with -d."
+        )
     stem = next((value for value in state.values() if value.ndim == 4), None)
     head = next((value for value in reversed(state.values()) if value.ndim == 2), None)
     if stem is None or head is None:
         raise UserError(f"{path} holds no state dict of an image classifier.")
-    mean = std = None
-    if entry.published_normalised and dataset in SOURCES:
-        mean, std = SOURCES[dataset].mean, SOURCES[dataset].std
     network = models.build(
-        model,
+        entry.name,
         num_classes=head.shape[0],
         in_channels=stem.shape[1],
-        mean=mean,
-        std=std,
         **entry.options_of(state),
     )
+    constants = constants or state.keys() >= NORMALISATION
+    if entry.published_normalised and dataset in SOURCES and not constants:
+        source = SOURCES[dataset]
+        _normalise(network, source.mean, source.std, f"{path}, made for {dataset},")
     _fill(network, state, path, may_lack=NORMALISATION)
-    return Checkpoint(network, model, dataset, head.shape[0], path)
+    return Checkpoint(network, entry.name, dataset, head.shape[0], path)
+
+
+def _normalise(
+    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, what: str
+) -> None:
+    channels = network.input_shape[0]
+    for name, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) not in (1, channels):
+            raise UserError(
+                f"{what} takes images of {channels} channels, but the {name} to normalise them by "
+                f"has {len(given)} values; give {channels} with --{name}."
+            )
+    if std is not None and min(std) <= 0:
+        raise UserError(f"the std of {what} has to be above 0 everywhere, not {min(std):g}.")
+    network.normalize.set(mean, std)
 
 
 def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
@@ -257,17 +281,14 @@ def _model_in(path: Path) -> str:
             continue
     raise UserError(
         f"{path} is a bare state dict and its path names no model; put it under "
-        "<model>/<Dataset>/ or say which with -m."
+        "<model>/<Dataset>/, or tell eval_net.py with -m."
     )
 
 
-def _dataset_in(path: Path) -> str:
+def _dataset_in(path: Path) -> str | None:
     for part in reversed(path.absolute().parent.parts):
         try:
             return source_of(part)
         except UserError:
             continue
-    raise UserError(
-        f"{path} is a bare state dict and its path names no dataset; put it under "
-        "<model>/<Dataset>/ or say which with -d."
-    )
+    return None

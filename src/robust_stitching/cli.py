@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from robust_stitching import values
-from robust_stitching.data import SOURCES, looks_like_a_path
+from robust_stitching.data import SOURCES, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY, slug
 from robust_stitching.models import names
@@ -43,7 +43,12 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option, the description as it is written."""
+    """Defaults behind every option that has one, the description as it is written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
@@ -246,7 +251,7 @@ def add_checkpoint_options(parser: Parser) -> None:
         help="mean of the images that the network was made "
         "with, per channel in [0, 1], such as 0.49,0.48,0.45",
     )
-    group.add_argument("--std", type=values.numbers, help="their standard deviation")
+    group.add_argument("--std", type=values.positive_numbers, help="their standard deviation")
 
 
 ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio", "ramp")
@@ -293,6 +298,8 @@ def device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
+        if chosen.type not in ("cpu", "cuda"):
+            raise RuntimeError("only CPUs and CUDA compute in float64 and run every network")
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device '{name}' is not available; use --device cpu.") from error
@@ -309,7 +316,7 @@ def precision(name: str, chosen: torch.device) -> str:
 
 def dataset(name: str) -> str:
     """A dataset as checkpoints keep it: a folder by its whole path, a name as it is."""
-    return str(Path(name).resolve()) if looks_like_a_path(name) else name.lower()
+    return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
 
 
 def run_folder(out: Path, name: str) -> Path:

@@ -1,9 +1,12 @@
 """Files that are either whole or not there, folders that are nobody else's."""
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from robust_stitching.errors import UserError
 
@@ -42,14 +45,27 @@ def claimed(folder: Path) -> Iterator[Path]:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"cannot write to the output folder {folder} ({error.strerror}); "
-                "choose another with -o."
+                f"cannot write to the output folder {folder} ({error.strerror}); choose another."
             ) from error
         yield folder
     finally:
         for made in missing:
             with suppress(OSError):
                 made.rmdir()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON, whole or not at all; null stands for NaN and infinity."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_finite(values), indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def slug(text: str) -> str:

@@ -31,7 +31,7 @@ def number(text: str) -> float:
 
     try:
         result = value(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, ArithmeticError, RecursionError):
+    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         result = math.nan
     if not math.isfinite(result):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or arithmetic such as 8/255")
@@ -65,3 +65,8 @@ radius = _checked(number, lambda x: 0 < x <= 1, "a radius above 0 and at most 1"
 def numbers(text: str) -> list[float]:
     """Numbers with commas between them."""
     return [number(part) for part in text.split(",")]
+
+
+def positive_numbers(text: str) -> list[float]:
+    """Numbers above 0 with commas between them."""
+    return [positive(part) for part in text.split(",")]

@@ -29,6 +29,9 @@ from robust_stitching.vision import torchvision
 Read = Callable[[Path | None, bool], Part]
 """``read(root, train)`` finds one part of a dataset in a folder."""
 
+DAMAGE = (ValueError, TypeError, EOFError, KeyError, AssertionError, pickle.PickleError)
+"""What torchvision's readers raise at files that are not what they should be."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -185,15 +188,22 @@ def _read_source(key: str) -> list[Part]:
         return [source.read(None, True), source.read(None, False)]
     root = dataset_root("pytorch")
     try:
-        return [source.read(root, True), source.read(root, False)]
+        return [_whole(source.read(root, train)) for train in (True, False)]
     except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
         _download(source, root)
         return [source.read(root, True), source.read(root, False)]
-    except (OSError, ValueError, EOFError, KeyError, AssertionError, pickle.PickleError) as error:
+    except (OSError, *DAMAGE) as error:
         raise UserError(
-            f"the files of {key} in {root} cannot be read ({error}); "
+            f"the files of {key} in {root} cannot be read ({_reason(error)}); "
             "remove them and run again to download them."
         ) from error
+
+
+def _whole(part: Part) -> Part:
+    images, labels, _ = part
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+    return part
 
 
 def _download(source: Source, root: Path) -> None:
@@ -219,4 +229,6 @@ def _download(source: Source, root: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return str(getattr(error, "reason", None) or error).splitlines()[0].rstrip(". :")
+    """An error's last line, where torchvision says why each mirror failed."""
+    lines = str(getattr(error, "reason", None) or error).strip().splitlines()
+    return lines[-1].strip("<>. :") if lines else type(error).__name__

@@ -100,8 +100,10 @@ class Split:
 
 
 def generator_for(*seeds: int) -> torch.Generator:
-    """A generator whose stream depends on all of `seeds`, and differs for any other tuple."""
-    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
+    """A generator whose stream depends on all of `seeds` (below 2⁶⁴), and differs for any other
+    tuple."""
+    words = [word for seed in seeds for word in (seed & 0xFFFFFFFF, seed >> 32)]
+    state = np.random.SeedSequence([len(seeds), *words]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 

@@ -1,7 +1,5 @@
 """A run's files: the matrix, the stitched network, JSON, PDF, and its line in results.csv."""
 
-import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ import pandas as pd
 import torch
 
 from robust_stitching import checkpoints
-from robust_stitching.files import replacing, slug
+from robust_stitching.files import replacing, slug, write_json
 from robust_stitching.report.pdf import write_pdf
 from robust_stitching.report.record import NETWORKS
 from robust_stitching.stitching.run import StitchResult
@@ -31,12 +29,11 @@ def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path)
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
     checkpoints.save(paths["frank_model"], result.network, result.source, result.training())
-    with replacing(paths["json"]) as temporary:
-        temporary.write_text(json.dumps(_finite(record), indent=2) + "\n")
-    paths["csv"] = folder.parent / COLLECTED
-    _append_line(paths["csv"], record, folder.name)
+    write_json(paths["json"], record)
     with replacing(paths["pdf"]) as temporary:
         write_pdf(temporary, result, record)
+    paths["csv"] = folder.parent / COLLECTED
+    _append_line(paths["csv"], record, folder.name)
     return paths
 
 
@@ -80,16 +77,17 @@ def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
                 line[".".join(filter(None, (name, key, part)))] = number
     line["command"] = record["command"]
     table = pd.DataFrame([line])
-    if path.exists():
-        table = pd.concat([pd.read_csv(path, dtype=object), table.astype(object)])
+    before = _lines_of(path)
+    if before is not None and list(before.columns) == list(table.columns):
+        table.to_csv(path, mode="a", header=False, index=False)  # runs may end at the same time
+        return
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+        pd.concat([before, table.astype(object)]).to_csv(temporary, index=False)
 
 
-def _finite(value: Any) -> Any:
-    """The same values with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _lines_of(path: Path) -> pd.DataFrame | None:
+    """The lines of earlier runs, every word as it stands there."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return None

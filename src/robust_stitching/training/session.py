@@ -2,6 +2,7 @@
 
 import csv
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -113,6 +114,7 @@ def train_network(
 
     def keep_state() -> None:
         checkpoints.write(unfinished, {"plan": plan.as_dict(), "trainer": trainer.state_dict()})
+        _write_log(folder / LOG, trainer.history)
 
     with claimed(folder), _interruptions_noted() as interrupted:
 
@@ -127,13 +129,12 @@ def train_network(
 
         def on_epoch(trainer: Trainer) -> None:
             keep_state()
-            _write_log(folder / LOG, trainer.history)
             after_epoch(trainer.history)
 
         try:
             history = trainer.run(on_step, on_epoch, progress)
         except Diverged as error:
-            raise UserError(f"{error} {_what_is_kept(folder)}") from error
+            raise Diverged(f"{error} {_what_is_kept(folder)}") from error
         checkpoints.save(folder / FINISHED, network, plan.dataset, plan.as_dict())
         unfinished.unlink(missing_ok=True)
     return Trained(folder / FINISHED, history)
@@ -145,9 +146,9 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
             f"{folder / FINISHED} exists already; choose other seeds (-i, -g) or another folder "
             "(-o), or remove it."
         )
-    if (folder / UNFINISHED).exists() and not resume:
+    if not resume and any(folder.glob("*.pt")):
         raise UserError(
-            f"{folder} holds an interrupted training; go on with --resume, or remove the folder."
+            f"{folder} holds an unfinished training; go on with --resume, or remove the folder."
         )
 
 
@@ -189,7 +190,10 @@ def _write_log(path: Path, history: list[EpochRecord]) -> None:
 @contextmanager
 def _interruptions_noted() -> Iterator[Callable[[], bool]]:
     """Note the first SIGINT or SIGTERM instead of raising in the middle of a step; the second acts
-    at once."""
+    at once. Outside the main thread Python lets nobody ask for signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     noted = False
     before = {}
 
