@@ -39,6 +39,7 @@ def parser() -> cli.Parser:
     )
     cli.add_device_options(p)
     cli.add_attack_options(p)
+    cli.add_robustness_options(p)
     return p
 
 
@@ -66,6 +67,9 @@ def main(argv: list[str]) -> None:
         debug=args.debug,
         precision=cli.precision(args.precision, device),
         adversary=cli.adversary(parser(), args, seed=args.seed),
+        no_robustness=args.no_robustness,
+        robust_images=args.robust_images,
+        eval_epsilon=args.eval_epsilon,
     )
     name = args.run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
     folder = cli.run_folder(args.out_dir, name)

@@ -182,6 +182,28 @@ def add_stitching_arguments(parser: Parser) -> None:
     group.add_argument("--temperature", type=values.positive, default=1.0, help="of soft targets")
 
 
+def add_robustness_options(parser: Parser) -> None:
+    """What of robustness goes into a stitching report."""
+    group = parser.add_argument_group("robustness in the report")
+    group.add_argument(
+        "--no-robustness",
+        action="store_true",
+        help="leave out accuracies under attack and what transfers between the networks",
+    )
+    group.add_argument(
+        "--robust-images",
+        type=values.positive_int,
+        default=200,
+        help="how many test images are attacked",
+    )
+    group.add_argument(
+        "--eval-epsilon",
+        type=values.radius,
+        help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
+        "digits, else 8/255)",
+    )
+
+
 def add_device_options(parser: Parser, *, training: bool = True) -> None:
     """Where to compute, and how precisely."""
     parser.add_argument(

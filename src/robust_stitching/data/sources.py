@@ -42,6 +42,7 @@ class Source:
     name : as in file names.
     read : finds the files.
     augmentation : of the training split.
+    epsilon : the l-inf radius at which robustness on this dataset is usually reported.
     mean, std : per channel, as commonly published; published networks were made with them.
     """
 
@@ -51,6 +52,7 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     read: Read
+    epsilon: float = 8 / 255
 
 
 def _digits(root: Path | None, train: bool) -> Part:
@@ -83,10 +85,10 @@ def _torchvision(name: str) -> Read:
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("Digits", 10, DIGIT, (0.3054,), (0.3227,), _digits),
-    "mnist": Source("MNIST", 10, DIGIT, (0.1307,), (0.3081,), _torchvision("MNIST")),
+    "digits": Source("Digits", 10, DIGIT, (0.3054,), (0.3227,), _digits, epsilon=0.3),
+    "mnist": Source("MNIST", 10, DIGIT, (0.1307,), (0.3081,), _torchvision("MNIST"), epsilon=0.3),
     "fashion": Source(
-        "FashionMNIST", 10, NATURAL, (0.2860,), (0.3530,), _torchvision("FashionMNIST")
+        "FashionMNIST", 10, NATURAL, (0.2860,), (0.3530,), _torchvision("FashionMNIST"), epsilon=0.3
     ),
     "cifar10": Source(
         "CIFAR10",
@@ -160,6 +162,11 @@ def load(
 
     train, test = parts
     return split(train, augmentation), split(test, None)
+
+
+def usual_epsilon(source: str) -> float:
+    """The l-inf radius at which robustness on a dataset is usually reported; 8/255 for folders."""
+    return SOURCES[source].epsilon if source in SOURCES else 8 / 255
 
 
 def looks_like_a_path(dataset: str) -> bool:

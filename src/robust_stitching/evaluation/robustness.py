@@ -17,6 +17,7 @@ from robust_stitching.attacks import Attacked, Threat, apgd, fgsm, pgd
 from robust_stitching.attacks.losses import dlr
 from robust_stitching.data import Split
 from robust_stitching.data.split import generator_for
+from robust_stitching.evaluation import autoattack
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
@@ -57,10 +58,14 @@ def suite(
 
     Parameters
     ----------
-    tier : "quick" (FGSM and PGD) or "default" (also APGD on cross-entropy and on DLR).
+    tier : "quick" (FGSM and PGD), "default" (also APGD on cross-entropy and on DLR), or "standard"
+        (the published AutoAttack, which fixes its own parameters).
     steps, restarts : of PGD and APGD.
     step_size : of PGD; 2.5 · epsilon / steps if left out (Madry et al., 2018).
     """
+    if tier == "standard":
+        notes = autoattack.notes(classes)
+        return Suite(threat, {autoattack.NAME: autoattack.attack_for(threat, classes)}, {}, notes)
     size = step_size or 2.5 * threat.epsilon / steps
     attacks: dict[str, Run] = {
         "FGSM": lambda network, x, y, generator: fgsm(network, x, y, threat),
@@ -221,8 +226,8 @@ def _doubts(network: nn.Module, split: Split, known: Robustness) -> Iterator[str
             "move there, and robust accuracy may be overestimated."
         )
     accuracies = known.accuracies()
-    stepwise = next(name for name in known.steps if name.startswith("PGD"))
-    if accuracies.get("FGSM", 1) < accuracies[stepwise]:
+    stepwise = next((name for name in known.steps if name.startswith("PGD")), None)
+    if stepwise and accuracies["FGSM"] < accuracies[stepwise]:
         yield (
             f"one step (FGSM, {accuracies['FGSM']:.2%}) is a stronger attack than many ({stepwise}"
             f", {accuracies[stepwise]:.2%}): a sign of masked gradients."

@@ -65,6 +65,10 @@ def answers(record: Mapping[str, Any]) -> Figure:
 
         heights = [record[name]["accuracy"] for name in measured]
         bars = left.bar(labels, heights, color=[COLOURS[name] for name in measured], width=0.7)
+        robust = [worst_case(record[name]) for name in measured]
+        if record["attacks"] is not None:
+            left.bar(labels, robust, color="black", alpha=0.45, width=0.35, label="under attack")
+            left.legend(loc="upper right", bbox_to_anchor=(1.0, 1.12), handlelength=1)
         left.bar_label(bars, [f"{height:.1%}" for height in heights], fontsize=8, padding=1)
         left.set(ylim=(0, 1.1), ylabel="accuracy", title="(a) accuracy")
         left.yaxis.set_major_formatter(PercentFormatter(1))
@@ -83,6 +87,11 @@ def answers(record: Mapping[str, Any]) -> Figure:
             axes.tick_params(length=2)
         left.tick_params(axis="x", labelsize=7)
     return figure
+
+
+def worst_case(scores: Mapping[str, Any]) -> float:
+    """Accuracy in the worst case of all attacks; NaN where there was none."""
+    return list((scores.get("robust") or {"": float("nan")}).values())[-1]
 
 
 def matrices(result: StitchResult) -> Figure:
@@ -178,6 +187,12 @@ def donor_log(checkpoint: Path) -> pd.DataFrame | None:
     return log if {"epoch", "test_accuracy"} <= set(log.columns) else None
 
 
+def _inner_bars(result: StitchResult) -> str:
+    if result.attacks is None:
+        return ""
+    return f", inner bars: in the worst case under attack, {result.attacks.n_images:,} images"
+
+
 def figures_of(
     result: StitchResult, record: Mapping[str, Any], folder: Path
 ) -> Sequence[tuple[Path, str]]:
@@ -186,8 +201,8 @@ def figures_of(
     return [
         (
             save(answers(record), folder / "answers.png"),
-            "Accuracy (a), and the share of images that a network and the end network get right "
-            f"or wrong (b), on {n} of {result.data}.",
+            f"Accuracy on {n} of {result.data}{_inner_bars(result)} (a), and the share of images "
+            "that a network and the end network get right or wrong (b).",
         ),
         (
             save(matrices(result), folder / "matrices.png"),

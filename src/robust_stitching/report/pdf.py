@@ -75,8 +75,8 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         story = [
             Paragraph(escape(f"Stitching {title}"), TITLE),
             Paragraph(escape(_byline(record)), BYLINE),
-            Paragraph(escape(summary(record)), TEXT),
-            *[Paragraph(f"<b>Note.</b> {escape(note)}", TEXT) for note in result.notes],
+            Paragraph(escape(summary(record) + robust_summary(record)), TEXT),
+            *[Paragraph(f"<b>Note.</b> {escape(note)}", TEXT) for note in _notes(record)],
             Paragraph("What was stitched", SECTION),
             _facts(_donor_rows(record), (0.10, 0.45, 0.45)),
             Spacer(1, 4),
@@ -111,8 +111,28 @@ def summary(record: Mapping[str, Any]) -> str:
     )
 
 
+def robust_summary(record: Mapping[str, Any]) -> str:
+    """How the networks do under attack, in a sentence; empty where none was attacked."""
+    if record["attacks"] is None:
+        return ""
+    told = [
+        f"{list(record[name]['robust'].values())[-1]:.1%} ({name.replace('_', ' ')})"
+        for name in table.NETWORKS
+        if (record[name] or {}).get("robust")
+    ]
+    return (
+        f" Under attack within {record['attacks']['norm']} radius "
+        f"{record['attacks']['epsilon']:.4g}, per-image worst case over "
+        f"{record['attacks']['n_images']:,} images, accuracy is {', '.join(told)}."
+    )
+
+
 def _number(values: Mapping[str, Any], key: str) -> str:
     return table.shown(values, key, ".3f")
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    return record["notes"] + (record["attacks"] or {}).get("warnings", [])
 
 
 def _byline(record: Mapping[str, Any]) -> str:
@@ -158,24 +178,38 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
     images, estimators = f"{record['data']['n_images']:,} images", record["estimators"]
-    story = _numbers(
-        "Accuracy and answers",
-        table.rows(record, (*table.ACCURACY[:2], *table.ANSWERS)),
-        "<b>Table 1.</b> Loss is the cross-entropy with the labels, CE to end that with the end "
-        "network’s softmax. rr, rw, wr, ww: share of images that the network (first letter) and "
-        f"the end network (second) get right or wrong. {images}.",
-    )
-    if record["direct_matching"] is not None:
-        story += _numbers(
-            "Similarity to the end network",
-            table.rows(record, table.SIMILARITY),
-            f"<b>Table 2.</b> CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where "
-            f"shapes differ. {images}.",
+    tables = [
+        (
+            "Accuracy and answers",
+            table.rows(record, (*table.ACCURACY[:2], *table.ANSWERS)),
+            "Loss is the cross-entropy with the labels, CE to end that with the end network’s "
+            "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
+            f"network (second) get right or wrong. {images}.",
         )
-    return story
+    ]
+    if record["direct_matching"] is not None:
+        caption = (
+            f"CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where shapes differ. "
+            f"{images}."
+        )
+        similarity = table.rows(record, table.SIMILARITY)
+        tables.append(("Similarity to the end network", similarity, caption))
+    if record["attacks"] is not None:
+        caption = table.attack_caption(record)
+        tables.append(("Accuracy under attack", table.robust_rows(record), caption))
+        caption = (
+            "Accuracy of each network (columns) on the images that "
+            f"{record['attacks']['transfer attack']}, all steps, made against another (rows); the "
+            "images of the table above."
+        )
+        tables.append(("Transfer of attacks", table.transfer_rows(record), caption))
+    return [
+        _numbers(heading, rows, f"<b>Table {number}.</b> {escape(caption)}")
+        for number, (heading, rows, caption) in enumerate(tables, start=1)
+    ]
 
 
-def _numbers(heading: str, rows: list[list[str]], caption: str) -> list[Flowable]:
+def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:
     """A table of numbers under its heading, all on one page."""
     style = [
         *_rules(len(rows)),
@@ -189,7 +223,7 @@ def _numbers(heading: str, rows: list[list[str]], caption: str) -> list[Flowable
         Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4),
         Paragraph(caption, CAPTION),
     ]
-    return [KeepTogether(parts)]
+    return KeepTogether(parts)
 
 
 def _figures(figures: Sequence[tuple[Path, str]]) -> list[Flowable]:

@@ -26,6 +26,9 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     command : the command line that asked for the run.
     """
     scores = {name: result.scores[name].as_dict() for name in result.scores}
+    attacks = result.attacks
+    for name in scores:
+        scores[name]["robust"] = attacks and attacks.robust.get(name)
     return {
         "command": command,
         "params": asdict(result.config),
@@ -48,6 +51,15 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         "cka": result.cka,
         "l2": result.l2,
         **{name: scores.get(name) for name in NETWORKS},
+        "transfer": attacks and attacks.transfer,
+        "attacks": attacks
+        and {
+            "norm": attacks.threat.norm,
+            "epsilon": attacks.threat.epsilon,
+            "n_images": attacks.n_images,
+            **attacks.settings,
+            "warnings": list(attacks.warnings),
+        },
         "curve": [asdict(record) for record in result.curve],
     }
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robust_stitching.evaluation.robustness import interval
 from robust_stitching.report.record import NETWORKS
 
 Column = tuple[str, str, str]
@@ -32,11 +33,55 @@ SIMILARITY: tuple[Column, ...] = (
 def rows(record: Mapping[str, Any], columns: Sequence[Column]) -> list[list[str]]:
     """A heading and a row for each network that was measured; "–" stands for no number."""
     table = [["network", *(heading for heading, _, _ in columns)]]
-    for name in NETWORKS:
-        if record.get(name) is not None:
-            cells = [shown(record[name], key, form) for _, key, form in columns]
-            table.append([name.replace("_", " "), *cells])
+    for name in _measured(record):
+        cells = [shown(record[name], key, form) for _, key, form in columns]
+        table.append([name.replace("_", " "), *cells])
     return table
+
+
+def robust_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Accuracy under every attack; the interval of the worst case says what the images allow."""
+    attacks = list(next(record[name]["robust"] for name in NETWORKS if _attacked(record, name)))
+    columns = [(attack, f"robust.{attack}", ".2%") for attack in attacks]
+    table = rows(record, columns)
+    table[0].append("95% interval")
+    for row, name in zip(table[1:], _measured(record), strict=True):
+        cell = "–"
+        if _attacked(record, name):
+            worst = record[name]["robust"][attacks[-1]]
+            low, high = interval(worst, record["attacks"]["n_images"])
+            cell = f"{low:.1%} – {high:.1%}"
+        row.append(cell)
+    return table
+
+
+def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Accuracy of every network (columns) on images made against another (rows)."""
+    transfer = record["transfer"]
+    answering = list(next(iter(transfer.values())))
+    table = [["attack made on", *(name.replace("_", " ") for name in answering)]]
+    for source, accuracies in transfer.items():
+        table.append([source, *(format(accuracies[name], ".2%") for name in answering)])
+    return table
+
+
+def _measured(record: Mapping[str, Any]) -> list[str]:
+    return [name for name in NETWORKS if record.get(name) is not None]
+
+
+def _attacked(record: Mapping[str, Any], name: str) -> bool:
+    return bool((record.get(name) or {}).get("robust"))
+
+
+def attack_caption(record: Mapping[str, Any]) -> str:
+    """What was run, so that nobody has to guess."""
+    attacks = record["attacks"]
+    return (
+        f"{attacks['norm']} radius {attacks['epsilon']:.4g}, {attacks['n_images']:,} test images "
+        f"chosen at random; PGD and APGD with {attacks['steps']} steps, "
+        f"{attacks['restarts']} start; worst case per image over these attacks, with its 95% "
+        "interval (Wilson)."
+    )
 
 
 def shown(values: Mapping[str, Any], key: str, form: str) -> str:
@@ -72,5 +117,10 @@ def as_text(record: Mapping[str, Any]) -> str:
     if record["direct_matching"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
         parts.append(f"CKA: {record['estimators']['cka']}. l2: {record['estimators']['l2']}.")
+    if record["attacks"] is not None:
+        parts.append(f"Accuracy under attack: {attack_caption(record)}")
+        parts.append(aligned(robust_rows(record)))
+        parts.append(aligned(transfer_rows(record)))
+        parts += record["attacks"]["warnings"]
     parts += record["notes"]
     return "\n\n".join(parts)

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from robust_stitching.attacks import Threat
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import Split
+from robust_stitching.data import Split, usual_epsilon
 from robust_stitching.progress import Progress, silent
+from robust_stitching.stitching.attacked import AttackScores, measure_attacks
 from robust_stitching.stitching.matching import match
 from robust_stitching.stitching.measure import Scores, measure
 from robust_stitching.stitching.network import StitchedNetwork
@@ -34,6 +36,9 @@ class StitchConfig:
     no_pinv : leave out CKA, direct matching and what follows from them.
     debug : use a few batches only.
     adversary : the attack that the map is trained under; None for standard training.
+    no_robustness : leave out attacks on the networks and what transfers between them.
+    robust_images : how many test images are attacked, chosen at random by the seed.
+    eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
     """
 
     front_layer: str
@@ -51,6 +56,9 @@ class StitchConfig:
     debug: bool = False
     precision: str = "float32"
     adversary: Adversary | None = None
+    no_robustness: bool = False
+    robust_images: int = 200
+    eval_epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class StitchResult:
     direct : the map of direct matching; None with `no_pinv`.
     scores : of "front", "end", "untrained", "stitched" and "direct_matching", on the test split.
     data, source : the dataset's name, and what `data.load` finds it by.
+    attacks : robust and transfer accuracies; None with `no_robustness`.
     cka, l2 : between front and end at the cut, see `Scores`.
     curve : the stitch's training log.
     train_images, test_images : how many were used.
@@ -90,6 +99,7 @@ class StitchResult:
     maps: list[Map]
     direct: Map | None
     scores: dict[str, Scores]
+    attacks: AttackScores | None
     curve: list[EpochRecord]
     notes: list[str]
     seconds: float
@@ -176,6 +186,16 @@ def stitch(
         matched.transform.set(direct.weight, direct.bias)
         networks["direct_matching"] = (matched, "transform")
     scores = measure(networks, test, similarity=not config.no_pinv, progress=progress)
+    attacks = None
+    if not config.no_robustness:
+        answering = {
+            name: network
+            for name, (network, _) in networks.items()
+            if scores[name].accuracy is not None
+        }
+        threat = Threat(config.eval_epsilon or usual_epsilon(train.source))
+        few = test.sample(config.robust_images, config.seed)
+        attacks = measure_attacks(answering, few, threat, config.seed, progress)
     return StitchResult(
         config=config,
         front=front,
@@ -188,6 +208,7 @@ def stitch(
         maps=maps,
         direct=None if config.no_pinv else direct,
         scores=scores,
+        attacks=attacks,
         curve=curve,
         notes=_notes(front, end, network, train, config),
         seconds=time.perf_counter() - started,

@@ -13,6 +13,7 @@ from robust_stitching.training.trainer import EpochRecord, Metrics
 
 CHECKED_IMAGES = 500
 COLLAPSE = 0.5
+WORTH_A_WARNING = 0.2  # below this there was no robustness to lose
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,6 @@ def collapsed(history: list[EpochRecord]) -> bool:
     """Whether the last epoch's accuracy under attack fell below half of the best one so far, as it
     does when a network learns to hide its gradients or to overfit the attack."""
     robust = [record.test_robust_accuracy for record in history]
-    return bool(robust) and robust[-1] is not None and robust[-1] < COLLAPSE * max(robust)
+    if not robust or robust[-1] is None:
+        return False
+    return max(robust) > WORTH_A_WARNING and robust[-1] < COLLAPSE * max(robust)

@@ -1,0 +1,234 @@
+"""Accuracy under attack of a trained network, or of a stitched one from results/*/frank_model/.
+
+    python src/bin/eval_net_robustness.py archive/lenet/Digits/in0-gn0/model.pt
+    python src/bin/eval_net_robustness.py archive/lenet/Digits/in0-gn0/model.pt \\
+        --tier quick --epsilon 8/255 --n-images 100 --json robust.json
+
+Every image that the network gets right is attacked with every attack of the tier. An image counts
+as robust if none fools the network: the worst case per image.
+"""
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import _library  # noqa: F401
+import torch
+
+from robust_stitching import checkpoints, cli, data, values
+from robust_stitching.attacks.threat import NORMS, Threat
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.errors import UserError
+from robust_stitching.evaluation.robustness import (
+    BATCH_SIZE,
+    Robustness,
+    Suite,
+    interval,
+    robustness,
+    suite,
+)
+from robust_stitching.files import claimed, write_json
+from robust_stitching.progress import shown
+from robust_stitching.report.table import aligned
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(__doc__)
+    p.add_argument("checkpoint", type=Path, help="a network's file")
+    p.add_argument(
+        "-d",
+        "--dataset",
+        help=f"what to attack, by default what the network was trained on; one of: {cli.DATASETS}",
+    )
+    p.add_argument(
+        "--tier",
+        choices=["quick", "default", "standard"],
+        default="default",
+        help="quick: FGSM and PGD; default: FGSM, PGD, APGD on cross-entropy and on DLR; "
+        "standard: the published AutoAttack, which needs the package pyautoattack",
+    )
+    p.add_argument(
+        "--epsilon",
+        type=values.positive,
+        help="radius of the ball in pixel space, an expression (default: for l-inf 0.3 on mnist, "
+        "fashion and digits, else 8/255; for l2 0.5)",
+    )
+    p.add_argument("--norm", choices=NORMS, default="linf", help="of the change of an image")
+    p.add_argument("--steps", type=values.positive_int, default=20, help="of PGD and of each APGD")
+    p.add_argument(
+        "--step-size",
+        type=values.positive,
+        help="of PGD, an expression (default: 2.5 epsilon / steps)",
+    )
+    p.add_argument(
+        "--restarts", type=values.positive_int, default=1, help="random starts of PGD and APGD"
+    )
+    p.add_argument(
+        "--n-images",
+        type=values.positive_int,
+        help="how many test images, chosen at random by the seed (default: all)",
+    )
+    p.add_argument(
+        "--seed", type=values.seed, default=0, help="of the random starts and the choice of images"
+    )
+    p.add_argument(
+        "-b",
+        "--batch-size",
+        type=values.positive_int,
+        default=BATCH_SIZE,
+        help="images at a time",
+    )
+    p.add_argument("--json", type=Path, help="a file to write the numbers to, image by image too")
+    p.add_argument(
+        "--keep",
+        type=Path,
+        help="a file that keeps what is found, adversarial images included, after each batch; "
+        "with the same settings an interrupted run goes on from it",
+    )
+    cli.add_device_options(p, training=False)
+    cli.add_checkpoint_options(p)
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    device = cli.device(args.device)
+    dataset = args.dataset and cli.dataset(args.dataset)
+    checkpoint = checkpoints.load(
+        args.checkpoint, model=args.model, dataset=dataset, mean=args.mean, std=args.std
+    ).to(device)
+    _, test = data.load(dataset or checkpoint.dataset, device, shown)
+    checkpoint.require_fit(test)
+    split = test.sample(args.n_images or len(test), args.seed)
+    threat = Threat(args.epsilon or usual_radius(args.norm, split), args.norm)
+    if threat.norm == "linf" and threat.epsilon > 1:
+        raise UserError(
+            f"an l-inf radius of {threat.epsilon:g} covers every image; choose 1 at most."
+        )
+    if args.tier == "standard":
+        needed = ("steps", "step_size", "restarts")
+        cli.refuse(parser(), args, needed, "is fixed by AutoAttack; leave it out.")
+    attacks = suite(
+        args.tier,
+        threat,
+        len(split.classes),
+        steps=args.steps,
+        step_size=args.step_size,
+        restarts=args.restarts,
+    )
+    settings = {
+        "checkpoint": str(args.checkpoint),
+        "dataset": split.name,
+        "n_images": len(split),
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "tier": args.tier,
+        "norm": threat.norm,
+        "epsilon": threat.epsilon,
+        **attacks.settings,
+    }
+    with folders_of(args.json), folders_of(args.keep):
+        found = run(args, checkpoint, split, attacks, settings)
+        if args.json:
+            write_json(args.json, as_values(found, settings))
+    print(as_text(checkpoint, found, settings, attacks))
+
+
+def usual_radius(norm: str, split: data.Split) -> float:
+    return 0.5 if norm == "l2" else data.usual_epsilon(split.source)
+
+
+def folders_of(path: Path | None):
+    """Make sure, before any work, that a file can be written."""
+    return claimed(path.parent) if path else nullcontext()
+
+
+def run(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    split: data.Split,
+    attacks: Suite,
+    settings: dict[str, Any],
+) -> Robustness:
+    """Attack, from where --keep left off."""
+    known = None
+    if args.keep and args.keep.exists():
+        before = checkpoints.read(args.keep)
+        if not isinstance(before, dict) or before.get("settings") != settings:
+            raise UserError(
+                f"{args.keep} was kept by a run with other settings; name another file."
+            )
+        known = Robustness(**before["found"])
+
+    def keep(found: Robustness) -> None:
+        if args.keep:
+            checkpoints.write(args.keep, {"settings": settings, "found": found.state_dict()})
+
+    return robustness(
+        checkpoint.network,
+        split,
+        attacks,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        progress=shown,
+        known=known,
+        after_batch=keep,
+    )
+
+
+def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
+    """What --json writes: accuracies, and for each image what fooled the network at which step."""
+    robust, n = found.accuracies(), len(found.right)
+    accuracy = found.right.double().mean().item()
+    return {
+        **settings,
+        "accuracy": accuracy,
+        "robust": robust,
+        "interval_95": {
+            name: interval(value, n) for name, value in {"clean": accuracy, **robust}.items()
+        },
+        "warnings": found.warnings,
+        "images": [
+            {
+                "label": int(found.labels[i]),
+                "right": bool(found.right[i]),
+                "fooled_at_step": {
+                    name: int(steps[i]) for name, steps in found.steps.items() if steps[i] >= 0
+                },
+            }
+            for i in range(n)
+        ],
+    }
+
+
+def as_text(
+    checkpoint: Checkpoint, found: Robustness, settings: dict[str, Any], attacks: Suite
+) -> str:
+    """What is printed."""
+    n = len(found.right)
+    table = [["attack", "accuracy", "95% interval", "fooled", "median step"]]
+    clean = found.right.double().mean().item()
+    for name, accuracy in {"none": clean, **found.accuracies()}.items():
+        low, high = interval(accuracy, n)
+        steps = found.steps.get(name, torch.empty(0, dtype=torch.long))
+        steps = steps[steps >= 0]
+        table.append(
+            [
+                name,
+                f"{accuracy:.2%}",
+                f"{low:.2%} – {high:.2%}",
+                f"{round((clean - accuracy) * n):,}",
+                str(int(steps.median())) if len(steps) and name != "AutoAttack" else "–",
+            ]
+        )
+    head = (
+        f"{checkpoint.model} on {n:,} test images of {settings['dataset']}, {settings['norm']} "
+        f"radius {settings['epsilon']:.4g}, seed {settings['seed']}"
+    )
+    told = [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]
+    return "\n\n".join([head, aligned(table), *told])
+
+
+if __name__ == "__main__":
+    cli.run(main)
