@@ -82,7 +82,7 @@ def test_the_terminal_shows_the_numbers(result, without_pinv):
     record = as_record(result, "command")
     text = as_text(record)
     for name in NETWORKS:
-        (line,) = (
+        line = next(
             li
             for li in text.splitlines()
             if li.startswith(f"{name.replace('_', ' ')}  ") and "%" in li

@@ -18,6 +18,7 @@ from robust_stitching.attacks.losses import dlr
 from robust_stitching.data import Split
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import autoattack
+from robust_stitching.folding import Folded
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
@@ -181,11 +182,12 @@ def robustness(
     after_batch : called with what is known after each batch: the place to keep it.
     """
     known = known or Robustness.begin(split, attacks)
+    view = Folded(network)
     with progress(len(split), what) as bar:
         bar.initial = bar.n = known.done
         for start in range(known.done, len(split), batch_size):
             part = split.between(start, start + batch_size)
-            _attack_batch(network, part, start, attacks, seed, known)
+            _attack_batch(view, part, start, attacks, seed, known)
             known.done = start + len(part)
             after_batch(known)
             bar.update(len(part))

@@ -66,9 +66,7 @@ def answers(record: Mapping[str, Any]) -> Figure:
         heights = [record[name]["accuracy"] for name in measured]
         bars = left.bar(labels, heights, color=[COLOURS[name] for name in measured], width=0.7)
         robust = [worst_case(record[name]) for name in measured]
-        if record["attacks"] is not None:
-            left.bar(labels, robust, color="black", alpha=0.45, width=0.35, label="under attack")
-            left.legend(loc="upper right", bbox_to_anchor=(1.0, 1.12), handlelength=1)
+        left.bar(labels, robust, color="black", alpha=0.45, width=0.35)
         left.bar_label(bars, [f"{height:.1%}" for height in heights], fontsize=8, padding=1)
         left.set(ylim=(0, 1.1), ylabel="accuracy", title="(a) accuracy")
         left.yaxis.set_major_formatter(PercentFormatter(1))

@@ -11,6 +11,7 @@ from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data import Split
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation.robustness import robustness, suite
+from robust_stitching.folding import Folded
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
@@ -76,6 +77,7 @@ def _transfer(
     """How often each network is right on images made against `source`: the end point of all steps,
     since an attack that stops at the first mistake hardly transfers."""
     right = dict.fromkeys(networks, 0)
+    source = Folded(source)
     generator = generator_for(seed)
     for images, labels in split.batches(BATCH_SIZE):
         attacked = worst_images(

@@ -247,7 +247,7 @@ def _train(
         seed=config.seed,
         precision=config.precision,
     )
-    objective = objective_of(config.adversary, settings, train)
+    objective = objective_of(config.adversary, settings, train, network)
     examiner = Examiner(test, config.adversary)
     trainer = Trainer(network, objective, train, settings, evaluate=examiner)
     return trainer.run(after_step=keep, progress=progress)

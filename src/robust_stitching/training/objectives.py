@@ -16,7 +16,7 @@ from robust_stitching.attacks import Threat
 from robust_stitching.attacks.losses import divergence
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
-from robust_stitching.modes import attackable
+from robust_stitching.modes import evaluating
 
 TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
 
@@ -90,17 +90,25 @@ class Adversary:
         return Threat(share * self.epsilon), share * self.step_size
 
     def __call__(
-        self, network: nn.Module, images: Tensor, labels: Tensor, iteration: int
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        iteration: int,
+        view: nn.Module | None = None,
     ) -> Outcome:
+        """The objective; the attack runs on `view`, the same function as `network` in evaluation
+        mode but faster, where there is one (see `folding`)."""
         if not self.attacked(len(images)):
             return standard(network, images, labels, iteration)
         generator = generator_for(self.seed, iteration, 1)  # 1: apart from the order's numbers
         find = self._madry if self.kind == "madry" else self._trades
-        return find(network, images, labels, iteration, generator)
+        return find(network, view or network, images, labels, iteration, generator)
 
     def _madry(
         self,
         network: nn.Module,
+        view: nn.Module,
         images: Tensor,
         labels: Tensor,
         iteration: int,
@@ -110,7 +118,7 @@ class Adversary:
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
         worst = worst_images(
-            network,
+            view,
             images[:k],
             labels[:k],
             threat,
@@ -118,8 +126,8 @@ class Adversary:
             steps=self.perturb_steps,
             step_size=step,
         )
-        with attackable(network), torch.no_grad():
-            clean = network(images[:k])
+        with evaluating(view):
+            clean = view(images[:k])
         logits = network(torch.cat([worst, images[k:]]))
         loss = F.cross_entropy(logits, labels)
         return Outcome(loss, torch.cat([clean, logits[k:].detach()]), logits[:k].detach())
@@ -127,6 +135,7 @@ class Adversary:
     def _trades(
         self,
         network: nn.Module,
+        view: nn.Module,
         images: Tensor,
         labels: Tensor,
         iteration: int,
@@ -135,11 +144,11 @@ class Adversary:
         """CE(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5)."""
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
-        with attackable(network), torch.no_grad():
-            clean = network(images[:k]).softmax(dim=1)
+        with evaluating(view):
+            clean = view(images[:k]).softmax(dim=1)
         noise = torch.randn(images[:k].shape, generator=generator).to(images)
         worst = worst_images(
-            network,
+            view,
             images[:k],
             labels[:k],
             threat,

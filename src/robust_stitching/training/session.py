@@ -106,7 +106,7 @@ def train_network(
     ).to(device, memory_format=torch.channels_last)
 
     examiner = Examiner(test, plan.adversary)
-    objective = objective_of(plan.adversary, plan.config, train)
+    objective = objective_of(plan.adversary, plan.config, train, network)
     trainer = Trainer(network, objective, train, plan.config, evaluate=examiner)
     unfinished = folder / UNFINISHED
     if resume and unfinished.exists():

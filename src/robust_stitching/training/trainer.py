@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
+from robust_stitching.folding import Folded
 from robust_stitching.progress import Progress, silent
 from robust_stitching.training.objectives import Adversary, Objective, Outcome, standard
 
@@ -292,11 +293,19 @@ def learning_rate(config: TrainingConfig, iteration: int, iterations: int) -> fl
     return config.lr * rise * 0.1 ** (3 * iteration // iterations)
 
 
-def objective_of(adversary: Adversary | None, config: TrainingConfig, data: Split) -> Objective:
-    """What a training minimises: the standard loss, or that under attack."""
+def objective_of(
+    adversary: Adversary | None, config: TrainingConfig, data: Split, network: nn.Module
+) -> Objective:
+    """What a training of `network` minimises: the standard loss, or that under attack."""
     if adversary is None:
         return standard
-    return adversary.within(config.epochs * data.batches_per_epoch(config.batch_size))
+    adversary = adversary.within(config.epochs * data.batches_per_epoch(config.batch_size))
+    view = Folded(network)
+
+    def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
+        return adversary(network, images, labels, iteration, view.refresh())
+
+    return objective
 
 
 def _told(metrics: Metrics) -> str:

@@ -1,0 +1,105 @@
+"""A network as it is in evaluation mode, with batch norms folded into the convolutions before them.
+
+Attacks run a network many times while its weights stand still; a convolution followed by a batch
+norm is then one convolution. The view shares everything else with the network, so it costs next to
+no memory, and `refresh` brings it up to date after a training step.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from robust_stitching.graph import Graph
+
+
+class FoldedConv(nn.Module):
+    """conv(x) scaled and shifted as the batch norm `bn` does in evaluation mode."""
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d):
+        super().__init__()
+        self._sources = (conv, bn)  # in a tuple they are no children: nothing is registered twice
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take the weights and statistics as they are now."""
+        conv, bn = self._sources
+        scale = (bn.running_var + bn.eps).rsqrt()
+        shift = -bn.running_mean
+        if conv.bias is not None:
+            shift = shift + conv.bias
+        if bn.affine:
+            scale = scale * bn.weight
+        self.weight = conv.weight * scale.view(-1, 1, 1, 1)
+        self.bias = shift * scale + (bn.bias if bn.affine else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, _ = self._sources
+        return F.conv2d(
+            x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups
+        )
+
+
+class Folded(nn.Module):
+    """A view of `network`, a network with an `input_shape`, that gives its logits in evaluation
+    mode, whatever mode it is in, provided that the view itself is in evaluation mode."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        traced = Graph(network).graph
+        parts = _Parts(network)
+        for node in list(traced.nodes):
+            pair = _foldable(network, node)
+            if pair is not None:
+                conv = node.args[0]
+                parts.replaced[conv.target] = FoldedConv(*pair)
+                node.replace_all_uses_with(conv)
+                traced.erase_node(node)
+        self.body = fx.GraphModule(parts.modules_of(traced), traced)
+        self._convs = list(parts.replaced.values())
+
+    def refresh(self) -> "Folded":
+        """The same view, up to date with the network's weights and statistics."""
+        for conv in self._convs:
+            conv.refresh()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class _Parts:
+    """The modules of a graph by their path, some of them replaced."""
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self.replaced: dict[str, nn.Module] = {}
+
+    def modules_of(self, graph: fx.Graph) -> dict[str, object]:
+        """What a GraphModule of `graph` has to be given."""
+        found: dict[str, object] = {}
+        for node in graph.nodes:
+            if node.op == "call_module":
+                own = self.replaced.get(node.target)
+                found[node.target] = own or self.network.get_submodule(node.target)
+            elif node.op == "get_attr":
+                owner, _, name = node.target.rpartition(".")
+                found[node.target] = getattr(self.network.get_submodule(owner), name)
+        return found
+
+
+def _foldable(network: nn.Module, node: fx.Node) -> tuple[nn.Conv2d, nn.BatchNorm2d] | None:
+    """The convolution and the batch norm that `node` ends, where nothing else sees what is between
+    them and neither is called twice."""
+    if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
+        return None
+    before = node.args[0]
+    if before.op != "call_module" or len(before.users) != 1:
+        return None
+    conv, bn = network.get_submodule(before.target), network.get_submodule(node.target)
+    fits = type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.track_running_stats
+    if not fits or conv.padding_mode != "zeros":
+        return None
+    calls = [other.target for other in node.graph.nodes if other.op == "call_module"]
+    once = calls.count(before.target) == 1 and calls.count(node.target) == 1
+    return (conv, bn) if once else None
