@@ -1,5 +1,4 @@
-"""Claim: training a stitch under PGD-10 costs at most 0.6 times what it costs with both networks run
-whole.
+"""Claim: a PGD-10 step of training a stitch costs at most 0.6 times that of two whole networks.
 
     python benchmarks/attack_step.py [layer]
 

@@ -16,8 +16,8 @@ from _common import paired
 
 from robust_stitching import checkpoints, data
 from robust_stitching.attacks import Threat, pgd
-from robust_stitching.attacks.losses import cross_entropy
 from robust_stitching.attacks.loop import value_and_gradient
+from robust_stitching.attacks.losses import cross_entropy
 from robust_stitching.data.split import generator_for
 from robust_stitching.modes import attackable
 

@@ -1,0 +1,396 @@
+"""Attacks against their laws, formulas written in numpy, and the published APGD."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robust_stitching import checkpoints
+from robust_stitching.attacks import Threat, apgd, apgd_targeted, fgsm, losses, pgd
+from robust_stitching.attacks.apgd import AdaptiveStep
+from robust_stitching.attacks.pgd import FixedStep, worst_images
+from robust_stitching.data.split import generator_for
+from robust_stitching.files import REPOSITORY
+
+STEPS = 6
+
+
+def _pgd(network, x, y, threat, generator):
+    size = threat.epsilon / 2
+    return pgd(network, x, y, threat, steps=STEPS, step_size=size, generator=generator)
+
+
+def _apgd(loss):
+    def attack(network, x, y, threat, generator):
+        return apgd(network, x, y, threat, steps=STEPS, generator=generator, loss=loss)
+
+    return attack
+
+
+def _targeted(network, x, y, threat, generator):
+    return apgd_targeted(network, x, y, threat, steps=STEPS, generator=generator, targets=3)
+
+
+ATTACKS = {
+    "fgsm": lambda network, x, y, threat, generator: fgsm(network, x, y, threat),
+    "pgd": _pgd,
+    "apgd-ce": _apgd(losses.cross_entropy),
+    "apgd-dlr": _apgd(losses.dlr),
+    "apgd-targeted": _targeted,
+}
+every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
+
+
+def archived(model, seed=0):
+    path = REPOSITORY / "archive" / model / "Digits" / f"in{seed}-gn{seed}" / "model.pt"
+    return checkpoints.load(path).network
+
+
+@pytest.fixture(scope="module")
+def batch(digits):
+    return next(digits[1].sample(60).batches(60))
+
+
+def small_images(n=20, low=0.0, high=1.0):
+    return torch.rand(n, 1, 6, 6, generator=generator_for(1)).double() * (high - low) + low
+
+
+def linear(classes):
+    """Its logits are weight @ pixels + bias."""
+    generator = generator_for(2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, classes)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+# The threat
+
+
+@pytest.mark.parametrize("epsilon, norm", [(0, "linf"), (-1, "l2"), (np.nan, "l2"), (0.1, "l1")])
+def test_a_threat_that_is_none(epsilon, norm):
+    with pytest.raises(ValueError, match="must be"):
+        Threat(epsilon, norm)
+
+
+@both_norms
+@pytest.mark.parametrize("epsilon", [0.03, 0.1, 0.3, 2.5])
+@every_attack
+def test_images_stay_in_the_ball(attack, epsilon, norm, batch):
+    x, y = batch
+    network = archived("lenet")
+    found = attack(network, x, y, Threat(epsilon, norm), generator_for(0))
+    change = (found.images.double() - x.double()).flatten(1)
+    order = {"linf": torch.inf, "l2": 2}[norm]
+    assert torch.linalg.vector_norm(change, order, dim=1).max() <= epsilon + 1e-6
+    assert found.images.min() >= 0 and found.images.max() <= 1
+    with torch.no_grad():
+        wrong = network(found.images).argmax(dim=1) != y
+    assert torch.equal(found.fooled, wrong)
+    assert torch.equal(found.fooled, found.step >= 0)
+    assert found.step.min() >= -1 and found.step.max() <= STEPS
+
+
+@both_norms
+def test_random_starts(norm):
+    images = torch.full((2000, 1, 2, 2), 0.5).double()
+    threat = Threat(0.2, norm)
+    inside = threat.uniform_start(images, generator_for(0))
+    share = (threat.distance(inside, images) / 0.2).pow(4)  # the ball has four dimensions
+    assert share.max() <= 1 + 1e-9
+    assert share.mean() == pytest.approx(0.5, abs=0.03)
+    assert (inside - images).mean().abs() < 0.01
+    edge = threat.boundary_start(images, generator_for(0))
+    torch.testing.assert_close(threat.distance(edge, images), torch.full((2000,), 0.2).double())
+
+
+# Without a trace
+
+
+class Broken(Exception):
+    pass
+
+
+def traces(network, x, y):
+    return (
+        [module.training for module in network.modules()],
+        [parameter.requires_grad for parameter in network.parameters()],
+        [parameter.grad for parameter in network.parameters()],
+        [value.numpy().tobytes() for value in network.state_dict().values()],
+        torch.get_rng_state().numpy().tobytes(),
+        (x.numpy().tobytes(), y.numpy().tobytes(), x.requires_grad),
+        torch.is_grad_enabled(),
+    )
+
+
+@pytest.mark.parametrize("raises_at", [None, 1, 2])
+@every_attack
+def test_an_attack_leaves_no_trace(attack, raises_at, batch):
+    x, y = (part[:12] for part in batch)
+    network, threat = archived("tiny10"), Threat(0.1)
+    expected = attack(network, x, y, threat, generator_for(0))
+    network.train()
+    network.bn3.eval()
+    network.conv2.requires_grad_(False)
+    before, calls = traces(network, x, y), []
+
+    def count(*_):
+        calls.append(1)
+        if len(calls) == raises_at:
+            raise Broken
+
+    handle = network.fc.register_forward_hook(count)
+    if raises_at:
+        with pytest.raises(Broken):
+            attack(network, x, y, threat, generator_for(0))
+    else:
+        found = attack(network, x, y, threat, generator_for(0))
+        assert torch.equal(found.images, expected.images)  # attacked in evaluation mode
+    handle.remove()
+    assert traces(network, x, y) == before
+
+
+@every_attack
+def test_the_generator_decides(attack, batch):
+    x, y = (part[:12] for part in batch)
+    network = archived("lenet")
+    one = attack(network, x, y, Threat(0.1), generator_for(0)).images
+    torch.rand(7)
+    assert torch.equal(one, attack(network, x, y, Threat(0.1), generator_for(0)).images)
+    other = attack(network, x, y, Threat(0.1), generator_for(1)).images
+    assert torch.equal(one, other) is (attack is ATTACKS["fgsm"])
+
+
+# Dropping what is fooled
+
+
+def to_the_end(network, images, labels, loss, stepper, start, steps):
+    """Every image attacked to the last step; the first iterate that fools is kept."""
+    found, x, step = images.clone(), start, torch.full_like(labels, -1)
+    for i in range(steps + 1):
+        x = x.detach().requires_grad_()
+        logits = network(x)
+        value = loss(logits, labels, None)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        x, value = x.detach(), value.detach()
+        new = (logits.argmax(dim=1) != labels) & (step < 0)
+        found[new], step[new] = x[new], i
+        if i < steps:
+            x = stepper.next(x, images, value, gradient)
+    left = step < 0
+    found[left] = stepper.last(x)[left]
+    return found, step
+
+
+@both_norms
+@pytest.mark.parametrize("kind", ["pgd", "apgd-ce", "apgd-dlr"])
+def test_dropping_images_changes_nothing(kind, norm, batch):
+    x, y = batch[0].double(), batch[1]
+    network = archived("lenet").double()
+    threat = Threat({"linf": 0.1, "l2": 1.0}[norm], norm)
+    steps, generator = 20, generator_for(0)
+    if kind == "pgd":
+        loss, stepper, size = losses.cross_entropy, FixedStep(threat, 0.2 * threat.epsilon), 0.2
+        found = pgd(
+            *(network, x, y, threat),
+            steps=steps,
+            step_size=size * threat.epsilon,
+            generator=generator,
+        )
+        start = threat.uniform_start(x, generator_for(0))
+    else:
+        loss = losses.dlr if kind == "apgd-dlr" else losses.cross_entropy
+        stepper = AdaptiveStep(threat, steps)
+        found = apgd(network, x, y, threat, steps=steps, generator=generator, loss=loss)
+        start = threat.boundary_start(x, generator_for(0))
+    images, step = to_the_end(network, x, y, loss, stepper, start, steps)
+    assert len(step.unique()) > 3  # images leave at several steps, some never
+    assert torch.equal(found.step, step)
+    torch.testing.assert_close(found.images, images, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.dlr])
+def test_apgd_returns_the_best_iterate(loss, batch):
+    network, threat = archived("lenet").double(), Threat(0.05)
+
+    def attack(x, y, start):
+        return apgd(network, x, y, threat, steps=9, generator=None, loss=loss, start=start)
+
+    every = (
+        batch[0].double(),
+        batch[1],
+        threat.boundary_start(batch[0].double(), generator_for(0)),
+    )
+    left = ~attack(*every).fooled
+    x, y, start = (part[left] for part in every)
+    iterates = []
+    network.register_forward_pre_hook(lambda module, given: iterates.append(given[0].detach()))
+    found = attack(x, y, start)
+    losses_seen = torch.stack([loss(network(iterate), y) for iterate in iterates[:10]])
+    assert len(y) > 20
+    torch.testing.assert_close(loss(network(found.images), y), losses_seen.amax(dim=0))
+
+
+# Linear networks, where everything is known
+
+
+def numpy_gradient(network, x, y):
+    """Of the cross-entropy of softmax(Wx + b) with respect to the pixels."""
+    weight, bias = (p.detach().numpy() for p in network.parameters())
+    logits = x.reshape(len(x), -1) @ weight.T + bias
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    p[np.arange(len(x)), y] -= 1
+    return (p @ weight).reshape(x.shape)
+
+
+def numpy_step(x, images, gradient, size, epsilon, norm):
+    if norm == "linf":
+        x = np.clip(x + size * np.sign(gradient), images - epsilon, images + epsilon)
+        return np.clip(x, 0, 1)
+    length = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
+    change = x + size * gradient / length - images
+    length = np.sqrt((change**2).sum(axis=(1, 2, 3), keepdims=True))
+    return np.clip(images + change * np.minimum(1, epsilon / length), 0, 1)
+
+
+@both_norms
+def test_fgsm_is_the_closed_form(norm):
+    network, x = linear(4), small_images()
+    y = network(x).argmax(dim=1)  # right as they are
+    found = fgsm(network, x, y, Threat(0.2, norm)).images
+    images = x.numpy()
+    expected = numpy_step(images, images, numpy_gradient(network, images, y), 0.2, 0.2, norm)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@both_norms
+def test_pgd_is_the_plain_loop(norm):
+    network, x = linear(4), small_images()
+    y = torch.arange(20) % 4
+    threat = Threat(0.3, norm)
+    start = threat.uniform_start(x, generator_for(3))
+    found = worst_images(network, x, y, threat, start=start, steps=5, step_size=0.13)
+    images, iterate = x.numpy(), start.numpy()
+    for _ in range(5):
+        gradient = numpy_gradient(network, iterate, y)
+        iterate = numpy_step(iterate, images, gradient, 0.13, 0.3, norm)
+    np.testing.assert_allclose(found, iterate, atol=1e-9)
+
+
+@both_norms
+def test_pgd_reaches_the_optimum(norm):
+    network, x = linear(2), small_images(low=0.3, high=0.7)
+    with torch.no_grad():
+        network[1].bias += torch.tensor([4.0, -4.0])  # nothing is fooled
+    y = torch.zeros(20, dtype=torch.long)
+    found = pgd(
+        *(network, x, y, Threat(0.1, norm)), steps=100, step_size=0.03, generator=generator_for(0)
+    )
+    away = (network[1].weight[0] - network[1].weight[1]).detach().view(1, 1, 6, 6)
+    direction = away.sign() if norm == "linf" else away / away.norm()
+    assert not found.fooled.any()
+    torch.testing.assert_close(found.images, x - 0.1 * direction, atol=1e-7, rtol=0)
+
+
+@every_attack
+def test_where_there_is_no_gradient(attack):
+    class Constant(nn.Module):
+        def forward(self, x):
+            return 0 * x.flatten(1)[:, :4] + torch.tensor([1.0, 0.5, 0.2, 0.1])
+
+    x, y = small_images(), torch.zeros(20, dtype=torch.long)
+    assert attack(Constant(), x, y, Threat(0.1), generator_for(0)).no_gradient.all()
+    network = linear(4)
+    y = network(x).argmax(dim=1)
+    assert not attack(network, x, y, Threat(0.001), generator_for(0)).no_gradient.any()
+
+
+# Losses
+
+
+def logits_and_labels(n=50, classes=6):
+    logits = 3 * torch.randn(n, classes, generator=generator_for(4)).double()
+    return logits, torch.arange(n) % classes
+
+
+def dlr(z, y, t):
+    ordered = np.sort(z)[::-1]
+    return -(z[y] - np.delete(z, y).max()) / (ordered[0] - ordered[2])
+
+
+def targeted_dlr(z, y, t):
+    ordered = np.sort(z)[::-1]
+    return -(z[y] - z[t]) / (ordered[0] - (ordered[2] + ordered[3]) / 2)
+
+
+def kl(z, y, p):
+    return (p * np.log(p / (np.exp(z) / np.exp(z).sum()))).sum()
+
+
+FORMULAS = {
+    losses.cross_entropy: lambda z, y, t: -np.log(np.exp(z[y]) / np.exp(z).sum()),
+    losses.dlr: dlr,
+    losses.targeted_dlr: targeted_dlr,
+    losses.divergence: kl,
+}
+
+
+@pytest.mark.parametrize("loss", FORMULAS)
+def test_losses_are_the_formulas(loss):
+    logits, labels = logits_and_labels()
+    targets = (labels + 1) % 6
+    if loss is losses.divergence:
+        targets = torch.randn(50, 6, generator=generator_for(5)).double().softmax(dim=1)
+    rows = zip(logits.numpy(), labels.numpy(), targets.numpy(), strict=True)
+    expected = [FORMULAS[loss](*row) for row in rows]
+    np.testing.assert_allclose(loss(logits, labels, targets), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [losses.dlr, losses.targeted_dlr])
+@pytest.mark.parametrize("scale, shift", [(1, 7), (0.01, 0), (300, -20)])
+def test_dlr_knows_no_shift_and_scale(loss, scale, shift):
+    logits, labels = logits_and_labels()
+    targets = (labels + 1) % 6
+    moved = loss(scale * logits + shift, labels, targets)
+    torch.testing.assert_close(moved, loss(logits, labels, targets), atol=1e-8, rtol=1e-6)
+
+
+# The published code
+
+
+@pytest.fixture
+def in_float64():
+    """There the size of a batch, which differs, cannot turn the sign of a gradient."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("model, seed", [("lenet", 0), ("lenet", 1), ("tiny10", 0)])
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+@pytest.mark.parametrize(
+    "epsilon, norm", [(8 / 255, "linf"), (0.1, "linf"), (0.2, "linf"), (1.0, "l2")]
+)
+def test_apgd_is_the_published_one(model, seed, loss, epsilon, norm, batch, in_float64):
+    published = pytest.importorskip("pyautoattack.autopgd_base")
+    network, threat = archived(model, seed).double(), Threat(epsilon, norm)
+    x, y = batch[0][:24].double().contiguous(), batch[1][:24]
+    with torch.no_grad():
+        right = network(x).argmax(dim=1) == y
+    x, y = x[right], y[right]
+    start = threat.boundary_start(x, generator_for(0)).contiguous()
+    ours = {"ce": losses.cross_entropy, "dlr": losses.dlr}[loss]
+    found = apgd(network, x, y, threat, steps=20, generator=None, loss=ours, start=start)
+    reference = published.APGDAttack(
+        network,
+        n_iter=20,
+        norm={"linf": "Linf", "l2": "L2"}[norm],
+        eps=epsilon,
+        loss=loss,
+        device="cpu",
+    )
+    reference.init_hyperparam(x)
+    _, right, _, _ = reference.attack_single_run(x, y, x_init=start)
+    assert torch.equal(found.fooled, ~right)
