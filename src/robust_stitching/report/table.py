@@ -1,5 +1,6 @@
 """The scores of a run as rows of text: the same table for the terminal and for the PDF."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,4 +124,4 @@ def as_text(record: Mapping[str, Any]) -> str:
         parts.append(aligned(transfer_rows(record)))
         parts += record["attacks"]["warnings"]
     parts += record["notes"]
-    return "\n\n".join(parts)
+    return "\n\n".join(part if "\n" in part else textwrap.fill(part, 100) for part in parts)
