@@ -119,7 +119,9 @@ def main(argv: list[str]) -> None:
     )
     settings = {
         "checkpoint": str(args.checkpoint),
+        "weights": checkpoints.fingerprint(*checkpoint.network.state_dict().values()),
         "dataset": split.name,
+        "data": checkpoints.fingerprint(split.images, split.labels),
         "n_images": len(split),
         "seed": args.seed,
         "batch_size": args.batch_size,

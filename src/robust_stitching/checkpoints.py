@@ -4,6 +4,7 @@ A checkpoint holds tensors and plain values only, says what it is, and is loaded
 ``weights_only=True``: a file cannot run code.
 """
 
+import hashlib
 import pickle
 import warnings
 import zipfile
@@ -99,6 +100,15 @@ def save(path: Path, network: nn.Module, dataset: str, training: Mapping[str, An
             "state_dict": {name: value.cpu() for name, value in network.state_dict().items()},
         },
     )
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """A short text that differs where any of the tensors does."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from robust_stitching.attacks.loop import Attacked, attack
 from robust_stitching.attacks.losses import Loss, cross_entropy, targeted_dlr
 from robust_stitching.attacks.threat import Threat
+from robust_stitching.modes import evaluating
 
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last move
 RHO = 0.75  # a step size is fine while the loss rises in more than this share of its steps
@@ -79,8 +80,11 @@ class AdaptiveStep:
             torch.where(back, state["best_gradient"], gradient),
         )
 
-    def last(self, x: Tensor) -> Tensor:
-        return self.state["best"] if self.state else x
+    def last(self, x: Tensor, loss: Tensor) -> Tensor:
+        if not self.state:
+            return x
+        better = (loss > self.state["best_loss"]).view(-1, 1, 1, 1)
+        return torch.where(better, x, self.state["best"])
 
     def keep(self, rows: Tensor) -> None:
         self.state = {name: value[rows] for name, value in self.state.items()}
@@ -114,7 +118,7 @@ def apgd_targeted(
 ) -> Attacked:
     """APGD on the targeted DLR loss towards the `targets` classes most likely after the first, one
     after the other, each on the images that are left."""
-    with torch.no_grad():
+    with evaluating(network):
         ranked = network(images).argsort(dim=1, descending=True)
     best = Attacked(
         images.clone(),

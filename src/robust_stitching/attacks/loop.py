@@ -38,7 +38,7 @@ class Stepper(Protocol):
     def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         """The iterate after `x`, where `loss` (N,) and its gradient were found."""
 
-    def last(self, x: Tensor) -> Tensor:
+    def last(self, x: Tensor, loss: Tensor) -> Tensor:
         """What to return for images that no iterate fooled, where `x` is the last one."""
 
     def keep(self, rows: Tensor) -> None:
@@ -80,7 +80,7 @@ def attack(
             if i == steps or not len(inside):
                 break
             x = stepper.next(x, images[inside], value, gradient)
-    found[inside] = stepper.last(x)
+    found[inside] = stepper.last(x, value)
     return Attacked(found, step >= 0, step, no_gradient)
 
 

@@ -21,7 +21,7 @@ class FixedStep:
     def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         return self.threat.project(x + self.size * self.threat.direction(gradient), images)
 
-    def last(self, x: Tensor) -> Tensor:
+    def last(self, x: Tensor, loss: Tensor) -> Tensor:
         return x
 
     def keep(self, rows: Tensor) -> None:

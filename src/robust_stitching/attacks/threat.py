@@ -23,7 +23,7 @@ class Threat:
     norm: str = "linf"
 
     def __post_init__(self):
-        if self.epsilon <= 0:
+        if not self.epsilon > 0:
             raise ValueError(f"epsilon must be above 0, not {self.epsilon}")
         if self.norm not in NORMS:
             raise ValueError(f"the norm must be one of {', '.join(NORMS)}, not '{self.norm}'")
