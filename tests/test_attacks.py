@@ -180,7 +180,7 @@ def to_the_end(network, images, labels, loss, stepper, start, steps):
         if i < steps:
             x = stepper.next(x, images, value, gradient)
     left = step < 0
-    found[left] = stepper.last(x)[left]
+    found[left] = stepper.last(x, value)[left]
     return found, step
 
 
