@@ -380,7 +380,7 @@ def test_ctrl_c_and_resume(start_script, call_script, tmp_path):
     flags = ["-m", "lenet", "-d", "digits", "-e", "8", "-b", "64", "-s", "5"]
     process = start_script("train.py", *flags, "-o", tmp_path / "one", cwd=tmp_path)
     folder = tmp_path / "one" / FOLDER
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (folder / "5.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

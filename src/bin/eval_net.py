@@ -5,16 +5,15 @@ python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json
 """
 
 import argparse
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data, values
+from robust_stitching import checkpoints, cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
-from robust_stitching.files import claimed, write_json
+from robust_stitching.files import new_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned
 
@@ -26,7 +25,7 @@ def parser() -> cli.Parser:
         "-d",
         "--dataset",
         help="what to evaluate on, by default what the network was "
-        f"trained on; one of: {cli.DATASETS}",
+        f"trained on; one of: {options.DATASETS}",
     )
     p.add_argument(
         "--split", choices=["test", "train"], default="test", help="which part of the dataset"
@@ -39,8 +38,8 @@ def parser() -> cli.Parser:
         help="images at a time; changes nothing but speed and memory",
     )
     p.add_argument("--json", type=Path, help="a file to write the numbers to")
-    cli.add_device_options(p, training=False)
-    cli.add_checkpoint_options(p)
+    options.add_device_options(p, training=False)
+    options.add_checkpoint_options(p)
     return p
 
 
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> None:
     train, test = data.load(dataset or checkpoint.dataset, device, shown)
     split = test if args.split == "test" else train
     checkpoint.require_fit(split)
-    with claimed(args.json.parent) if args.json else nullcontext():
+    with new_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
         if args.json:
             write_json(args.json, as_values(args, checkpoint, split, found))

@@ -8,29 +8,18 @@ Every image that the network gets right is attacked with every attack of the tie
 as robust if none fools the network: the worst case per image.
 """
 
-import argparse
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import _library  # noqa: F401
-import torch
 
-from robust_stitching import checkpoints, cli, data, values
+from robust_stitching import checkpoints, cli, data, options, values
 from robust_stitching.attacks.threat import NORMS, Threat
-from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.errors import UserError
-from robust_stitching.evaluation.robustness import (
-    BATCH_SIZE,
-    Robustness,
-    Suite,
-    interval,
-    robustness,
-    suite,
-)
-from robust_stitching.files import claimed, write_json
+from robust_stitching.evaluation.kept import attack_and_keep
+from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
+from robust_stitching.files import new_file, write_json
 from robust_stitching.progress import shown
-from robust_stitching.report.table import aligned
+from robust_stitching.report.robustness import as_text, as_values
 
 
 def parser() -> cli.Parser:
@@ -39,7 +28,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "-d",
         "--dataset",
-        help=f"what to attack, by default what the network was trained on; one of: {cli.DATASETS}",
+        help="what to attack, by default what the network was trained on; one of: "
+        + options.DATASETS,
     )
     p.add_argument(
         "--tier",
@@ -86,8 +76,8 @@ def parser() -> cli.Parser:
         help="a file that keeps what is found, adversarial images included, after each batch; "
         "with the same settings an interrupted run goes on from it",
     )
-    cli.add_device_options(p, training=False)
-    cli.add_checkpoint_options(p)
+    options.add_device_options(p, training=False)
+    options.add_checkpoint_options(p)
     return p
 
 
@@ -108,7 +98,7 @@ def main(argv: list[str]) -> None:
         )
     if args.tier == "standard":
         needed = ("steps", "step_size", "restarts")
-        cli.refuse(parser(), args, needed, "is fixed by AutoAttack; leave it out.")
+        options.refuse(parser(), args, needed, "is fixed by AutoAttack; leave it out.")
     attacks = suite(
         args.tier,
         threat,
@@ -130,106 +120,24 @@ def main(argv: list[str]) -> None:
         "epsilon": threat.epsilon,
         **attacks.settings,
     }
-    with folders_of(args.json), folders_of(args.keep):
-        found = run(args, checkpoint, split, attacks, settings)
+    with new_file(args.json):
+        found = attack_and_keep(
+            checkpoint.network,
+            split,
+            attacks,
+            settings,
+            args.keep,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            progress=shown,
+        )
         if args.json:
             write_json(args.json, as_values(found, settings))
-    print(as_text(checkpoint, found, settings, attacks))
+    print(as_text(checkpoint.model, found, settings, attacks))
 
 
 def usual_radius(norm: str, split: data.Split) -> float:
     return 0.5 if norm == "l2" else data.usual_epsilon(split.source)
-
-
-def folders_of(path: Path | None):
-    """Make sure, before any work, that a file can be written."""
-    return claimed(path.parent) if path else nullcontext()
-
-
-def run(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    split: data.Split,
-    attacks: Suite,
-    settings: dict[str, Any],
-) -> Robustness:
-    """Attack, from where --keep left off."""
-    known = None
-    if args.keep and args.keep.exists():
-        before = checkpoints.read(args.keep)
-        if not isinstance(before, dict) or before.get("settings") != settings:
-            raise UserError(
-                f"{args.keep} was kept by a run with other settings; name another file."
-            )
-        known = Robustness(**before["found"])
-
-    def keep(found: Robustness) -> None:
-        if args.keep:
-            checkpoints.write(args.keep, {"settings": settings, "found": found.state_dict()})
-
-    return robustness(
-        checkpoint.network,
-        split,
-        attacks,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        progress=shown,
-        known=known,
-        after_batch=keep,
-    )
-
-
-def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
-    """What --json writes: accuracies, and for each image what fooled the network at which step."""
-    robust, n = found.accuracies(), len(found.right)
-    accuracy = found.right.double().mean().item()
-    return {
-        **settings,
-        "accuracy": accuracy,
-        "robust": robust,
-        "interval_95": {
-            name: interval(value, n) for name, value in {"clean": accuracy, **robust}.items()
-        },
-        "warnings": found.warnings,
-        "images": [
-            {
-                "label": int(found.labels[i]),
-                "right": bool(found.right[i]),
-                "fooled_at_step": {
-                    name: int(steps[i]) for name, steps in found.steps.items() if steps[i] >= 0
-                },
-            }
-            for i in range(n)
-        ],
-    }
-
-
-def as_text(
-    checkpoint: Checkpoint, found: Robustness, settings: dict[str, Any], attacks: Suite
-) -> str:
-    """What is printed."""
-    n = len(found.right)
-    table = [["attack", "accuracy", "95% interval", "fooled", "median step"]]
-    clean = found.right.double().mean().item()
-    for name, accuracy in {"none": clean, **found.accuracies()}.items():
-        low, high = interval(accuracy, n)
-        steps = found.steps.get(name, torch.empty(0, dtype=torch.long))
-        steps = steps[steps >= 0]
-        table.append(
-            [
-                name,
-                f"{accuracy:.2%}",
-                f"{low:.2%} – {high:.2%}",
-                f"{round((clean - accuracy) * n):,}",
-                str(int(steps.median())) if len(steps) and name != "AutoAttack" else "–",
-            ]
-        )
-    head = (
-        f"{checkpoint.model} on {n:,} test images of {settings['dataset']}, {settings['norm']} "
-        f"radius {settings['epsilon']:.4g}, seed {settings['seed']}"
-    )
-    told = [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]
-    return "\n\n".join([head, aligned(table), *told])
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import time
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data
+from robust_stitching import checkpoints, cli, data, options
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text
-from robust_stitching.report.write import write_results
+from robust_stitching.report.write import check_collected, write_results
 from robust_stitching.stitching.run import StitchConfig, stitch
 
 LATER = ("flatten", "l1", "cka_reg", "mask", "low_rank", "target_type", "temperature")
@@ -26,7 +26,7 @@ LATER = ("flatten", "l1", "cka_reg", "mask", "low_rank", "target_type", "tempera
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
-    cli.add_stitching_arguments(p)
+    options.add_stitching_arguments(p)
     p.add_argument(
         "--no-pinv",
         action="store_true",
@@ -37,15 +37,18 @@ def parser() -> cli.Parser:
         action="store_true",
         help="freeze the running statistics of the donors' batch norms too",
     )
-    cli.add_device_options(p)
-    cli.add_attack_options(p)
-    cli.add_robustness_options(p)
+    options.add_device_options(p)
+    options.add_attack_options(p)
+    options.add_robustness_options(p)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    cli.refuse(parser(), args, LATER, "does not work yet; leave it out.")
+    options.refuse(parser(), args, LATER, "does not work yet; leave it out.")
+    if args.no_robustness:
+        given = ("robust_images", "eval_epsilon")
+        options.refuse(parser(), args, given, "says how to attack; leave out --no-robustness.")
     if args.debug:
         cli.log_verbosely()
     device = cli.device(args.device)
@@ -66,16 +69,17 @@ def main(argv: list[str]) -> None:
         no_pinv=args.no_pinv,
         debug=args.debug,
         precision=cli.precision(args.precision, device),
-        adversary=cli.adversary(parser(), args, seed=args.seed),
+        adversary=options.adversary(parser(), args, seed=args.seed),
         no_robustness=args.no_robustness,
         robust_images=args.robust_images,
         eval_epsilon=args.eval_epsilon,
     )
-    name = args.run_name or time.strftime("%Y-%m-%d_%H-%M-%S")
+    name = time.strftime("%Y-%m-%d_%H-%M-%S") if args.run_name is None else args.run_name
     folder = cli.run_folder(args.out_dir, name)
+    check_collected(args.out_dir)
     with claimed(folder):
         result = stitch(front, end, train, test, config, shown)
-        record = as_record(result, shlex.join(["find_transform.py", *argv]))
+        record = as_record(result, shlex.join(["python", "src/bin/find_transform.py", *argv]))
         paths = write_results(result, record, folder)
     print(as_text(record))
     print()

@@ -8,7 +8,7 @@ python src/bin/train.py -m resnet18 -d cifar10 -e 100 --resume
 import _library  # noqa: F401
 from tqdm import tqdm
 
-from robust_stitching import cli, models, values
+from robust_stitching import cli, models, options, values
 from robust_stitching.progress import shown
 from robust_stitching.training import EpochRecord, TrainingConfig
 from robust_stitching.training.examiner import collapsed
@@ -22,8 +22,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "-m", "--model", default="lenet", help=f"network, one of: {', '.join(models.names())}"
     )
-    p.add_argument("-d", "--dataset", default="mnist", help=f"dataset, one of: {cli.DATASETS}")
-    cli.add_training_options(p, epochs=300, lr=1e-1, out=cli.SNAPSHOTS)
+    p.add_argument("-d", "--dataset", default="mnist", help=f"dataset, one of: {options.DATASETS}")
+    options.add_training_options(p, epochs=300, lr=1e-1, out=options.SNAPSHOTS)
     p.add_argument(
         "-s",
         "--save-frequency",
@@ -66,8 +66,8 @@ def parser() -> cli.Parser:
         action="store_true",
         help="go on with an interrupted training of the same settings, if there is one",
     )
-    cli.add_device_options(p)
-    cli.add_attack_options(p)
+    options.add_device_options(p)
+    options.add_attack_options(p)
     return p
 
 
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         config=config,
         init_noise=args.init_noise,
         save_frequency=args.save_frequency,
-        adversary=cli.adversary(parser(), args, seed=args.gradient_noise),
+        adversary=options.adversary(parser(), args, seed=args.gradient_noise),
     )
 
     def tell(history: list[EpochRecord]) -> None:

@@ -59,15 +59,20 @@ class Checkpoint:
         return self
 
     def require_fit(self, split: Split) -> None:
-        """Raise UserError unless the network can be asked about the images of `split`.
-
-        Grey images fit a colour network, which spreads them over its channels.
-        """
+        """Raise UserError unless the network can be asked about the images of `split`, and answers
+        in its classes."""
+        self.require_images(split)
         if len(split.classes) != self.classes:
             raise UserError(
                 f"{self.path} tells {self.classes} classes apart, but {split.name} has "
                 f"{len(split.classes)}; choose a dataset with {self.classes} classes."
             )
+
+    def require_images(self, split: Split) -> None:
+        """Raise UserError unless the network can be shown the images of `split`.
+
+        Grey images fit a colour network, which spreads them over its channels.
+        """
         if split.channels > self.network.input_shape[0]:
             raise UserError(
                 f"{self.path} takes grey images, but {split.name} is in colour; "
@@ -124,6 +129,8 @@ def read(path: Path) -> Any:
     ------
     UserError : when the file is missing, damaged, or would run code.
     """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; give the file of a network inside, as model.pt.")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist.")
     try:
@@ -172,6 +179,8 @@ def load(
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no network but a {type(found).__name__}.")
     if "format" in found:
+        if model is not None:
+            raise UserError(f"{path} says itself what model it is; leave -m {model} out.")
         checkpoint = _load_ours(path, found)
     else:
         checkpoint = _load_bare(path, found, model, dataset, bool(mean or std))
@@ -191,16 +200,22 @@ def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
         )
     if "state_dict" not in found or "architecture" not in found:
         raise UserError(f"{path} holds no network; give a model.pt or an intermediate snapshot.")
-    network = rebuild(found["architecture"])
-    _fill(network, found["state_dict"], path)
-    return Checkpoint(
-        network=network,
-        model=name_of(found["architecture"]),
-        dataset=found["dataset"],
-        classes=_classes(found["architecture"]),
-        path=path,
-        training=found["training"],
-    )
+    try:
+        network = rebuild(found["architecture"])
+        _fill(network, found["state_dict"], path)
+        return Checkpoint(
+            network=network,
+            model=name_of(found["architecture"]),
+            dataset=str(found["dataset"]),
+            classes=_classes(found["architecture"]),
+            path=path,
+            training=dict(found["training"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} does not hold what a network's file holds ({type(error).__name__}: {error}); "
+            "copy or train it again."
+        ) from error
 
 
 def _classes(architecture: Mapping[str, Any]) -> int:

@@ -54,6 +54,24 @@ def claimed(folder: Path) -> Iterator[Path]:
                 made.rmdir()
 
 
+@contextmanager
+def new_file(path: Path | None) -> Iterator[None]:
+    """Make sure, before any work is done, that `path` can be written and is not there yet; None is
+    no file at all.
+
+    Raises
+    ------
+    UserError : when it exists or its folder cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    if path.exists() or not path.name:
+        raise UserError(f"'{path}' exists already; choose another file, or remove it.")
+    with claimed(path.parent):
+        yield
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, whole or not at all; null stands for NaN and infinity."""
     with replacing(path) as temporary:

@@ -100,8 +100,8 @@ class Graph:
                 self._nodes[name] = node
                 self.layers[name] = Layer(name, kind, shape, not self._leaks(node))
 
-    def node(self, layer: str) -> fx.Node:
-        """The node whose value is the activation of `layer`.
+    def node(self, layer: str, role: str = "layer") -> fx.Node:
+        """The node whose value is the activation of `layer`, which errors call by its role.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Graph:
         """
         if layer not in self._nodes:
             raise unknown(
-                "layer", layer, self.layers, f"layer_info.py lists all {len(self.layers)} layers."
+                role, layer, self.layers, f"layer_info.py lists all {len(self.layers)} layers."
             )
         return self._nodes[layer]
 
@@ -152,10 +152,10 @@ def needed(targets: Sequence[fx.Node], stop: fx.Node | None = None) -> set[fx.No
     return seen
 
 
-def shape_of(network: nn.Module, layer: str) -> tuple[int, ...]:
-    """The shape of one image's activation at `layer`."""
+def shape_of(network: nn.Module, layer: str, role: str = "layer") -> tuple[int, ...]:
+    """The shape of one image's activation at `layer`, which errors call by its role."""
     traced = Graph(network)
-    traced.node(layer)
+    traced.node(layer, role)
     return traced.layers[layer].shape
 
 

@@ -39,7 +39,3 @@ def divergence(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """KL(p ‖ q) from the clean prediction p = `targets`, probabilities (N, classes), to the softmax
     q of the logits: what the attack inside TRADES maximises (Zhang et al., 2019)."""
     return F.kl_div(logits.log_softmax(dim=1), targets, reduction="none").sum(dim=1)
-
-
-LEAST_CLASSES = {"ce": 2, "dlr": 3, "dlr-targeted": 4}
-"""How many classes each loss needs."""

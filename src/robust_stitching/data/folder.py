@@ -30,7 +30,8 @@ def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:
     UserError : when the folder is not there or not built like that, or an image cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"the dataset folder {folder} does not exist; give an existing one.")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise UserError(f"the dataset folder {folder} {what}; give an existing one.")
     test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
     if test is None or not (folder / "train").is_dir():
         raise UserError(
@@ -38,6 +39,8 @@ def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:
             "each with one folder per class."
         )
     parts = [_read_part(part, progress) for part in (folder / "train", test)]
+    if len(parts[0][2]) < 2:
+        raise UserError(f"{folder / 'train'} has a single class; at least two are needed.")
     if parts[0][2] != parts[1][2]:
         odd = sorted(set(parts[0][2]) ^ set(parts[1][2]))
         raise UserError(

@@ -172,7 +172,7 @@ def usual_epsilon(source: str) -> float:
 def looks_like_a_path(dataset: str) -> bool:
     """Whether a dataset is meant as a folder: it has a separator, or is no name but exists."""
     known = dataset.lower() in SOURCES
-    return os.sep in dataset or (not known and Path(dataset).is_dir())
+    return os.sep in dataset or (not known and dataset != "" and Path(dataset).is_dir())
 
 
 def resized(images: Tensor) -> Tensor:

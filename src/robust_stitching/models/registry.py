@@ -80,7 +80,7 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """The registry's entry for `name`; UserError with the choices when there is none."""
     if name not in _REGISTRY:
-        raise unknown("model", name, _REGISTRY)
+        raise unknown("model", name, names())
     return _REGISTRY[name]
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
+from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.record import NETWORKS
 from robust_stitching.stitching.run import StitchResult
 
@@ -89,7 +90,7 @@ def answers(record: Mapping[str, Any]) -> Figure:
 
 def worst_case(scores: Mapping[str, Any]) -> float:
     """Accuracy in the worst case of all attacks; NaN where there was none."""
-    return list((scores.get("robust") or {"": float("nan")}).values())[-1]
+    return (scores.get("robust") or {}).get(WORST, float("nan"))
 
 
 def matrices(result: StitchResult) -> Figure:
@@ -122,7 +123,9 @@ def _matrix(figure: Figure, axes: Axes, weight: Tensor, limit: float) -> None:
         aspect="auto",
         interpolation="nearest",
     )
-    figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02).ax.tick_params(labelsize=7, length=2)
+    beyond = "both" if weight.abs().max() > limit else "neither"
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, extend=beyond)
+    bar.ax.tick_params(labelsize=7, length=2)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True))
     axes.tick_params(length=2)
@@ -137,6 +140,8 @@ def curves(result: StitchResult) -> Figure:
         for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
             for split, style in (("train", "--"), ("test", "-")):
                 _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
+            if kind == "accuracy" and stitch["test_robust_accuracy"].notna().any():
+                _line(axes, stitch, "test_robust_accuracy", "attacked", COLOURS["stitched"], ":")
             axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
             axes.legend()
         logs = {side: donor_log(path) for side, path in _donors(result).items()}
@@ -209,7 +214,8 @@ def figures_of(
         ),
         (
             save(curves(result), folder / "curves.png"),
-            "Learning curves of the stitch on augmented training images (dashed) and on the test "
-            "images, and test accuracy of the donors while they were trained.",
+            "Learning curves of the stitch: the loss that was trained and the accuracy, on "
+            "augmented training images (dashed) and on the test images; dotted, where the map was "
+            "trained under attack, accuracy under that attack. Test accuracy of the donors.",
         ),
     ]

@@ -26,6 +26,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
+from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report import table
 from robust_stitching.report.figures import WIDTH, figures_of
 from robust_stitching.stitching.run import StitchResult
@@ -116,12 +117,12 @@ def robust_summary(record: Mapping[str, Any]) -> str:
     if record["attacks"] is None:
         return ""
     told = [
-        f"{list(record[name]['robust'].values())[-1]:.1%} ({name.replace('_', ' ')})"
+        f"{record[name]['robust'][WORST]:.1%} ({name.replace('_', ' ')})"
         for name in table.NETWORKS
         if (record[name] or {}).get("robust")
     ]
     return (
-        f" Under attack within {record['attacks']['norm']} radius "
+        f" Under attack within {table.NORM_SIGNS[record['attacks']['norm']]} radius "
         f"{record['attacks']['epsilon']:.4g}, per-image worst case over "
         f"{record['attacks']['n_images']:,} images, accuracy is {', '.join(told)}."
     )
@@ -163,8 +164,23 @@ def _donor_rows(record: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without levels: "adversary.epsilon" for what is inside."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": deep for inner, deep in plain(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
 def _settings(record: Mapping[str, Any]) -> list[list[str]]:
-    settings = ", ".join(f"{key} {value}" for key, value in record["params"].items())
+    settings = ", ".join(
+        key if value is True else f"{key} {value}"
+        for key, value in plain(record["params"]).items()
+        if value is not None and value is not False
+    )
     versions = ", ".join(f"{name} {found}" for name, found in record["versions"].items())
     return [
         ["setting", "value"],

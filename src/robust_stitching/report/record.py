@@ -58,6 +58,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
             "epsilon": attacks.threat.epsilon,
             "n_images": attacks.n_images,
             **attacks.settings,
+            "clean_accuracy": attacks.clean,
             "warnings": list(attacks.warnings),
         },
         "curve": [asdict(record) for record in result.curve],

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from robust_stitching.evaluation.robustness import interval
+from robust_stitching.evaluation.robustness import WORST, interval
 from robust_stitching.report.record import NETWORKS
 
 Column = tuple[str, str, str]
@@ -30,6 +30,8 @@ SIMILARITY: tuple[Column, ...] = (
     ("l2 of logits", "logit_l2_to_end", ".3f"),
 )
 
+NORM_SIGNS = {"linf": "l∞", "l2": "l2"}
+
 
 def rows(record: Mapping[str, Any], columns: Sequence[Column]) -> list[list[str]]:
     """A heading and a row for each network that was measured; "–" stands for no number."""
@@ -45,14 +47,14 @@ def robust_rows(record: Mapping[str, Any]) -> list[list[str]]:
     attacks = list(next(record[name]["robust"] for name in NETWORKS if _attacked(record, name)))
     columns = [(attack, f"robust.{attack}", ".2%") for attack in attacks]
     table = rows(record, columns)
-    table[0].append("95% interval")
+    table[0] = ["network", "no attack", *table[0][1:], "95% interval"]
     for row, name in zip(table[1:], _measured(record), strict=True):
-        cell = "–"
+        clean = interval_text = "–"
         if _attacked(record, name):
-            worst = record[name]["robust"][attacks[-1]]
-            low, high = interval(worst, record["attacks"]["n_images"])
-            cell = f"{low:.1%} – {high:.1%}"
-        row.append(cell)
+            clean = format(record["attacks"]["clean_accuracy"][name], ".2%")
+            low, high = interval(record[name]["robust"][WORST], record["attacks"]["n_images"])
+            interval_text = f"{low:.1%} – {high:.1%}"
+        row[:] = [row[0], clean, *row[1:], interval_text]
     return table
 
 
@@ -61,7 +63,8 @@ def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
     transfer = record["transfer"]
     answering = list(next(iter(transfer.values())))
     table = [["attack made on", *(name.replace("_", " ") for name in answering)]]
-    for source, accuracies in transfer.items():
+    unattacked = {"no network": record["attacks"]["clean_accuracy"]}
+    for source, accuracies in {**unattacked, **transfer}.items():
         table.append([source, *(format(accuracies[name], ".2%") for name in answering)])
     return table
 
@@ -77,10 +80,11 @@ def _attacked(record: Mapping[str, Any], name: str) -> bool:
 def attack_caption(record: Mapping[str, Any]) -> str:
     """What was run, so that nobody has to guess."""
     attacks = record["attacks"]
+    starts = f"{attacks['restarts']} start{'s' if attacks['restarts'] > 1 else ''}"
     return (
-        f"{attacks['norm']} radius {attacks['epsilon']:.4g}, {attacks['n_images']:,} test images "
-        f"chosen at random; PGD and APGD with {attacks['steps']} steps, "
-        f"{attacks['restarts']} start; worst case per image over these attacks, with its 95% "
+        f"{NORM_SIGNS[attacks['norm']]} radius {attacks['epsilon']:.4g}, "
+        f"{attacks['n_images']:,} test images chosen at random; PGD and APGD with "
+        f"{attacks['steps']} steps, {starts}; worst case per image over these attacks, with its 95% "
         "interval (Wilson)."
     )
 

@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 
 from robust_stitching import checkpoints
+from robust_stitching.errors import UserError
 from robust_stitching.files import replacing, slug, write_json
-from robust_stitching.report.pdf import write_pdf
+from robust_stitching.report.pdf import plain, write_pdf
 from robust_stitching.report.record import NETWORKS
 from robust_stitching.stitching.run import StitchResult
 
@@ -66,7 +67,7 @@ def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
         "end": record["donors"]["end"]["path"],
         "dataset": record["data"]["name"],
         "n_images": record["data"]["n_images"],
-        **record["params"],
+        **plain(record["params"]),
         "cka": record["cka"],
         "l2": record["l2"],
     }
@@ -85,9 +86,16 @@ def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
         pd.concat([before, table.astype(object)]).to_csv(temporary, index=False)
 
 
+def check_collected(out: Path) -> None:
+    """Raise UserError, before any work is done, where a run could not add its line."""
+    _lines_of(out / COLLECTED)
+
+
 def _lines_of(path: Path) -> pd.DataFrame | None:
     """The lines of earlier runs, every word as it stands there."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
+    except (FileNotFoundError, NotADirectoryError, pd.errors.EmptyDataError):
         return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no table to add a line to; move it away.") from error

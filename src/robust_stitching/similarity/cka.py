@@ -103,7 +103,7 @@ class GramSums:
     def cka(self, a: str, b: str) -> float:
         """Linear CKA in [0, 1]; NaN where a representation is the same for every image."""
         scale = (max(self.hsic(a, a), 0.0) * max(self.hsic(b, b), 0.0)) ** 0.5
-        return self.hsic(a, b) / scale if scale > 0 else float("nan")
+        return min(self.hsic(a, b) / scale, 1.0) if scale > 0 else float("nan")
 
 
 def linear_ckas(

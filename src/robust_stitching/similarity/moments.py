@@ -68,4 +68,4 @@ class Moments:
         """Linear CKA of the rows, ‖Cxy‖² / (‖Cxx‖ ‖Cyy‖), the same number as from Gram matrices
         (Kornblith et al., 2019, section 3); for few features. NaN where one side is constant."""
         scale = float(self.xx.norm() * self.yy.norm())
-        return float(self.xy.square().sum()) / scale if scale > 0 else float("nan")
+        return min(float(self.xy.square().sum()) / scale, 1.0) if scale > 0 else float("nan")

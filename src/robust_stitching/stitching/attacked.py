@@ -26,6 +26,7 @@ class AttackScores:
 
     Attributes
     ----------
+    clean : network to accuracy without an attack.
     robust : network to attack to accuracy, attacked in its own right; the worst case last.
     transfer : network that was attacked to network that answers to accuracy, PGD with
         `TRANSFER_STEPS` full steps.
@@ -35,6 +36,7 @@ class AttackScores:
 
     threat: Threat
     n_images: int
+    clean: dict[str, float]
     robust: dict[str, dict[str, float]]
     transfer: dict[str, dict[str, float]]
     settings: Mapping[str, Any]
@@ -50,17 +52,18 @@ def measure_attacks(
 ) -> AttackScores:
     """Attack every network with the default suite, and hand attacks on some to all others."""
     attacks = suite("default", threat, len(split.classes))
-    robust, warnings = {}, list(attacks.notes)
+    clean, robust, warnings = {}, {}, list(attacks.notes)
     for name, network in networks.items():
         found = robustness(
             network, split, attacks, seed=seed, progress=progress, what=f"attacking {name}"
         )
-        robust[name] = found.accuracies()
+        clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
     sources = {name: networks[name] for name in SOURCES if name in networks}
     return AttackScores(
         threat=threat,
         n_images=len(split),
+        clean=clean,
         robust=robust,
         transfer={
             name: _transfer(source, networks, split, threat, seed)

@@ -36,7 +36,10 @@ class StitchedNetwork(fx.GraphModule):
         end_layer: str,
         freeze_statistics: bool = False,
     ):
-        transform = ChannelMap(graph.shape_of(front, front_layer), graph.shape_of(end, end_layer))
+        transform = ChannelMap(
+            graph.shape_of(front, front_layer, "front layer"),
+            graph.shape_of(end, end_layer, "end layer"),
+        )
         joined = graph.join(front, front_layer, end, end_layer, transform)
         super().__init__(joined, joined.graph, class_name="StitchedNetwork")
         # A copy of a GraphModule keeps `meta` and loses other attributes.

@@ -3,7 +3,7 @@
 import copy
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -219,7 +219,7 @@ def check_fit(front: Checkpoint, end: Checkpoint, train: Split) -> None:
     """Raise UserError unless these networks can be stitched on these images: the end has to answer
     for the classes of the data, the front need not."""
     end.require_fit(train)
-    replace(front, classes=len(train.classes)).require_fit(train)
+    front.require_images(train)
 
 
 def _train(
@@ -247,7 +247,7 @@ def _train(
         seed=config.seed,
         precision=config.precision,
     )
-    objective = objective_of(config.adversary, settings, train, network)
+    objective = objective_of(config.adversary, network, settings.iterations_on(train))
     examiner = Examiner(test, config.adversary)
     trainer = Trainer(network, objective, train, settings, evaluate=examiner)
     return trainer.run(after_step=keep, progress=progress)

@@ -16,6 +16,7 @@ from robust_stitching.attacks import Threat
 from robust_stitching.attacks.losses import divergence
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
+from robust_stitching.folding import Folded
 from robust_stitching.modes import evaluating
 
 TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
@@ -167,3 +168,17 @@ class Adversary:
         )
         loss = F.cross_entropy(logits, labels) + self.beta * gap / len(images)
         return Outcome(loss, logits.detach(), attacked.detach())
+
+
+def objective_of(adversary: Adversary | None, network: nn.Module, iterations: int) -> Objective:
+    """What a training of `network` of so many iterations minimises: the standard loss, or that
+    under attack."""
+    if adversary is None:
+        return standard
+    adversary = adversary.within(iterations)
+    view = Folded(network)
+
+    def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
+        return adversary(network, images, labels, iteration, view.refresh())
+
+    return objective

@@ -16,14 +16,9 @@ from robust_stitching.errors import UserError
 from robust_stitching.files import claimed, replacing
 from robust_stitching.progress import Progress, silent
 from robust_stitching.training.examiner import Examiner
-from robust_stitching.training.objectives import Adversary
-from robust_stitching.training.trainer import (
-    Diverged,
-    EpochRecord,
-    Trainer,
-    TrainingConfig,
-    objective_of,
-)
+from robust_stitching.training.objectives import Adversary, objective_of
+from robust_stitching.training.optimisation import TrainingConfig
+from robust_stitching.training.trainer import Diverged, EpochRecord, Trainer
 
 FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
 
@@ -106,7 +101,7 @@ def train_network(
     ).to(device, memory_format=torch.channels_last)
 
     examiner = Examiner(test, plan.adversary)
-    objective = objective_of(plan.adversary, plan.config, train, network)
+    objective = objective_of(plan.adversary, network, plan.config.iterations_on(train))
     trainer = Trainer(network, objective, train, plan.config, evaluate=examiner)
     unfinished = folder / UNFINISHED
     if resume and unfinished.exists():

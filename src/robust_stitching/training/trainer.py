@@ -1,4 +1,4 @@
-"""The training loop: schedule, optimiser, running metrics, and a state that can be resumed."""
+"""The training loop: steps, running metrics, and a state that can be resumed."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
-from robust_stitching.folding import Folded
 from robust_stitching.progress import Progress, silent
-from robust_stitching.training.objectives import Adversary, Objective, Outcome, standard
+from robust_stitching.training.objectives import Objective, Outcome
+from robust_stitching.training.optimisation import TrainingConfig, learning_rate, optimizer_for
 
 REFRESH_SECONDS = 0.5
 """How often the running loss is read off the device, for the bar and to notice NaN."""
@@ -22,33 +22,6 @@ REFRESH_SECONDS = 0.5
 
 class Diverged(UserError):
     """The loss or a weight is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
-
-    Attributes
-    ----------
-    lr : of the first third of the training; a tenth of it in the second, a hundredth in the last.
-    weight_decay : L2 penalty, added to the gradient.
-    optimizer : "sgd" (Nesterov momentum 0.9) or "adam".
-    warmup : iterations over which the learning rate rises linearly from 0; never more than a fifth
-        of the training; 0 turns it off.
-    clip : largest norm of the gradient of all parameters together; 0 turns clipping off.
-    seed : of order and augmentation.
-    precision : "float32", or "bfloat16" for autocast.
-    """
-
-    epochs: int
-    lr: float
-    batch_size: int = 128
-    weight_decay: float = 1e-4
-    optimizer: str = "sgd"
-    warmup: int = 0
-    clip: float = 0.0
-    seed: int = 0
-    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -133,9 +106,9 @@ class Trainer:
         self.evaluate = evaluate
         self.device = data.images.device
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, config)
+        self.optimizer = optimizer_for(self.parameters, config)
         self.steps_per_epoch = data.batches_per_epoch(config.batch_size)
-        self.iterations = config.epochs * self.steps_per_epoch
+        self.iterations = config.iterations_on(data)
         self.iteration = 0
         self.meter = Meter(self.device)
         self.history: list[EpochRecord] = []
@@ -286,41 +259,7 @@ class Trainer:
             torch.cuda.set_rng_state(state.cpu(), self.device)
 
 
-def learning_rate(config: TrainingConfig, iteration: int, iterations: int) -> float:
-    """The rate of one step: linear warm-up, then divided by 10 at 1/3 and again at 2/3 of all."""
-    warmup = min(config.warmup, iterations // 5)
-    rise = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
-    return config.lr * rise * 0.1 ** (3 * iteration // iterations)
-
-
-def objective_of(
-    adversary: Adversary | None, config: TrainingConfig, data: Split, network: nn.Module
-) -> Objective:
-    """What a training of `network` minimises: the standard loss, or that under attack."""
-    if adversary is None:
-        return standard
-    adversary = adversary.within(config.epochs * data.batches_per_epoch(config.batch_size))
-    view = Folded(network)
-
-    def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
-        return adversary(network, images, labels, iteration, view.refresh())
-
-    return objective
-
-
 def _told(metrics: Metrics) -> str:
     text = f"loss {metrics.loss:.3f}, accuracy {metrics.accuracy:.2%}"
     robust = metrics.robust_accuracy
     return text if robust is None else f"{text}, under attack {robust:.2%}"
-
-
-def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=config.weight_decay,
-    )

@@ -1,0 +1,255 @@
+"""Groups of options: each stands once, for every script that has it, and says what it means."""
+
+import argparse
+from pathlib import Path
+
+from robust_stitching import values
+from robust_stitching.cli import Parser
+from robust_stitching.data import SOURCES
+from robust_stitching.errors import UserError
+from robust_stitching.files import REPOSITORY
+from robust_stitching.models import names
+from robust_stitching.stitching.transform import INITS
+from robust_stitching.training import Adversary
+
+DATASETS = (
+    f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
+    "folder per class"
+)
+SNAPSHOTS = REPOSITORY / "snapshots"
+RESULTS = REPOSITORY / "results"
+
+
+def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) -> None:
+    """The options that every command that trains has."""
+    parser.add_argument("-e", "--epochs", type=values.positive_int, default=epochs, help="epochs")
+    parser.add_argument(
+        "-lr",
+        "--lr",
+        type=values.positive,
+        default=lr,
+        help="learning rate; divided by 10 at 1/3 and again at 2/3 of the training",
+    )
+    parser.add_argument("-o", "--out-dir", type=Path, default=out, help="where results go")
+    parser.add_argument(
+        "-b", "--batch-size", type=values.positive_int, default=128, help="batch size"
+    )
+    parser.add_argument(
+        "-wd", "--weight-decay", type=values.at_least_zero, default=1e-4, help="weight decay"
+    )
+
+
+def add_stitching_arguments(parser: Parser) -> None:
+    """What both stitching commands take."""
+    parser.add_argument("front_model", type=Path, help="checkpoint of the network stitched from")
+    parser.add_argument("end_model", type=Path, help="checkpoint of the network stitched to")
+    parser.add_argument("front_layer", help="layer whose activation is mapped; layer_info.py lists")
+    parser.add_argument("end_layer", help="layer whose activation the map replaces")
+    parser.add_argument("dataset", help=f"data to train the map on, one of: {DATASETS}")
+    parser.add_argument(
+        "--run-name", help="subfolder of the results; the date and time if not given"
+    )
+    add_training_options(parser, epochs=30, lr=1e-3, out=RESULTS)
+    parser.add_argument(
+        "-s",
+        "--save-frequency",
+        type=values.positive_int,
+        default=10,
+        help="how often the map is kept, in iterations, times the number of epochs",
+    )
+    parser.add_argument(
+        "--seed",
+        type=values.seed,
+        default=0,
+        help="seed of the initialisation and of the order of the batches",
+    )
+    parser.add_argument(
+        "--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has Nesterov momentum 0.9"
+    )
+    parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
+    parser.add_argument(
+        "-i",
+        "--init",
+        choices=INITS,
+        default="random",
+        help="first values of the map: uniform random numbers, a random "
+        "permutation, the identity, direct matching by least squares, all weights "
+        "one, all zero",
+    )
+    group = parser.add_argument_group(
+        "the map and its target", "These do not work yet: any value but the default is refused."
+    )
+    group.add_argument(
+        "--flatten",
+        action="store_true",
+        help="map all units to all units instead of channel to channel",
+    )
+    group.add_argument(
+        "--l1",
+        type=values.at_least_zero,
+        default=0.0,
+        help="weight of the mean absolute value of the matrix",
+    )
+    group.add_argument(
+        "--cka-reg",
+        type=values.number,
+        default=0.0,
+        help="weight of the CKA between the mapped activation and the end model's "
+        "own, added to the loss: a negative weight raises the similarity",
+    )
+    group.add_argument(
+        "-m",
+        "--mask",
+        default="identity",
+        choices=[
+            "identity",
+            "semi-match",
+            "abs-semi-match",
+            "random-permutation",
+            "random-permuation",
+        ],
+        help="which entries of the matrix may differ from zero",
+    )
+    group.add_argument(
+        "-r",
+        "--low-rank",
+        type=values.positive_int,
+        help="rank of a factored matrix (default: full)",
+    )
+    group.add_argument(
+        "--target-type",
+        default="hard",
+        choices=["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"],
+        help="labels, or the softmax of model 1, of model 2, the mean of the two "
+        "losses, the mean of the two logits",
+    )
+    group.add_argument("--temperature", type=values.positive, default=1.0, help="of soft targets")
+
+
+def add_robustness_options(parser: Parser) -> None:
+    """What of robustness goes into a stitching report."""
+    group = parser.add_argument_group("robustness in the report")
+    group.add_argument(
+        "--no-robustness",
+        action="store_true",
+        help="leave out accuracies under attack and what transfers between the networks",
+    )
+    group.add_argument(
+        "--robust-images",
+        type=values.positive_int,
+        default=200,
+        help="how many test images are attacked",
+    )
+    group.add_argument(
+        "--eval-epsilon",
+        type=values.radius,
+        help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
+        "digits, else 8/255)",
+    )
+
+
+def add_device_options(parser: Parser, *, training: bool = True) -> None:
+    """Where to compute, and how precisely."""
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU where there is one"
+    )
+    if training:
+        parser.add_argument(
+            "--precision",
+            choices=["auto", "float32", "bfloat16"],
+            default="auto",
+            help="of training; auto is bfloat16 autocast on a GPU that has it, "
+            "else float32; evaluation is always float32",
+        )
+
+
+def add_attack_options(parser: Parser) -> None:
+    """Adversarial training."""
+    group = parser.add_argument_group("adversarial training")
+    group.add_argument("--robust", action="store_true", help="TRADES adversarial training")
+    group.add_argument("--madry", action="store_true", help="Madry PGD adversarial training")
+    group.add_argument(
+        "--epsilon",
+        type=values.radius,
+        default="8/255",
+        help="radius of the l-inf ball in pixel space, an expression",
+    )
+    group.add_argument(
+        "--step-size",
+        type=values.positive,
+        default="2/255",
+        help="step of the attack, an expression",
+    )
+    group.add_argument(
+        "--perturb-steps", type=values.positive_int, default=10, help="steps of the attack"
+    )
+    group.add_argument(
+        "--beta", type=values.at_least_zero, default=10.0, help="weight of the TRADES term"
+    )
+    group.add_argument(
+        "--attack-ratio",
+        type=values.share,
+        default=1.0,
+        help="share of each batch that is attacked (alpha in the paper), 0 to 1",
+    )
+    group.add_argument(
+        "--ramp",
+        type=values.iterations,
+        default=500,
+        help="iterations over which the radius and the step of the attack rise to their values, at "
+        "most a third of the training, without which a large radius can leave a network at "
+        "chance; 0 turns that off",
+    )
+
+
+def add_checkpoint_options(parser: Parser) -> None:
+    """How to read networks that others published."""
+    group = parser.add_argument_group("published networks (bare state dicts)")
+    group.add_argument(
+        "-m",
+        "--model",
+        help="which model a bare state dict is of; read from its "
+        f"path if not given. One of: {', '.join(names())}",
+    )
+    group.add_argument(
+        "--mean",
+        type=values.numbers,
+        help="mean of the images that the network was made "
+        "with, per channel in [0, 1], such as 0.49,0.48,0.45",
+    )
+    group.add_argument("--std", type=values.positive_numbers, help="their standard deviation")
+
+
+ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio", "ramp")
+
+
+def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
+    """Raise UserError where one of the options `names` was given another value than its default."""
+    for name in names:
+        default = parser.get_default(name)
+        action = next(a for a in parser._actions if a.dest == name)
+        if isinstance(default, str) and action.type is not None:
+            default = action.type(default)
+        if getattr(args, name) != default:
+            raise UserError(f"{'/'.join(action.option_strings)} {reason}")
+
+
+def adversary(parser: Parser, args: argparse.Namespace, seed: int) -> Adversary | None:
+    """The attack that --robust or --madry asks to train under; None for neither."""
+    if args.robust and args.madry:
+        raise UserError("--robust and --madry exclude each other; choose one.")
+    if not args.robust and not args.madry:
+        refuse(parser, args, ATTACK_DETAILS, "says how to attack; it needs --robust or --madry.")
+        return None
+    if args.madry:
+        refuse(parser, args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
+    return Adversary(
+        kind="trades" if args.robust else "madry",
+        epsilon=args.epsilon,
+        step_size=args.step_size,
+        perturb_steps=args.perturb_steps,
+        beta=args.beta,
+        attack_ratio=args.attack_ratio,
+        ramp=args.ramp,
+        seed=seed,
+    )

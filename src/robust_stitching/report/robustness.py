@@ -1,0 +1,59 @@
+"""An evaluation under attack as plain values and as a table."""
+
+from typing import Any
+
+import torch
+
+from robust_stitching.evaluation.robustness import Robustness, Suite, interval
+from robust_stitching.report.table import aligned
+
+
+def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
+    """What --json writes: accuracies, and for each image what fooled the network at which step."""
+    robust, n = found.accuracies(), len(found.right)
+    accuracy = found.right.double().mean().item()
+    return {
+        **settings,
+        "accuracy": accuracy,
+        "robust": robust,
+        "interval_95": {
+            name: interval(value, n) for name, value in {"clean": accuracy, **robust}.items()
+        },
+        "warnings": found.warnings,
+        "images": [
+            {
+                "label": int(found.labels[i]),
+                "right": bool(found.right[i]),
+                "fooled_at_step": {
+                    name: int(steps[i]) for name, steps in found.steps.items() if steps[i] >= 0
+                },
+            }
+            for i in range(n)
+        ],
+    }
+
+
+def as_text(model: str, found: Robustness, settings: dict[str, Any], attacks: Suite) -> str:
+    """What is printed."""
+    n = len(found.right)
+    table = [["attack", "accuracy", "95% interval", "fooled", "median step"]]
+    clean = found.right.double().mean().item()
+    for name, accuracy in {"none": clean, **found.accuracies()}.items():
+        low, high = interval(accuracy, n)
+        steps = found.steps.get(name, torch.empty(0, dtype=torch.long))
+        steps = steps[steps >= 0]
+        table.append(
+            [
+                name,
+                f"{accuracy:.2%}",
+                f"{low:.2%} – {high:.2%}",
+                f"{round((clean - accuracy) * n):,}",
+                str(int(steps.median())) if len(steps) and name != "AutoAttack" else "–",
+            ]
+        )
+    head = (
+        f"{model} on {n:,} test images of {settings['dataset']}, {settings['norm']} "
+        f"radius {settings['epsilon']:.4g}, seed {settings['seed']}"
+    )
+    told = [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]
+    return "\n\n".join([head, aligned(table), *told])
