@@ -84,8 +84,8 @@ def attack_caption(record: Mapping[str, Any]) -> str:
     return (
         f"{NORM_SIGNS[attacks['norm']]} radius {attacks['epsilon']:.4g}, "
         f"{attacks['n_images']:,} test images chosen at random; PGD and APGD with "
-        f"{attacks['steps']} steps, {starts}; worst case per image over these attacks, with its 95% "
-        "interval (Wilson)."
+        f"{attacks['steps']} steps, {starts}; worst case per image over these attacks, with its "
+        "95% interval (Wilson)."
     )
 
 
