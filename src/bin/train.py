@@ -62,6 +62,12 @@ def parser() -> cli.Parser:
         help="iterations over which the learning rate rises from 0",
     )
     p.add_argument(
+        "--no-augmentation",
+        action="store_true",
+        help="train on the images as they are; small networks under strong attacks have nothing "
+        "left for augmented ones",
+    )
+    p.add_argument(
         "--resume",
         action="store_true",
         help="go on with an interrupted training of the same settings, if there is one",
@@ -91,6 +97,7 @@ def main(argv: list[str]) -> None:
         config=config,
         init_noise=args.init_noise,
         save_frequency=args.save_frequency,
+        augment=not args.no_augmentation,
         adversary=options.adversary(parser(), args, seed=args.gradient_noise),
     )
 

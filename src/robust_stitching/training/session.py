@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class TrainingPlan:
     dataset : a key of `data.SOURCES`, or the path of a folder.
     init_noise : seed of the initialisation; the seed of the order is `config.seed`.
     adversary : the attack of adversarial training; None for standard training.
+    augment : whether training images are augmented, as their dataset has it.
     save_frequency : iterations between intermediate snapshots.
     """
 
@@ -42,6 +43,7 @@ class TrainingPlan:
     init_noise: int = 0
     save_frequency: int = 10000
     adversary: Adversary | None = None
+    augment: bool = True
 
     def folder(self, out: Path, dataset: str) -> Path:
         """``<out>/<model>/<Dataset>/in<i>-gn<g>``; kind and radius of an adversarial training
@@ -88,6 +90,8 @@ def train_network(
     """
     models.entry(plan.model)
     train, test = data.load(plan.dataset, device, progress)
+    if not plan.augment:
+        train = replace(train, augmentation=None)
     folder = plan.folder(out, train.name)
     _refuse_what_is_there(folder, resume)
     mean, std = train.statistics()
