@@ -98,7 +98,9 @@ REFERENCES = {"madry": madry_reference, "trades": trades_reference}
 def test_one_step_is_the_reference(kind, model, ratio, batch, digits):
     network = trainable(model)
     config = TrainingConfig(1, 0.1)
-    objective = objective_of(adversary(kind, attack_ratio=ratio), config, digits[0], network)
+    objective = objective_of(
+        adversary(kind, attack_ratio=ratio), network, config.iterations_on(digits[0])
+    )
     with torch.no_grad():  # as training does in between
         for value in network.state_dict().values():
             value *= 2 if value.dtype == torch.long else 1.1
@@ -187,7 +189,7 @@ def test_the_ramp_takes_a_third_at_most(ramp, iterations, expected):
 def test_the_ramp_of_a_training(batch, digits):
     network, config = trainable(), TrainingConfig(epochs=12, lr=0.1, batch_size=64)
     few = digits[0].between(0, 64)  # 12 iterations, of which the ramp may take four
-    objective = objective_of(adversary("madry", ramp=500), config, few, network)
+    objective = objective_of(adversary("madry", ramp=500), network, config.iterations_on(few))
     for iteration, share in enumerate((0.25, 0.5, 0.75, 1, 1)):
         seen, _ = passes_in_training(network, objective, batch, iteration)
         reached = (seen[-1] - batch[0]).abs().max().item()
@@ -217,7 +219,7 @@ def test_resuming_is_bitwise(kind, steps, digits):
     state = {}
 
     def trainer(network):
-        objective = objective_of(adversary(kind, ramp=4), config, split, network)
+        objective = objective_of(adversary(kind, ramp=4), network, config.iterations_on(split))
         return Trainer(network, objective, split, config)
 
     def interrupt(trainer):

@@ -453,5 +453,5 @@ def test_networks_that_do_not_fit_the_data():
         stitch(donor, donor, colour, colour, StitchConfig("relu2", "relu2"))
     with pytest.raises(UserError, match=r"--init eye needs equally many channels .* 6 .* 16"):
         run(layers=("pool1", "relu2"), init="eye")
-    with pytest.raises(UserError, match="unknown layer 'relu9'"):
+    with pytest.raises(UserError, match="unknown front layer 'relu9'"):
         run(layers=("relu9", "relu2"))

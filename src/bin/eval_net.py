@@ -13,7 +13,7 @@ import _library  # noqa: F401
 from robust_stitching import checkpoints, cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
-from robust_stitching.files import new_file, write_json
+from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned
 
@@ -37,7 +37,9 @@ def parser() -> cli.Parser:
         default=500,
         help="images at a time; changes nothing but speed and memory",
     )
-    p.add_argument("--json", type=Path, help="a file to write the numbers to")
+    p.add_argument(
+        "--json", type=Path, help="a file to write the numbers to; replaces an earlier report"
+    )
     options.add_device_options(p, training=False)
     options.add_checkpoint_options(p)
     return p
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> None:
     train, test = data.load(dataset or checkpoint.dataset, device, shown)
     split = test if args.split == "test" else train
     checkpoint.require_fit(split)
-    with new_file(args.json):
+    with json_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
         if args.json:
             write_json(args.json, as_values(args, checkpoint, split, found))

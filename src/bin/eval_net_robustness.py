@@ -17,7 +17,7 @@ from robust_stitching.attacks.threat import NORMS, Threat
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
-from robust_stitching.files import new_file, write_json
+from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.robustness import as_text, as_values
 
@@ -69,7 +69,11 @@ def parser() -> cli.Parser:
         default=BATCH_SIZE,
         help="images at a time",
     )
-    p.add_argument("--json", type=Path, help="a file to write the numbers to, image by image too")
+    p.add_argument(
+        "--json",
+        type=Path,
+        help="a file to write the numbers to, image by image too; replaces an earlier report",
+    )
     p.add_argument(
         "--keep",
         type=Path,
@@ -120,7 +124,7 @@ def main(argv: list[str]) -> None:
         "epsilon": threat.epsilon,
         **attacks.settings,
     }
-    with new_file(args.json):
+    with json_file(args.json):
         found = attack_and_keep(
             checkpoint.network,
             split,

@@ -55,21 +55,29 @@ def claimed(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file(path: Path | None) -> Iterator[None]:
-    """Make sure, before any work is done, that `path` can be written and is not there yet; None is
-    no file at all.
+def json_file(path: Path | None) -> Iterator[None]:
+    """Make sure, before any work is done, that a JSON report can be written to `path`; an earlier
+    report may be replaced, nothing else. None is no file at all.
 
     Raises
     ------
-    UserError : when it exists or its folder cannot be written.
+    UserError : when something else is there, or the folder cannot be written.
     """
     if path is None:
         yield
         return
-    if path.exists() or not path.name:
-        raise UserError(f"'{path}' exists already; choose another file, or remove it.")
+    if path.exists() and not _is_json(path):
+        raise UserError(f"'{path}' exists and is no JSON report; choose another file.")
     with claimed(path.parent):
         yield
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def write_json(path: Path, values: Any) -> None:
