@@ -16,7 +16,7 @@ from robust_stitching.data import Split
 from robust_stitching.data.augment import NATURAL
 from robust_stitching.training import Trainer, TrainingConfig, standard
 
-BATCHES, SIZE, ROUNDS = 40, 128, 9
+BATCHES, SIZE, ROUNDS = 40, 128, 15
 
 
 def network() -> torch.nn.Module:
