@@ -10,7 +10,7 @@ from typing import Any
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data, options, values
+from robust_stitching import cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
 from robust_stitching.files import json_file, write_json
@@ -47,14 +47,8 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    device = cli.device(args.device)
-    dataset = args.dataset and cli.dataset(args.dataset)
-    checkpoint = checkpoints.load(
-        args.checkpoint, model=args.model, dataset=dataset, mean=args.mean, std=args.std
-    ).to(device)
-    train, test = data.load(dataset or checkpoint.dataset, device, shown)
+    checkpoint, train, test = cli.evaluated(args)
     split = test if args.split == "test" else train
-    checkpoint.require_fit(split)
     with json_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
         if args.json:

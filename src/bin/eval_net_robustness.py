@@ -87,13 +87,7 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    device = cli.device(args.device)
-    dataset = args.dataset and cli.dataset(args.dataset)
-    checkpoint = checkpoints.load(
-        args.checkpoint, model=args.model, dataset=dataset, mean=args.mean, std=args.std
-    ).to(device)
-    _, test = data.load(dataset or checkpoint.dataset, device, shown)
-    checkpoint.require_fit(test)
+    checkpoint, _, test = cli.evaluated(args)
     split = test.sample(args.n_images or len(test), args.seed)
     threat = Threat(args.epsilon or usual_radius(args.norm, split), args.norm)
     if threat.norm == "linf" and threat.epsilon > 1:

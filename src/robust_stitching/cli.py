@@ -10,9 +10,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from robust_stitching.data import looks_like_a_path, source_of
+from robust_stitching import checkpoints, data
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import Split, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import slug
+from robust_stitching.progress import shown
 
 INTERRUPTED = 130
 
@@ -90,6 +93,19 @@ def precision(name: str, chosen: torch.device) -> str:
 def dataset(name: str) -> str:
     """A dataset as checkpoints keep it: a folder by its whole path, a name as it is."""
     return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
+
+
+def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, Split, Split]:
+    """The network that is to be evaluated, and both splits of the dataset to do it on: the one that
+    -d names, or the one it was trained on."""
+    where = device(args.device)
+    named = args.dataset if args.dataset is None else dataset(args.dataset)
+    checkpoint = checkpoints.load(
+        args.checkpoint, model=args.model, dataset=named, mean=args.mean, std=args.std
+    ).to(where)
+    train, test = data.load(named or checkpoint.dataset, where, shown)
+    checkpoint.require_fit(test)
+    return checkpoint, train, test
 
 
 def run_folder(out: Path, name: str) -> Path:
