@@ -201,7 +201,7 @@ def test_features_hold_only_what_they_need_and_share_it():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_stitched_to_itself_is_itself_at_every_layer(name):
     net = network(name)
-    _reproduces(net, distinct(net))
+    _check_reproduces(net, distinct(net))
 
 
 def test_the_names_of_one_activation_cut_at_one_place():
@@ -216,10 +216,10 @@ def test_a_big_network_stitched_to_itself_is_itself(name):
     net = network(name, BIG[name])
     layers = Graph(net).layers
     assert not any(layers[layer].clean for layer in BIG_LEAKING)
-    _reproduces(net, [layer for layer in distinct(net) if layers[layer].clean] + BIG_LEAKING)
+    _check_reproduces(net, [layer for layer in distinct(net) if layers[layer].clean] + BIG_LEAKING)
 
 
-def _reproduces(net: nn.Module, layers: list[str]) -> None:
+def _check_reproduces(net: nn.Module, layers: list[str]) -> None:
     x = images(net, 1)
     with torch.no_grad():
         expected = net(x)
