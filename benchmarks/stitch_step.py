@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
 from robust_stitching.stitching.network import StitchedNetwork
-from robust_stitching.stitching.transform import ChannelMap
+from robust_stitching.stitching.transform import LinearMap
 
 STEPS, SIZE, ROUNDS = 20, 128, 9
 
@@ -26,7 +26,7 @@ class WholeNetworks(torch.nn.Module):
     def __init__(self, front: torch.nn.Module, end: torch.nn.Module, layer: str, shape: tuple):
         super().__init__()
         self.front, self.end = front.requires_grad_(False), end.requires_grad_(False)
-        self.transform = ChannelMap(shape, shape)
+        self.transform = LinearMap(shape, shape)
         front.get_submodule(layer).register_forward_hook(self._keep)
         end.get_submodule(layer).register_forward_hook(self._replace)
 

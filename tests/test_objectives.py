@@ -305,5 +305,5 @@ def test_only_the_map_learns(kind, no_bn, digits):
             assert torch.equal(value, was[name]) is (no_bn or not statistic), name
     assert not torch.equal(result.initial.weight, result.final.weight)
     assert not torch.equal(result.initial.bias, result.final.bias)
-    (record,) = result.curve
+    (record,) = result.trained.curve
     assert 0 <= record.train_robust_accuracy <= 1 and 0 <= record.test_robust_accuracy <= 1

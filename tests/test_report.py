@@ -174,7 +174,7 @@ def test_the_stitched_network_says_what_it_was_stitched_on(result, tmp_path, no_
 def test_nan_becomes_null(result, tmp_path, no_pdf):
     scores = {**result.scores, "stitched": replace(result.scores["stitched"], loss=math.nan)}
     scores["end"] = replace(scores["end"], l2_to_end=math.inf)
-    spoilt = replace(result, scores=scores)
+    spoilt = replace(result, measured=replace(result.measured, scores=scores))
     paths = write_results(spoilt, as_record(spoilt, ""), tmp_path / "run")
 
     def refuse(constant):
@@ -236,6 +236,7 @@ def test_the_report_has_pages(which, request, tmp_path):
 
 def test_a_front_without_accuracy_has_a_report(lenets, digits, result, tmp_path):
     blank = replace(result.scores["front"], accuracy=None, loss=None, outputs=None)
-    made = replace(result, scores={**result.scores, "front": blank})
+    scores = {**result.scores, "front": blank}
+    made = replace(result, measured=replace(result.measured, scores=scores))
     path = write_results(made, as_record(made, ""), tmp_path / "run")["pdf"]
     assert pages(path) >= 1

@@ -15,10 +15,12 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate, predict
-from robust_stitching.stitching.matching import match
+from robust_stitching.stitching.initial import FROM_DATA, INITS, initial_values
+from robust_stitching.stitching.layout import resize
+from robust_stitching.stitching.matching import direct, moments_of
 from robust_stitching.stitching.network import StitchedNetwork, rebuild
 from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.stitching.transform import INITS, ChannelMap, initial_values, resize
+from robust_stitching.stitching.transform import LinearMap
 
 
 class Noisy(nn.Module):
@@ -97,7 +99,7 @@ def test_positions_are_resized_and_channels_mapped(own, target, reference):
     x = randn(2, *own)
     expected = reference(x.double().numpy())
     np.testing.assert_allclose(resize(x, target), expected, atol=1e-5)
-    layer = ChannelMap(own, target)
+    layer = LinearMap(own, target)
     layer.set(*initial_values("random", 3, 5, 0))
     weight, bias = (value.double() for value in layer.values())
     expected = torch.from_numpy(expected)
@@ -109,7 +111,7 @@ def test_positions_are_resized_and_channels_mapped(own, target, reference):
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in INITS if kind != "ps_inv"])
+@pytest.mark.parametrize("kind", [kind for kind in INITS if kind not in FROM_DATA])
 def test_initial_values(kind):
     (weight, bias), (again, _), (other, _) = (initial_values(kind, 8, 8, s) for s in (0, 0, 1))
     assert torch.equal(weight, again)
@@ -272,7 +274,7 @@ def test_direct_matching_recovers_a_planted_map(between, layer, dead):
         stem.bias.data[2], layer.weight.data[:, 2] = -100, 0
     front, end = Planted(stem), Planted(stem, *between, layer)
     split = some_digits()[0].between(0, 200)
-    weight, bias = match(front, "planted.0", end, f"planted.{len(between) + 1}", split)
+    weight, bias = direct(moments_of(front, "planted.0", end, f"planted.{len(between) + 1}", split))
     expected = layer.weight.data.reshape(4, 6)
     torch.testing.assert_close(weight, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(bias, layer.bias.data, atol=1e-4, rtol=1e-4)
@@ -282,7 +284,7 @@ def test_direct_matching_recovers_a_planted_map(between, layer, dead):
 def test_direct_matching_is_least_squares_over_all_positions(layer):
     """Behind a fully connected layer there are fewer images than dead and living channels need."""
     front, end, split = net("lenet"), net("lenet", 1), some_digits()[0].between(0, 600)
-    weight, bias = match(front, layer, end, layer, split)
+    weight, bias = direct(moments_of(front, layer, end, layer, split))
     x, y = (
         graph.features(n, [layer])(split.images / 255)[0].double().movedim(1, -1).flatten(0, -2)
         for n in (front, end)
@@ -341,22 +343,22 @@ def test_scores_are_those_of_the_networks_they_name(result):
     for name, score in result.scores.items():
         assert score.accuracy == expected[name].accuracy, name
         assert score.loss == pytest.approx(expected[name].loss, rel=1e-5), name
-        assert score.n_images == result.test_images == 200
-    assert (result.cka, result.l2) == (
+        assert score.n_images == result.measured.n_images == 200
+    assert (result.cka, result.measured.l2) == (
         result.scores["front"].cka_to_end, result.scores["front"].l2_to_end
     )  # fmt: skip
-    assert result.scores["direct_matching"].l2_to_end < result.l2
+    assert result.scores["direct_matching"].l2_to_end < result.measured.l2
     assert result.train_images == 300 and result.notes == []
 
 
 def test_the_map_is_kept_as_it_is_trained(result):
-    assert [m.iteration for m in result.maps] == [0, *range(3, 16, 3)]  # 5 batches an epoch
-    assert [record.iteration for record in result.curve] == [5, 10, 15]
-    assert [record.lr for record in result.curve] == pytest.approx([1e-2, 1e-3, 1e-4])
-    assert result.curve[-1].test_accuracy == result.scores["stitched"].accuracy
+    assert [m.iteration for m in result.trained.maps] == [0, *range(3, 16, 3)]  # 5 batches an epoch
+    assert [record.iteration for record in result.trained.curve] == [5, 10, 15]
+    assert [record.lr for record in result.trained.curve] == pytest.approx([1e-2, 1e-3, 1e-4])
+    assert result.trained.curve[-1].test_accuracy == result.scores["stitched"].accuracy
     assert torch.equal(result.final.weight, result.network.transform.weight)
     coarse = run(save_frequency=2, epochs=2)
-    assert [m.iteration for m in coarse.maps] == [0, 4, 8, 10]
+    assert [m.iteration for m in coarse.trained.maps] == [0, 4, 8, 10]
 
 
 def test_the_map_is_that_of_a_plain_training_loop(result):
@@ -406,7 +408,7 @@ def test_the_donors_stay_as_they_are(no_bn):
 def test_without_direct_matching(init):
     found = run(n=64, epochs=1, no_pinv=True, init=init)
     assert list(found.scores) == ["front", "end", "untrained", "stitched"]
-    assert found.direct is None and found.cka is None and found.l2 is None
+    assert found.direct is None and found.cka is None and found.measured.l2 is None
     assert found.scores["stitched"].logit_cka_to_end is None
     assert found.scores["stitched"].outputs is not None
 

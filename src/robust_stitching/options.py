@@ -3,13 +3,18 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from robust_stitching import values
-from robust_stitching.cli import Parser
+from robust_stitching.cli import Parser, precision
 from robust_stitching.data import SOURCES
 from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY
 from robust_stitching.models import names
-from robust_stitching.stitching.transform import INITS
+from robust_stitching.stitching.config import StitchConfig
+from robust_stitching.stitching.initial import INITS
+from robust_stitching.stitching.masks import MASKS, NO_MASK
+from robust_stitching.stitching.objective import TARGETS
 from robust_stitching.training import Adversary
 
 DATASETS = (
@@ -67,63 +72,75 @@ def add_stitching_arguments(parser: Parser) -> None:
         "--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has Nesterov momentum 0.9"
     )
     parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
+    _add_map_options(parser)
     parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also stitch the end network to itself, and a front with random weights, and report "
+        "the gaps: a map can learn the task by itself; takes three times as long",
+    )
+
+
+def _add_map_options(parser: Parser) -> None:
+    """Which map, and what it is trained for."""
+    group = parser.add_argument_group("the map and its target")
+    group.add_argument(
         "-i",
         "--init",
         choices=INITS,
         default="random",
-        help="first values of the map: uniform random numbers, a random "
-        "permutation, the identity, direct matching by least squares, all weights "
-        "one, all zero",
-    )
-    group = parser.add_argument_group(
-        "the map and its target", "These do not work yet: any value but the default is refused."
-    )
-    group.add_argument(
-        "--flatten",
-        action="store_true",
-        help="map all units to all units instead of channel to channel",
-    )
-    group.add_argument(
-        "--l1",
-        type=values.at_least_zero,
-        default=0.0,
-        help="weight of the mean absolute value of the matrix",
-    )
-    group.add_argument(
-        "--cka-reg",
-        type=values.number,
-        default=0.0,
-        help="weight of the CKA between the mapped activation and the end model's "
-        "own, added to the loss: a negative weight raises the similarity",
+        help="first values of the map: uniform random numbers, a random permutation, the identity, "
+        "direct matching by least squares, the best orthogonal matrix, all weights one, all zero",
     )
     group.add_argument(
         "-m",
         "--mask",
-        default="identity",
-        choices=[
-            "identity",
-            "semi-match",
-            "abs-semi-match",
-            "random-permutation",
-            "random-permuation",
-        ],
-        help="which entries of the matrix may differ from zero",
+        type=_mask,
+        choices=MASKS,
+        default=NO_MASK,
+        help="which entries of the matrix may differ from zero: all of them; for each end channel "
+        "the front channel that it correlates with most, or most in absolute value; the one-to-one "
+        "assignment with the largest sum of correlations; a random permutation",
     )
     group.add_argument(
         "-r",
         "--low-rank",
         type=values.positive_int,
-        help="rank of a factored matrix (default: full)",
+        help="rank of the matrix, a product of two factors (default: full)",
+    )
+    group.add_argument(
+        "--flatten",
+        action="store_true",
+        help="map all units to all units (pixel to pixel) instead of channel to channel",
+    )
+    group.add_argument(
+        "--l1",
+        type=values.at_least_zero,
+        default=0.0,
+        help="weight of the mean absolute value of the matrix, added to the loss",
+    )
+    group.add_argument(
+        "--cka-reg",
+        type=values.number,
+        default=0.0,
+        help="weight of the CKA (debiased, of each batch) between the mapped activation and the "
+        "end model's own, added to the loss: a negative weight raises the similarity",
     )
     group.add_argument(
         "--target-type",
+        choices=TARGETS,
         default="hard",
-        choices=["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"],
-        help="labels, or the softmax of model 1, of model 2, the mean of the two "
-        "losses, the mean of the two logits",
+        help="what the stitched network is to answer: the labels; the softmax of model 1 (the "
+        "front), of model 2 (the end), the mean of the two losses, the mean of the two logits",
     )
-    group.add_argument("--temperature", type=values.positive, default=1.0, help="of soft targets")
+    group.add_argument(
+        "--temperature", type=values.positive, default=1.0, help="of the softmax of soft targets"
+    )
+
+
+def _mask(text: str) -> str:
+    """Users' shell histories also have another spelling of one of the masks."""
+    return "random-permutation" if text == "random-permuation" else text
 
 
 def add_robustness_options(parser: Parser) -> None:
@@ -163,10 +180,14 @@ def add_device_options(parser: Parser, *, training: bool = True) -> None:
         )
 
 
-def add_attack_options(parser: Parser) -> None:
-    """Adversarial training."""
+def add_attack_options(parser: Parser, *, trades: bool = True) -> None:
+    """Adversarial training, by Madry's PGD and, unless left out, by TRADES."""
     group = parser.add_argument_group("adversarial training")
-    group.add_argument("--robust", action="store_true", help="TRADES adversarial training")
+    if trades:
+        group.add_argument("--robust", action="store_true", help="TRADES adversarial training")
+        group.add_argument(
+            "--beta", type=values.at_least_zero, default=10.0, help="weight of the TRADES term"
+        )
     group.add_argument("--madry", action="store_true", help="Madry PGD adversarial training")
     group.add_argument(
         "--epsilon",
@@ -182,9 +203,6 @@ def add_attack_options(parser: Parser) -> None:
     )
     group.add_argument(
         "--perturb-steps", type=values.positive_int, default=10, help="steps of the attack"
-    )
-    group.add_argument(
-        "--beta", type=values.at_least_zero, default=10.0, help="weight of the TRADES term"
     )
     group.add_argument(
         "--attack-ratio",
@@ -225,9 +243,11 @@ ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio
 
 def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
     """Raise UserError where one of the options `names` was given another value than its default."""
-    for name in names:
+    for action in parser._actions:
+        name = action.dest
+        if name not in names:
+            continue
         default = parser.get_default(name)
-        action = next(a for a in parser._actions if a.dest == name)
         if isinstance(default, str) and action.type is not None:
             default = action.type(default)
         if getattr(args, name) != default:
@@ -236,20 +256,58 @@ def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], rea
 
 def adversary(parser: Parser, args: argparse.Namespace, seed: int) -> Adversary | None:
     """The attack that --robust or --madry asks to train under; None for neither."""
-    if args.robust and args.madry:
+    trades = getattr(args, "robust", False)  # not every command has it
+    if trades and args.madry:
         raise UserError("--robust and --madry exclude each other; choose one.")
-    if not args.robust and not args.madry:
-        refuse(parser, args, ATTACK_DETAILS, "says how to attack; it needs --robust or --madry.")
+    if not trades and not args.madry:
+        which = "--robust or --madry" if hasattr(args, "robust") else "--madry"
+        refuse(parser, args, ATTACK_DETAILS, f"says how to attack; it needs {which}.")
         return None
     if args.madry:
         refuse(parser, args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
     return Adversary(
-        kind="trades" if args.robust else "madry",
+        kind="trades" if trades else "madry",
         epsilon=args.epsilon,
         step_size=args.step_size,
         perturb_steps=args.perturb_steps,
-        beta=args.beta,
+        beta=getattr(args, "beta", 0.0),
         attack_ratio=args.attack_ratio,
         ramp=args.ramp,
         seed=seed,
+    )
+
+
+def stitch_config(
+    parser: Parser, args: argparse.Namespace, device: torch.device, **more: bool
+) -> StitchConfig:
+    """What the options shared by the stitching commands ask for, and what `more` adds."""
+    if args.no_robustness:
+        given = ("robust_images", "eval_epsilon")
+        refuse(parser, args, given, "says how to attack; leave out --no-robustness.")
+    return StitchConfig(
+        front_layer=args.front_layer,
+        end_layer=args.end_layer,
+        epochs=args.epochs,
+        lr=args.lr,
+        batch_size=args.batch_size,
+        save_frequency=args.save_frequency,
+        seed=args.seed,
+        weight_decay=args.weight_decay,
+        optimizer=args.optimizer,
+        flatten=args.flatten,
+        l1=args.l1,
+        cka_reg=args.cka_reg,
+        init=args.init,
+        mask=args.mask,
+        low_rank=args.low_rank,
+        target_type=args.target_type,
+        temperature=args.temperature,
+        debug=args.debug,
+        precision=precision(args.precision, device),
+        adversary=adversary(parser, args, seed=args.seed),
+        controls=args.controls,
+        no_robustness=args.no_robustness,
+        robust_images=args.robust_images,
+        eval_epsilon=args.eval_epsilon,
+        **more,
     )

@@ -40,6 +40,8 @@ COLOURS = {
     "untrained": "#999999",
     "stitched": "#009E73",
     "direct_matching": "#CC79A7",
+    "self_stitch": "#E69F00",
+    "random_front": "#56B4E9",
 }
 OVERLAP = {
     "rr": ("both right", "#009E73"),
@@ -136,7 +138,7 @@ def curves(result: StitchResult) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         loss, accuracy, donors = figure.subplots(1, 3)
-        stitch = pd.DataFrame([vars(epoch) for epoch in result.curve])
+        stitch = pd.DataFrame([vars(epoch) for epoch in result.trained.curve])
         for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
             for split, style in (("train", "--"), ("test", "-")):
                 _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
@@ -191,21 +193,22 @@ def donor_log(checkpoint: Path) -> pd.DataFrame | None:
 
 
 def _inner_bars(result: StitchResult) -> str:
-    if result.attacks is None:
+    attacks = result.measured.attacks
+    if attacks is None:
         return ""
-    return f", inner bars: in the worst case under attack, {result.attacks.n_images:,} images"
+    return f", inner bars: in the worst case under attack, {attacks.n_images:,} images"
 
 
 def figures_of(
     result: StitchResult, record: Mapping[str, Any], folder: Path
 ) -> Sequence[tuple[Path, str]]:
     """All figures of a report as PNG files in `folder`, each with its caption."""
-    n = f"{result.test_images:,} images"
+    n = f"{result.measured.n_images:,} images"
     return [
         (
             save(answers(record), folder / "answers.png"),
-            f"Accuracy on {n} of {result.data}{_inner_bars(result)} (a), and the share of images "
-            "that a network and the end network get right or wrong (b).",
+            f"Accuracy on {n} of {result.measured.data}{_inner_bars(result)} (a), and the share "
+            "of images that a network and the end network get right or wrong (b).",
         ),
         (
             save(matrices(result), folder / "matrices.png"),

@@ -28,6 +28,7 @@ from reportlab.platypus import (
 
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report import table
+from robust_stitching.report.controls import meaning
 from robust_stitching.report.figures import WIDTH, figures_of
 from robust_stitching.stitching.run import StitchResult
 
@@ -60,7 +61,7 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
     _register_fonts()
     title = (
         f"{result.front.model} {result.config.front_layer} → "
-        f"{result.end.model} {result.config.end_layer} on {result.data}"
+        f"{result.end.model} {result.config.end_layer} on {result.measured.data}"
     )
     document = SimpleDocTemplate(
         str(path),
@@ -193,7 +194,25 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
-    images, estimators = f"{record['data']['n_images']:,} images", record["estimators"]
+    """The tables of the run's dataset, then those of the other one, where there is one."""
+    tables = _tables(record, record["estimators"])
+    if record["elsewhere"]:
+        elsewhere = record["elsewhere"]
+        tables += [
+            (f"{heading}: {elsewhere['data']['name']}", rows, caption)
+            for heading, rows, caption in _tables(elsewhere, record["estimators"])
+        ]
+    return [
+        _numbers(heading, rows, f"<b>Table {number}.</b> {escape(caption)}")
+        for number, (heading, rows, caption) in enumerate(tables, start=1)
+    ]
+
+
+def _tables(
+    record: Mapping[str, Any], estimators: Mapping[str, str]
+) -> list[tuple[str, list[list[str]], str]]:
+    """Heading, rows and caption of what was measured on one dataset."""
+    images = f"{record['data']['n_images']:,} images of {record['data']['name']}"
     tables = [
         (
             "Accuracy and answers",
@@ -201,7 +220,8 @@ def _results(record: Mapping[str, Any]) -> list[Flowable]:
             "Loss is the cross-entropy with the labels, CE to end that with the end network’s "
             "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
             f"network (second) get right or wrong. {images}.",
-        )
+        ),
+        ("Controls", table.control_rows(record), f"{meaning(record)} {images}."),
     ]
     if record["direct_matching"] is not None:
         caption = (
@@ -219,10 +239,7 @@ def _results(record: Mapping[str, Any]) -> list[Flowable]:
             "images of the table above."
         )
         tables.append(("Transfer of attacks", table.transfer_rows(record), caption))
-    return [
-        _numbers(heading, rows, f"<b>Table {number}.</b> {escape(caption)}")
-        for number, (heading, rows, caption) in enumerate(tables, start=1)
-    ]
+    return tables
 
 
 def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:

@@ -11,9 +11,11 @@ import torch
 from robust_stitching import __version__
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.files import REPOSITORY
+from robust_stitching.stitching.measured import Measured
 from robust_stitching.stitching.run import StitchResult
 
-NETWORKS = ("front", "end", "untrained", "stitched", "direct_matching")
+CONTROLS = ("untrained", "direct_matching", "self_stitch", "random_front")
+NETWORKS = ("front", "end", "untrained", "stitched", *CONTROLS[1:])
 CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
 L2_DEFINITION = "mean over images of the Euclidean distance"
 
@@ -25,20 +27,11 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     ----------
     command : the command line that asked for the run.
     """
-    scores = {name: result.scores[name].as_dict() for name in result.scores}
-    attacks = result.attacks
-    for name in scores:
-        scores[name]["robust"] = attacks and attacks.robust.get(name)
     return {
         "command": command,
         "params": asdict(result.config),
         "versions": versions(),
         "commit": commit(),
-        "data": {
-            "name": result.data,
-            "n_images": result.test_images,
-            "n_train_images": result.train_images,
-        },
         "seconds": round(result.seconds, 1),
         "notes": result.notes,
         "estimators": {"cka": CKA_ESTIMATOR, "l2": L2_DEFINITION},
@@ -48,9 +41,25 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
             "out_shape": list(result.network.transform.out_shape),
             "parameters": sum(p.numel() for p in result.network.transform.parameters()),
         },
-        "cka": result.cka,
-        "l2": result.l2,
+        **_numbers(result.measured, n_train_images=result.train_images),
+        "elsewhere": result.elsewhere and _numbers(result.elsewhere),
+        "curve": [asdict(record) for record in result.trained.curve],
+    }
+
+
+def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
+    """What was measured on one dataset, of which `of_data` tells more."""
+    scores = {name: found.as_dict() for name, found in measured.scores.items()}
+    attacks = measured.attacks
+    for name in scores:
+        scores[name]["robust"] = attacks and attacks.robust.get(name)
+    stitched = scores["stitched"]["accuracy"]
+    return {
+        "data": {"name": measured.data, "n_images": measured.n_images, **of_data},
+        "cka": measured.cka,
+        "l2": measured.l2,
         **{name: scores.get(name) for name in NETWORKS},
+        "gaps": {name: stitched - scores[name]["accuracy"] for name in CONTROLS if name in scores},
         "transfer": attacks and attacks.transfer,
         "attacks": attacks
         and {
@@ -61,7 +70,6 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
             "clean_accuracy": attacks.clean,
             "warnings": list(attacks.warnings),
         },
-        "curve": [asdict(record) for record in result.curve],
     }
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robust_stitching.evaluation.robustness import WORST, interval
-from robust_stitching.report.record import NETWORKS
+from robust_stitching.report.controls import meaning
+from robust_stitching.report.record import CONTROLS, NETWORKS
 
 Column = tuple[str, str, str]
 """Heading, key in the record (dots go deeper), format."""
@@ -38,7 +39,7 @@ def rows(record: Mapping[str, Any], columns: Sequence[Column]) -> list[list[str]
     table = [["network", *(heading for heading, _, _ in columns)]]
     for name in _measured(record):
         cells = [shown(record[name], key, form) for _, key, form in columns]
-        table.append([name.replace("_", " "), *cells])
+        table.append([called(name), *cells])
     return table
 
 
@@ -62,11 +63,34 @@ def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """Accuracy of every network (columns) on images made against another (rows)."""
     transfer = record["transfer"]
     answering = list(next(iter(transfer.values())))
-    table = [["attack made on", *(name.replace("_", " ") for name in answering)]]
+    table = [["attack made on", *map(called, answering)]]
     unattacked = {"no network": record["attacks"]["clean_accuracy"]}
     for source, accuracies in {**unattacked, **transfer}.items():
         table.append([source, *(format(accuracies[name], ".2%") for name in answering)])
     return table
+
+
+def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """The stitched network's accuracy and those of its controls, with the gap in points."""
+    end = record["end"]["accuracy"]
+    table = [["network", "accuracy", "relative accuracy", "stitched is better by"]]
+    for name in ("stitched", *(name for name in CONTROLS if record[name])):
+        accuracy = record[name]["accuracy"]
+        gap = record["gaps"].get(name)
+        table.append(
+            [
+                called(name),
+                format(accuracy, ".2%"),
+                format(accuracy / end, ".4f") if end else "–",
+                "–" if gap is None else f"{100 * gap:+.2f} points",
+            ]
+        )
+    return table
+
+
+def called(name: str) -> str:
+    """A network's name for people."""
+    return name.replace("_", " ")
 
 
 def _measured(record: Mapping[str, Any]) -> list[str]:
@@ -118,14 +142,23 @@ def as_text(record: Mapping[str, Any]) -> str:
         f"data   {data['name']}: map trained on {data['n_train_images']:,} images, "
         f"measured on {data['n_images']:,}",
     ]
-    parts = ["\n".join(head), aligned(rows(record, (*ACCURACY, ANSWERS[0])))]
+    parts = ["\n".join(head), *_numbers(record, record["estimators"]), *record["notes"]]
+    if record["elsewhere"]:
+        other = record["elsewhere"]["data"]
+        parts.append(f"On {other['name']}, {other['n_images']:,} images:")
+        parts += _numbers(record["elsewhere"], record["estimators"])
+    return "\n\n".join(part if "\n" in part else textwrap.fill(part, 100) for part in parts)
+
+
+def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[str]:
+    """Tables and sentences about one dataset."""
+    parts = [aligned(rows(record, (*ACCURACY, ANSWERS[0]))), meaning(record)]
     if record["direct_matching"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
-        parts.append(f"CKA: {record['estimators']['cka']}. l2: {record['estimators']['l2']}.")
+        parts.append(f"CKA: {estimators['cka']}. l2: {estimators['l2']}.")
     if record["attacks"] is not None:
         parts.append(f"Accuracy under attack: {attack_caption(record)}")
         parts.append(aligned(robust_rows(record)))
         parts.append(aligned(transfer_rows(record)))
         parts += record["attacks"]["warnings"]
-    parts += record["notes"]
-    return "\n\n".join(part if "\n" in part else textwrap.fill(part, 100) for part in parts)
+    return parts

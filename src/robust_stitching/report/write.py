@@ -29,7 +29,9 @@ def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path)
     endings = {"matrix": "pt", "frank_model": "pt", "json": "json", "pdf": "pdf"}
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
-    checkpoints.save(paths["frank_model"], result.network, result.source, result.training())
+    checkpoints.save(
+        paths["frank_model"], result.network, result.measured.source, result.training()
+    )
     write_json(paths["json"], record)
     with replacing(paths["pdf"]) as temporary:
         write_pdf(temporary, result, record)
@@ -49,9 +51,9 @@ def _write_matrix(path: Path, result: StitchResult) -> None:
             "initial": {"weight": initial.weight, "bias": initial.bias},
             "direct_matching": direct and {"weight": direct.weight, "bias": direct.bias},
             "history": {
-                "iteration": torch.tensor([kept.iteration for kept in result.maps]),
-                "weight": torch.stack([kept.weight for kept in result.maps]),
-                "bias": torch.stack([kept.bias for kept in result.maps]),
+                "iteration": torch.tensor([kept.iteration for kept in result.trained.maps]),
+                "weight": torch.stack([kept.weight for kept in result.trained.maps]),
+                "bias": torch.stack([kept.bias for kept in result.trained.maps]),
             },
             "training": result.training(),
         },

@@ -1,48 +1,110 @@
-"""Direct matching: the map between two layers by least squares, without training anything."""
+"""Maps between two layers in closed form, from the moments of their activations, without training:
+direct matching by least squares, under a mask or of a rank too, and the best orthogonal map."""
 
 import logging
+import math
 
+import torch
 from torch import Tensor, nn
 
 from robust_stitching import graph
 from robust_stitching.data import Split
+from robust_stitching.errors import UserError
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.transform import channels, resize, rows
+from robust_stitching.similarity.moments import ROUNDING
+from robust_stitching.stitching.layout import resize, rows
+from robust_stitching.stitching.transform import Form
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 500
+MOST_VARIABLES = 6000  # their co-moments and eigenvalues take minutes and a gigabyte
 
 
-def match(
+def moments_of(
     front: nn.Module,
     front_layer: str,
     end: nn.Module,
     end_layer: str,
     split: Split,
+    form: Form | None = None,
     progress: Progress = silent,
-) -> tuple[Tensor, Tensor]:
-    """Weight (C_end, C_front) and bias (C_end,) that bring the front's activations closest to the
-    end's, over all positions of all images of `split`, unaugmented, in evaluation mode; float32.
+) -> Moments:
+    """Moments of the front's activations (x) and the end's (y) over all positions of all images of
+    `split`, unaugmented, in evaluation mode; of a form that flattens, over the images.
 
-    The front's activations are resized to the end's positions first, as in `ChannelMap`.
+    The front's activations are resized to the end's positions first, as in `LinearMap`.
+
+    Raises
+    ------
+    UserError : for more variables than can be handled.
     """
+    form = form or Form()
     head, target = graph.features(front, [front_layer]), graph.features(end, [end_layer])
     shape = graph.shape_of(end, end_layer)
-    moments = Moments(
-        channels(graph.shape_of(front, front_layer)), channels(shape), split.images.device
-    )
+    outputs, inputs = form.shape(graph.shape_of(front, front_layer), shape)
+    if max(outputs, inputs) > MOST_VARIABLES:
+        raise UserError(
+            f"direct matching, masks and closed-form maps between {inputs:,} and {outputs:,} units "
+            f"would take too long (the limit is {MOST_VARIABLES:,}); cut where activations are "
+            "smaller, or use --no-pinv with --init random."
+        )
+    moments = Moments(inputs, outputs, split.images.device)
     with evaluating(head, target), progress(len(split), "direct matching") as bar:
         for images, labels in split.batches(BATCH_SIZE):
             (x,), (y,) = head(images), target(images)
-            moments.update(rows(resize(x, shape)), rows(y))
+            if form.flatten:
+                moments.update(x.flatten(1), y.flatten(1))
+            else:
+                moments.update(rows(resize(x, shape)), rows(y))
             bar.update(len(labels))
-    weight, bias = moments.least_squares()
     log.debug(
-        "direct matching over %d positions: %d of %d front channels are dead",
+        "moments over %d positions: %d of %d front channels are dead",
         moments.n,
         int((moments.xx.diagonal() == 0).sum()),
         len(moments.xx),
     )
-    return weight.float(), bias.float()
+    return moments
+
+
+def alive(squares: Tensor, mean: Tensor, n: int) -> Tensor:
+    """Which variables vary by more than rounding; `squares` are sums of centred squares."""
+    return squares.sqrt() > ROUNDING * mean.abs() * math.sqrt(n)
+
+
+def direct(
+    moments: Moments, mask: Tensor | None = None, rank: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Direct matching (Csiszárik et al., 2021, section 3.2): matrix (rows, columns) and bias that
+    bring x closest to y in the sum of squares; float32.
+
+    Parameters
+    ----------
+    mask : bool, with at most one entry a row: among the matrices that are zero elsewhere.
+    rank : among the matrices of at most this rank: reduced-rank regression (Izenman, 1975), the
+        full solution projected onto the main directions of what it predicts.
+    """
+    if mask is None:
+        matrix, _ = moments.least_squares()
+    else:
+        squares = moments.xx.diagonal()
+        used = mask.to(squares.device) & alive(squares, moments.mean_x, moments.n)
+        matrix = torch.where(used, moments.xy.T / squares, 0.0)
+    if rank is not None:
+        predicted = matrix @ moments.xx @ matrix.T
+        main = torch.linalg.eigh(predicted).eigenvectors[:, -rank:]
+        matrix = main @ (main.T @ matrix)
+    return _with_bias(moments, matrix)
+
+
+def procrustes(moments: Moments) -> tuple[Tensor, Tensor]:
+    """The orthogonal matrix (C, C), and bias, that bring x closest to y (Schönemann, 1966): U Vᵀ of
+    the singular value decomposition of the co-moments of y and x; float32."""
+    u, _, v = torch.linalg.svd(moments.xy.T)
+    return _with_bias(moments, u @ v)
+
+
+def _with_bias(moments: Moments, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    bias = moments.mean_y - matrix @ moments.mean_x
+    return matrix.float(), bias.float()

@@ -7,11 +7,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_stitching import graph, models
 from robust_stitching.errors import UserError
-from robust_stitching.stitching.transform import ChannelMap
+from robust_stitching.stitching.transform import Form, LinearMap
 
 
 class StitchedNetwork(fx.GraphModule):
-    """The front of one network, a `ChannelMap`, the end of another.
+    """The front of one network, a `LinearMap`, the end of another.
 
     Its children are ``front``, ``transform`` and ``end`` with only the modules that are used; they
     are copies, the donors stay as they are. Only the transformation requires a gradient.
@@ -22,6 +22,7 @@ class StitchedNetwork(fx.GraphModule):
     front_layer, end_layer : the activation that is mapped, and the one that the map replaces.
     freeze_statistics : in training mode, keep the running statistics of the donors' batch norms
         and normalise by them. By default they move while a stitch is trained; weights never do.
+    form : which matrices the map is chosen from; any of channels if left out.
 
     Raises
     ------
@@ -35,10 +36,12 @@ class StitchedNetwork(fx.GraphModule):
         end: nn.Module,
         end_layer: str,
         freeze_statistics: bool = False,
+        form: Form | None = None,
     ):
-        transform = ChannelMap(
+        transform = LinearMap(
             graph.shape_of(front, front_layer, "front layer"),
             graph.shape_of(end, end_layer, "end layer"),
+            form,
         )
         joined = graph.join(front, front_layer, end, end_layer, transform)
         super().__init__(joined, joined.graph, class_name="StitchedNetwork")
@@ -49,6 +52,7 @@ class StitchedNetwork(fx.GraphModule):
                 "front_layer": front_layer,
                 "end": end.architecture,
                 "end_layer": end_layer,
+                "transform": transform.form.as_dict(),
             },
             freeze_statistics=freeze_statistics,
         )
@@ -99,4 +103,5 @@ def rebuild(architecture: dict[str, Any]) -> nn.Module:
         architecture["front_layer"],
         rebuild(architecture["end"]),
         architecture["end_layer"],
+        form=Form(**architecture.get("transform", {})),
     )

@@ -1,23 +1,51 @@
-"""The stitching layer: a linear map from the channels of one network to those of another."""
+"""The stitching layer: a linear map from the activations of one network to those of another."""
 
 import math
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.stitching.layout import channels, positions, resize
 
-INITS = ("random", "perm", "eye", "ps_inv", "ones-zeros", "zeros")
-SQUARE_INITS = ("perm", "eye", "ones-zeros", "zeros")
+NO_RANK = 1e-6
+"""Singular values below this share of the largest are none in a float32 matrix."""
 
 
-class ChannelMap(nn.Module):
-    """y = W x + b at every position: a 1×1 convolution on maps, a linear layer on vectors.
+@dataclass(frozen=True)
+class Form:
+    """Which matrices a stitching map is chosen from.
 
-    Where the two activations differ in their positions (another resolution, a map against a
-    vector or tokens), the input is resized first, see `resize`.
+    Attributes
+    ----------
+    flatten : one row and one column for every unit (C·H·W of them), not for every channel.
+    rank : of the matrix, which is then a product of two factors; None is a full matrix.
+    masked : entries outside a mask are zero and stay so.
+    """
+
+    flatten: bool = False
+    rank: int | None = None
+    masked: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def shape(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[int, int]:
+        """(rows, columns) of the matrix between activations of these shapes."""
+        count = math.prod if self.flatten else channels
+        return count(out_shape), count(in_shape)
+
+
+class LinearMap(nn.Module):
+    """y = W x + b: of the channels at every position (a 1×1 convolution on maps, a linear layer on
+    vectors), or of all units at once.
+
+    A map of channels brings the input to the output's positions first where the two differ (another
+    resolution, a map against a vector or tokens), see `layout.resize`.
 
     Parameters
     ----------
@@ -25,111 +53,84 @@ class ChannelMap(nn.Module):
 
     Attributes
     ----------
-    weight : of shape (C_out, C_in).
-    bias : of shape (C_out,).
+    weight : of shape (rows, columns); with a rank, its factors `left` (rows, rank) and `right`
+        (rank, columns) instead. `matrix` is what counts.
+    bias : of shape (rows,).
+    mask : bool, of the matrix's shape; None where there is none.
     """
 
-    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]):
+    def __init__(
+        self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], form: Form | None = None
+    ):
         super().__init__()
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
-        inputs, outputs = channels(in_shape), channels(out_shape)
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.form = form or Form()
+        rows, columns = self.form.shape(in_shape, out_shape)
+        if self.form.rank is None:
+            self.weight = nn.Parameter(torch.zeros(rows, columns))
+        else:
+            self.left = nn.Parameter(torch.zeros(rows, self.form.rank))
+            self.right = nn.Parameter(torch.zeros(self.form.rank, columns))
+        self.bias = nn.Parameter(torch.zeros(rows))
+        allowed = torch.ones(rows, columns, dtype=torch.bool) if self.form.masked else None
+        self.register_buffer("mask", allowed)
+
+    @property
+    def matrix(self) -> Tensor:
+        """W, of shape (rows, columns), differentiable."""
+        matrix = self.weight if self.form.rank is None else self.left @ self.right
+        return matrix if self.mask is None else matrix * self.mask
+
+    @property
+    def columns(self) -> int:
+        """How many channels or units the map takes."""
+        return self.form.shape(self.in_shape, self.out_shape)[1]
 
     @property
     def resizes(self) -> bool:
         """Whether activations are resized before they are mapped."""
-        return positions(self.in_shape) != positions(self.out_shape)
+        return not self.form.flatten and positions(self.in_shape) != positions(self.out_shape)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.form.flatten:
+            return F.linear(x.flatten(1), self.matrix, self.bias).unflatten(1, self.out_shape)
         x = resize(x, self.out_shape)
         if x.ndim == 4:
-            return F.conv2d(x, self.weight[:, :, None, None], self.bias)
-        return F.linear(x, self.weight, self.bias)
+            return F.conv2d(x, self.matrix[:, :, None, None], self.bias)
+        return F.linear(x, self.matrix, self.bias)
 
-    def set(self, weight: Tensor, bias: Tensor) -> None:
-        """Take over values of the same shapes."""
-        with torch.no_grad():
-            self.weight.copy_(weight)
-            self.bias.copy_(bias)
+    @torch.no_grad()
+    def set(self, matrix: Tensor, bias: Tensor) -> None:
+        """Take over values of the same shapes; the mask and the rank must allow them."""
+        self.bias.copy_(bias)
+        if self.form.rank is None:
+            self.weight.copy_(matrix if self.mask is None else matrix * self.mask.to(matrix.device))
+            return
+        left, right = factors(matrix, self.form.rank)
+        self.left.copy_(left)
+        self.right.copy_(right)
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """Copies of weight and bias, on the CPU."""
-        return self.weight.detach().cpu().clone(), self.bias.detach().cpu().clone()
+        """Copies of matrix and bias, on the CPU."""
+        return self.matrix.detach().cpu().clone(), self.bias.detach().cpu().clone()
 
 
-def initial_values(kind: str, inputs: int, outputs: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Weight (outputs, inputs) and bias (outputs,) of every `INITS` but "ps_inv".
+def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Balanced factors (rows, rank) and (rank, columns) of a matrix of that rank, or a smaller one.
 
-    random : uniform in ±1/√inputs, as torch initialises a linear layer.
-    perm : a random permutation; eye : the identity; zeros : all zero; ones-zeros : weights one.
-    Every bias but the random one is zero.
+    A direction that the matrix lacks is zero on the left and random on the right: the product is
+    the matrix, and the direction can still be learned.
 
     Raises
     ------
-    UserError : for an unknown kind, or one that needs a square matrix where this is none.
+    ValueError : when the rank of `matrix` is larger.
     """
-    if kind not in INITS or kind == "ps_inv":
-        raise unknown("initialisation", kind, INITS)
-    if kind in SQUARE_INITS and inputs != outputs:
-        raise UserError(
-            f"--init {kind} needs equally many channels on both sides, but the front layer has "
-            f"{inputs} and the end layer {outputs}; use --init random or ps_inv."
-        )
-    generator = generator_for(seed)
-    bias = torch.zeros(outputs)
-    if kind == "random":
-        bound = 1 / math.sqrt(inputs)
-        weight = torch.rand(outputs, inputs, generator=generator) * 2 * bound - bound
-        bias = torch.rand(outputs, generator=generator) * 2 * bound - bound
-    elif kind == "perm":
-        weight = torch.eye(inputs)[torch.randperm(inputs, generator=generator)]
-    elif kind == "eye":
-        weight = torch.eye(inputs)
-    elif kind == "ones-zeros":
-        weight = torch.ones(outputs, inputs)
-    else:
-        weight = torch.zeros(outputs, inputs)
-    return weight, bias
-
-
-def channels(shape: tuple[int, ...]) -> int:
-    """How many channels an activation of this shape has: the first of a map, else the last."""
-    return shape[0] if len(shape) == 3 else shape[-1]
-
-
-def positions(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Its grid of positions, (height, width); a vector has one.
-
-    Tokens count as a square grid where their number is a square, else as one row.
-    """
-    if len(shape) == 3:
-        return shape[1], shape[2]
-    if len(shape) == 1:
-        return 1, 1
-    side = math.isqrt(shape[0])
-    return (side, side) if side * side == shape[0] else (1, shape[0])
-
-
-def resize(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Activations (N, …) laid out at the positions of `shape`, with their own channels.
-
-    Averaged over areas where the grid shrinks, bilinear where it grows.
-    """
-    own, target = positions(x.shape[1:]), positions(shape)
-    if own == target and x.ndim == len(shape) + 1:
-        return x
-    grid = x.transpose(1, 2) if x.ndim == 3 else x
-    grid = grid.reshape(len(x), grid.shape[1], *own)
-    if target[0] <= own[0] and target[1] <= own[1]:
-        grid = F.adaptive_avg_pool2d(grid, target)
-    else:
-        grid = F.interpolate(grid, target, mode="bilinear", align_corners=False)
-    if len(shape) == 3:
-        return grid
-    return grid.flatten(2).transpose(1, 2) if len(shape) == 2 else grid.flatten(1)
-
-
-def rows(x: Tensor) -> Tensor:
-    """Activations (N, …) as one row of channels a position: (N·positions, C)."""
-    return x.movedim(1, -1).flatten(0, -2) if x.ndim == 4 else x.flatten(0, -2)
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    present = s > NO_RANK * s[0]
+    if present[rank:].any():
+        raise ValueError(f"a matrix of rank {int(present.sum())} has no factors of rank {rank}")
+    u, s, v, present = u[:, :rank], s[:rank], v[:rank], present[:rank]
+    columns = matrix.shape[1]
+    spare = torch.rand(rank, columns, generator=generator_for(0)).to(v) * 2 - 1
+    right = torch.where(present[:, None], s.sqrt()[:, None] * v, spare / math.sqrt(columns))
+    return (u * s.sqrt() * present).float(), right.float()

@@ -6,6 +6,7 @@ draws its random numbers: a resumed training sees the same ones.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.attacks import Threat
-from robust_stitching.attacks.losses import divergence
+from robust_stitching.attacks.losses import Loss, cross_entropy, divergence
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
 from robust_stitching.folding import Folded
@@ -38,10 +39,30 @@ Objective = Callable[[nn.Module, Tensor, Tensor, int], Outcome]
 """``objective(network, images, labels, iteration)``"""
 
 
-def standard(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
-    """Cross-entropy with the labels."""
+@dataclass(frozen=True)
+class Goal:
+    """What a network is to answer.
+
+    Attributes
+    ----------
+    loss : of every image, ``loss(logits, labels, targets)``.
+    targets : what the loss needs to know of (unattacked) images besides their labels, if anything.
+    """
+
+    loss: Loss = cross_entropy
+    targets: Callable[[Tensor], Tensor | None] = lambda images: None
+
+
+LABELS = Goal()
+
+
+def standard(
+    network: nn.Module, images: Tensor, labels: Tensor, iteration: int, goal: Goal = LABELS
+) -> Outcome:
+    """The mean loss on the images as they are."""
+    targets = goal.targets(images)
     logits = network(images)
-    return Outcome(F.cross_entropy(logits, labels), logits)
+    return Outcome(goal.loss(logits, labels, targets).mean(), logits)
 
 
 @dataclass(frozen=True)
@@ -97,14 +118,15 @@ class Adversary:
         labels: Tensor,
         iteration: int,
         view: nn.Module | None = None,
+        goal: Goal = LABELS,
     ) -> Outcome:
         """The objective; the attack runs on `view`, the same function as `network` in evaluation
         mode but faster, where there is one (see `folding`)."""
         if not self.attacked(len(images)):
-            return standard(network, images, labels, iteration)
+            return standard(network, images, labels, iteration, goal)
         generator = generator_for(self.seed, iteration, 1)  # 1: apart from the order's numbers
         find = self._madry if self.kind == "madry" else self._trades
-        return find(network, view or network, images, labels, iteration, generator)
+        return find(network, view or network, images, labels, iteration, generator, goal)
 
     def _madry(
         self,
@@ -114,10 +136,12 @@ class Adversary:
         labels: Tensor,
         iteration: int,
         generator: torch.Generator,
+        goal: Goal,
     ) -> Outcome:
-        """max CE(f(x′), y) over the ball, by PGD from a uniform start (Madry et al., 2018)."""
+        """max loss(f(x′), y) over the ball, by PGD from a uniform start (Madry et al., 2018)."""
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
+        targets = goal.targets(images)
         worst = worst_images(
             view,
             images[:k],
@@ -126,11 +150,13 @@ class Adversary:
             start=threat.uniform_start(images[:k], generator),
             steps=self.perturb_steps,
             step_size=step,
+            loss=goal.loss,
+            targets=targets if targets is None else targets[:k],
         )
         with evaluating(view):
             clean = view(images[:k])
         logits = network(torch.cat([worst, images[k:]]))
-        loss = F.cross_entropy(logits, labels)
+        loss = goal.loss(logits, labels, targets).mean()
         return Outcome(loss, torch.cat([clean, logits[k:].detach()]), logits[:k].detach())
 
     def _trades(
@@ -141,8 +167,9 @@ class Adversary:
         labels: Tensor,
         iteration: int,
         generator: torch.Generator,
+        goal: Goal,
     ) -> Outcome:
-        """CE(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5)."""
+        """loss(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5)."""
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
         with evaluating(view):
@@ -166,19 +193,22 @@ class Adversary:
             reduction="sum",
             log_target=True,
         )
-        loss = F.cross_entropy(logits, labels) + self.beta * gap / len(images)
+        loss = goal.loss(logits, labels, goal.targets(images)).mean()
+        loss = loss + self.beta * gap / len(images)
         return Outcome(loss, logits.detach(), attacked.detach())
 
 
-def objective_of(adversary: Adversary | None, network: nn.Module, iterations: int) -> Objective:
+def objective_of(
+    adversary: Adversary | None, network: nn.Module, iterations: int, goal: Goal = LABELS
+) -> Objective:
     """What a training of `network` of so many iterations minimises: the standard loss, or that
     under attack."""
     if adversary is None:
-        return standard
+        return partial(standard, goal=goal)
     adversary = adversary.within(iterations)
     view = Folded(network)
 
     def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
-        return adversary(network, images, labels, iteration, view.refresh())
+        return adversary(network, images, labels, iteration, view.refresh(), goal)
 
     return objective

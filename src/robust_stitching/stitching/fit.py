@@ -1,0 +1,134 @@
+"""Finding the map between two layers: its mask, its first values, its training."""
+
+import copy
+import logging
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from robust_stitching.data import Split
+from robust_stitching.progress import Progress
+from robust_stitching.stitching import matching
+from robust_stitching.stitching.check import check_history, check_map
+from robust_stitching.stitching.config import StitchConfig
+from robust_stitching.stitching.initial import FROM_DATA, initial_values
+from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
+from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.stitching.objective import goal_of, penalised
+from robust_stitching.training import EpochRecord, Trainer, TrainingConfig, objective_of
+from robust_stitching.training.examiner import Examiner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Map:
+    """A stitching map: weight (C_end, C_front) and bias (C_end,), at an iteration."""
+
+    iteration: int
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class TrainedMap:
+    """A map between two layers, and how it came about.
+
+    Attributes
+    ----------
+    untrained, network : the stitched network before and after training, in evaluation mode.
+    direct : the map of direct matching; None where nobody asked for it.
+    maps : the map before, while and after it was trained.
+    curve : the training log.
+    """
+
+    untrained: StitchedNetwork
+    network: StitchedNetwork
+    direct: Map | None
+    maps: list[Map]
+    curve: list[EpochRecord]
+
+
+def find_map(
+    front: tuple[nn.Module, str],
+    end: tuple[nn.Module, str],
+    train: Split,
+    test: Split,
+    config: StitchConfig,
+    progress: Progress,
+    *,
+    main: bool = True,
+) -> TrainedMap:
+    """Make the map between two layers and train it.
+
+    Parameters
+    ----------
+    front, end : network and layer.
+    test : is looked at after each epoch.
+    main : find direct matching, too; a control needs it only where its start is made of it.
+    """
+    network = StitchedNetwork(*front, *end, config.no_bn, config.form).to(train.images.device)
+    log.debug("the stitched graph:\n%s", network.graph)
+    rows, columns = network.transform.bias.shape[0], network.transform.columns
+    check_map(config.init, config.mask, config.form, rows, columns)
+    settings = TrainingConfig(
+        epochs=config.epochs,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        seed=config.seed,
+        precision=config.precision,
+    )
+    iterations = settings.iterations_on(train)
+    check_history(rows * columns, iterations, config.save_frequency, config.epochs)
+
+    direct = _begin(network, front, end, train, config, progress, main)
+    untrained = copy.deepcopy(network).eval()
+    maps = [Map(0, *network.transform.values())]
+
+    def keep(trainer: Trainer) -> None:
+        last = trainer.iteration == trainer.iterations
+        if last or trainer.iteration % (config.save_frequency * config.epochs) == 0:
+            trainer.check_weights()
+            maps.append(Map(trainer.iteration, *network.transform.values()))
+
+    goal = goal_of(config.target_type, config.temperature, front[0], end[0])
+    objective = objective_of(config.adversary, network, iterations, goal)
+    if config.l1 or config.cka_reg:
+        objective = penalised(objective, network, *end, config.l1, config.cka_reg)
+    trainer = Trainer(
+        network, objective, train, settings, evaluate=Examiner(test, config.adversary)
+    )
+    curve = trainer.run(after_step=keep, progress=progress)
+    return TrainedMap(untrained, network.eval(), direct, maps, curve)
+
+
+def _begin(
+    network: StitchedNetwork,
+    front: tuple[nn.Module, str],
+    end: tuple[nn.Module, str],
+    train: Split,
+    config: StitchConfig,
+    progress: Progress,
+    main: bool,
+) -> Map | None:
+    """Give the map its mask and its first values; returns direct matching where it was made."""
+    transform, form = network.transform, config.form
+    rows, columns = transform.bias.shape[0], transform.columns
+    wants_direct = config.init == "ps_inv" or (main and not config.no_pinv)
+    moments = None
+    if wants_direct or config.init in FROM_DATA or config.mask in FROM_CORRELATIONS:
+        moments = matching.moments_of(*front, *end, train, form, progress)
+    mask = mask_of(config.mask, columns, rows, config.seed, moments)
+    if mask is not None:
+        transform.mask.copy_(mask)
+    direct = Map(0, *matching.direct(moments, mask, form.rank)) if wants_direct else None
+    if config.init == "ps_inv":
+        start = direct.weight, direct.bias
+    elif config.init == "procrustes":
+        start = matching.procrustes(moments)
+    else:
+        start = initial_values(config.init, columns, rows, config.seed, form.rank)
+    transform.set(*start)
+    return direct

@@ -1,0 +1,63 @@
+"""The first values of a stitching map that need no data."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from robust_stitching.data.split import generator_for
+from robust_stitching.errors import UserError, unknown
+
+FROM_DATA = ("ps_inv", "procrustes")
+INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
+SQUARE_INITS = ("perm", "eye", "procrustes", "ones-zeros", "zeros")
+
+
+def initial_values(
+    kind: str, inputs: int, outputs: int, seed: int, rank: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Matrix (outputs, inputs) and bias (outputs,) of every `INITS` but those `FROM_DATA`.
+
+    random : uniform in ±1/√inputs, as torch initialises a linear layer; with a rank, a product of
+        two uniform factors whose entries have the same variance.
+    perm : a random permutation; eye : the identity; zeros : all zero; ones-zeros : weights one.
+    Every bias but the random one is zero.
+
+    Raises
+    ------
+    UserError : for an unknown kind, or one that needs a square matrix where this is none.
+    """
+    if kind not in INITS or kind in FROM_DATA:
+        raise unknown("initialisation", kind, INITS)
+    require_square(kind, inputs, outputs)
+    generator = generator_for(seed)
+
+    def uniform(bound: float, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator) * 2 * bound - bound
+
+    bias = torch.zeros(outputs)
+    if kind == "random":
+        bound = 1 / math.sqrt(inputs)
+        if rank is None:
+            matrix = uniform(bound, outputs, inputs)
+        else:
+            matrix = uniform(math.sqrt(3 / rank), outputs, rank) @ uniform(bound, rank, inputs)
+        bias = uniform(bound, outputs)
+    elif kind == "perm":
+        matrix = torch.eye(inputs)[torch.randperm(inputs, generator=generator)]
+    elif kind == "eye":
+        matrix = torch.eye(inputs)
+    elif kind == "ones-zeros":
+        matrix = torch.ones(outputs, inputs)
+    else:
+        matrix = torch.zeros(outputs, inputs)
+    return matrix, bias
+
+
+def require_square(kind: str, inputs: int, outputs: int) -> None:
+    """Raise UserError where an initialisation needs as many inputs as outputs and they differ."""
+    if kind in SQUARE_INITS and inputs != outputs:
+        raise UserError(
+            f"--init {kind} needs equally many channels on both sides, but the front layer has "
+            f"{inputs} and the end layer {outputs}; use --init random or ps_inv."
+        )

@@ -1,0 +1,74 @@
+"""Masks: which channel of the front each channel of the end may be made from.
+
+All but the identity leave at most one entry in a row. Correlations are Pearson's, over all
+positions of all training images.
+"""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from robust_stitching.data.split import generator_for
+from robust_stitching.errors import UserError, unknown
+from robust_stitching.similarity import Moments
+from robust_stitching.stitching.matching import alive
+
+NO_MASK = "identity"
+MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
+FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
+
+
+def correlations(moments: Moments) -> Tensor:
+    """Pearson's correlation of every end channel (rows) with every front channel (columns), in
+    float64; 0 for a channel that is constant."""
+    x, y = moments.xx.diagonal(), moments.yy.diagonal()
+    x, y = (
+        torch.where(living, values.rsqrt(), 0.0)
+        for living, values in ((alive(x, moments.mean_x, moments.n), x),
+                               (alive(y, moments.mean_y, moments.n), y))
+    )  # fmt: skip
+    return y[:, None] * moments.xy.T * x
+
+
+def mask_of(
+    kind: str, inputs: int, outputs: int, seed: int, moments: Moments | None = None
+) -> Tensor | None:
+    """A bool mask (outputs, inputs); None for the identity, which lets every entry be.
+
+    semi-match : each end channel keeps the front channel that it correlates with most (Li et al.,
+        2016, "semi-matching"); abs-semi-match : most in absolute value. Front channels may be kept
+        by several or by none; constant ones only where all are.
+    hungarian : the one-to-one assignment with the largest sum of correlations; end channels that
+        are left over, where the front has fewer, keep none.
+    random-permutation : a random one-to-one assignment, the control of the others.
+
+    Parameters
+    ----------
+    moments : of front (x) and end (y) activations, for the masks `FROM_CORRELATIONS`.
+
+    Raises
+    ------
+    UserError : for an unknown kind, or a permutation between unequal numbers of channels.
+    """
+    if kind not in MASKS:
+        raise unknown("mask", kind, MASKS)
+    if kind == NO_MASK:
+        return None
+    mask = torch.zeros(outputs, inputs, dtype=torch.bool)
+    if kind == "random-permutation":
+        if inputs != outputs:
+            raise UserError(
+                f"--mask {kind} needs equally many channels on both sides, but the front layer has "
+                f"{inputs} and the end layer {outputs}; use semi-match or hungarian."
+            )
+        mask[torch.arange(outputs), torch.randperm(inputs, generator=generator_for(seed, 1))] = True
+        return mask
+    found = correlations(moments).cpu()
+    if kind == "hungarian":
+        chosen, partners = map(torch.from_numpy, linear_sum_assignment(found, maximize=True))
+    else:
+        found = found.abs() if kind == "abs-semi-match" else found
+        living = alive(moments.xx.diagonal(), moments.mean_x, moments.n).cpu()
+        chosen, partners = torch.arange(outputs), found.where(living, -2.0).argmax(dim=1)
+    mask[chosen, partners] = True
+    return mask

@@ -1,0 +1,73 @@
+"""What a run measures on one dataset: answers and similarities, and accuracy under attack."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from robust_stitching.attacks import Threat
+from robust_stitching.data import Split, usual_epsilon
+from robust_stitching.progress import Progress, silent
+from robust_stitching.stitching.attacked import AttackScores, measure_attacks
+from robust_stitching.stitching.measure import Scores, measure
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores on one dataset.
+
+    Attributes
+    ----------
+    data, source : the dataset's name, and what `data.load` finds it by.
+    n_images : how many were looked at.
+    scores : network to its scores.
+    attacks : robust and transfer accuracies; None where nothing was attacked.
+    """
+
+    data: str
+    source: str
+    n_images: int
+    scores: dict[str, Scores]
+    attacks: AttackScores | None
+
+    @property
+    def cka(self) -> float | None:
+        """Between front and end at the cut, see `Scores`."""
+        return self.scores["front"].cka_to_end
+
+    @property
+    def l2(self) -> float | None:
+        """Between front and end at the cut, see `Scores`."""
+        return self.scores["front"].l2_to_end
+
+
+def measure_on(
+    split: Split,
+    networks: Mapping[str, tuple[nn.Module, str]],
+    *,
+    similarity: bool,
+    attacked_images: int | None,
+    epsilon: float | None,
+    seed: int,
+    progress: Progress = silent,
+) -> Measured:
+    """Measure networks, each with the layer that is compared, on a split.
+
+    Parameters
+    ----------
+    attacked_images : how many images, chosen at random by the seed, are attacked; None attacks
+        nothing.
+    epsilon : l-inf radius of the attacks; None is the usual one of the dataset.
+    """
+    scores = measure(networks, split, similarity=similarity, progress=progress)
+    attacks = None
+    if attacked_images is not None:
+        answering = {
+            name: network
+            for name, (network, _) in networks.items()
+            if scores[name].accuracy is not None
+        }
+        threat = Threat(epsilon or usual_epsilon(split.source))
+        few = split.sample(attacked_images, seed)
+        attacks = measure_attacks(answering, few, threat, seed, progress)
+    return Measured(split.name, split.source, len(split), scores, attacks)

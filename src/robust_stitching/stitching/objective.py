@@ -1,0 +1,115 @@
+"""What the training of a map minimises besides, or instead of, the loss on the labels."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_stitching import graph
+from robust_stitching.folding import Folded
+from robust_stitching.modes import evaluating
+from robust_stitching.training.objectives import LABELS, Goal, Objective, Outcome
+
+TARGETS = ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
+FRONT_TARGETS = ("soft_1", "soft_12", "soft_1_plus_2")
+LEAST_FOR_CKA = 4
+
+
+def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> Goal:
+    """The labels, or the donors' softened answers to the unattacked images.
+
+    With p₁ and p₂ the softmax of the donors' logits z₁ (front) and z₂ (end) over the temperature T:
+    p₁ (soft_1), p₂ (soft_2), the mean of the losses on both, which is the loss on their mean
+    (soft_12), or the softmax of the mean logits over T (soft_1_plus_2).
+    """
+    if kind == "hard":
+        return LABELS
+    views = [Folded(network).eval() for network in (front, end)]
+
+    def targets(images: Tensor) -> Tensor:
+        with evaluating(*views):
+            asked = {"soft_1": views[:1], "soft_2": views[1:]}.get(kind, views)
+            logits = torch.stack([view(images).float() for view in asked])
+        if kind == "soft_1_plus_2":
+            logits = logits.mean(dim=0, keepdim=True)
+        return (logits / temperature).softmax(dim=2).mean(dim=0)
+
+    return Goal(soft_cross_entropy(temperature), targets)
+
+
+def soft_cross_entropy(temperature: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """−T² Σ p log q of every image, with targets p (N, classes) and q the softmax of the logits
+    over the temperature T; the factor keeps gradients of one size (Hinton et al., 2015,
+    section 2)."""
+
+    def loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        softened = F.cross_entropy(logits / temperature, targets, reduction="none")
+        return temperature**2 * softened
+
+    return loss
+
+
+def penalised(
+    objective: Objective, network: nn.Module, end: nn.Module, layer: str, l1: float, cka: float
+) -> Objective:
+    """`objective` plus l1 · mean |W| plus cka · CKA between the mapped activation and what `end`
+    has at `layer` for the same images: those of the last pass, attacked ones under attack.
+
+    Parameters
+    ----------
+    network : a stitched network with a `transform`, the one that is trained.
+    """
+    watched = _Watched(network)
+    own = graph.features(end, [layer]) if cka else None
+
+    def found(_: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
+        outcome = objective(watched, images, labels, iteration)
+        loss = outcome.loss
+        if l1:
+            loss = loss + l1 * network.transform.matrix.abs().mean()
+        if own is not None and len(watched.images) >= LEAST_FOR_CKA:
+            with evaluating(own):
+                (expected,) = own(watched.images)
+            loss = loss + cka * batch_cka(watched.mapped, expected)
+        return outcome._replace(loss=loss)
+
+    return found
+
+
+class _Watched(nn.Module):
+    """A stitched network that remembers the last images it saw and what the map made of them."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.piece = graph.features(network, ["transform", "output"])
+        self.images = self.mapped = torch.empty(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images = images
+        self.mapped, logits = self.piece(images)
+        return logits
+
+
+def batch_cka(x: Tensor, y: Tensor) -> Tensor:
+    """Debiased linear CKA of the activations x (n, …) and y (n, …) of one batch of at least four
+    images, differentiable. Of few images with many features, the biased one is near 1 whatever
+    they are."""
+    with torch.autocast(x.device.type, enabled=False):
+        x, y = (value.flatten(1).float() for value in (x, y))
+        x, y = x - x.mean(dim=0), y - y.mean(dim=0)
+        grams = [(value @ value.T).fill_diagonal_(0) for value in (x, y)]
+        scale = _unbiased(grams[0], grams[0]) * _unbiased(grams[1], grams[1])
+        return _unbiased(*grams) / scale.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+
+
+def _unbiased(k: Tensor, other: Tensor) -> Tensor:
+    """n(n − 3) times the unbiased estimate of HSIC (Song et al., 2012, equation 5) from Gram
+    matrices with an empty diagonal."""
+    n = len(k)
+    rows, columns = k.sum(dim=1), other.sum(dim=1)
+    return (
+        (k * other).sum()
+        + rows.sum() * columns.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (rows @ columns)
+    )
