@@ -4,38 +4,43 @@ from collections.abc import Mapping
 from typing import Any
 
 TELLING = 0.05  # accuracies of the two controls that are closer than this tell nothing apart
+TRAINED = 0.9  # the share of the end's own accuracy that a self-stitch reaches once it is trained
 
 
 def meaning(record: Mapping[str, Any]) -> str:
     """What the stitch shows of the front, seen beside its controls."""
-    accuracy = {
-        name: scores["accuracy"]
-        for name in ("stitched", "untrained", "direct_matching", "self_stitch", "random_front")
-        if (scores := record[name])
-    }
-    stitched = accuracy["stitched"]
-    if "self_stitch" not in accuracy:
-        told = f"Training moved the map by {_points(stitched - accuracy['untrained'])}"
-        if "direct_matching" in accuracy:
-            gap = stitched - accuracy["direct_matching"]
-            told += f" and to {_points(gap)} from direct matching, which sees no labels"
-        return f"{told}; how much a map learns without a front, --controls tells."
-    top, bottom = accuracy["self_stitch"], accuracy["random_front"]
+    if record["self_stitch"] is None:
+        return _without_fronts(record["gaps"])
+    stitched, top, bottom, end = (
+        record[name]["accuracy"] for name in ("stitched", "self_stitch", "random_front", "end")
+    )
     ends = f"a front with random weights ({bottom:.1%}) and the end stitched to itself ({top:.1%})"
     if top - bottom < TELLING:
         return (
-            f"The controls tell little apart here, {ends}: at this cut the map and the end network "
-            "learn the task nearly by themselves, and the stitch says little about the front."
+            f"The controls are too close to tell anything, {ends}: at this cut the map and the end "
+            "network learn the task, or fail to, whatever the front has learned."
         )
     share = (stitched - bottom) / (top - bottom)
-    verdict = (
-        "the front has nearly all that the end network needs"
-        if share >= 0.9
-        else "the front has part of what the end network needs"
-        if share >= 0.1
-        else "the stitch shows nothing that a random front would not"
-    )
-    return f"The stitch reaches {share:.0%} of the way between {ends}: {verdict}."
+    if share >= 0.9:
+        verdict = "the front has nearly all that the end network needs"
+    elif share >= 0.1:
+        verdict = "the front has part of what the end network needs"
+    else:
+        verdict = "the stitch shows nothing that a random front would not"
+    told = f"The stitch is at {share:.0%} of the way between {ends}: {verdict}."
+    if top < TRAINED * end:
+        told += (
+            f" But even the self-stitch is far from the end's own {end:.1%}: such a map cannot do "
+            "better, or was trained too little."
+        )
+    return told
+
+
+def _without_fronts(gaps: Mapping[str, float]) -> str:
+    told = f"Training changed the map's accuracy by {_points(gaps['untrained'])}"
+    if "direct_matching" in gaps:
+        told += f"; it is {_points(gaps['direct_matching'])} from direct matching (no labels)"
+    return f"{told}. How much a map learns by itself, from any front, --controls tells."
 
 
 def _points(gap: float) -> str:

@@ -73,7 +73,7 @@ def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
 def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """The stitched network's accuracy and those of its controls, with the gap in points."""
     end = record["end"]["accuracy"]
-    table = [["network", "accuracy", "relative accuracy", "stitched is better by"]]
+    table = [["network", "accuracy", "relative accuracy", "stitched minus control"]]
     for name in ("stitched", *(name for name in CONTROLS if record[name])):
         accuracy = record[name]["accuracy"]
         gap = record["gaps"].get(name)
@@ -152,7 +152,11 @@ def as_text(record: Mapping[str, Any]) -> str:
 
 def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[str]:
     """Tables and sentences about one dataset."""
-    parts = [aligned(rows(record, (*ACCURACY, ANSWERS[0]))), meaning(record)]
+    parts = [
+        aligned(rows(record, (*ACCURACY, ANSWERS[0]))),
+        aligned(control_rows(record)),
+        meaning(record),
+    ]
     if record["direct_matching"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
         parts.append(f"CKA: {estimators['cka']}. l2: {estimators['l2']}.")

@@ -123,16 +123,17 @@ def stitch(
         for name, cut in fronts.items()
     }
     trained = found["stitched"]
-    networks = {
-        "front": front_cut,
-        "end": end_cut,
-        "untrained": (trained.untrained, "transform"),
-        **{name: (one.network, "transform") for name, one in found.items()},
-    }
+    joined = {"untrained": trained.untrained, "stitched": trained.network}
     if not config.no_pinv:
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
-        networks["direct_matching"] = (matched, "transform")
+        joined["direct_matching"] = matched
+    joined |= {name: one.network for name, one in found.items()}
+    networks = {
+        "front": front_cut,
+        "end": end_cut,
+        **{name: (network, "transform") for name, network in joined.items()},
+    }
     measured, other = (
         split
         and measure_on(
