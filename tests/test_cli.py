@@ -103,6 +103,28 @@ ATTACK = {
     "--beta": 10,
     "--attack-ratio": 1,
 }
+STITCH = {
+    "--run-name": None,
+    "-e, --epochs": 30,
+    "-lr, --lr": 1e-3,
+    "-o, --out-dir": REPOSITORY / "results",
+    "-b, --batch-size": 128,
+    "-s, --save-frequency": 10,
+    "--seed": 0,
+    "-wd, --weight-decay": 1e-4,
+    "--optimizer": "adam",
+    "--debug": False,
+    "--flatten": False,
+    "--l1": 0,
+    "--cka-reg": 0,
+    "-i, --init": "random",
+    "-m, --mask": "identity",
+    "-r, --low-rank": None,
+    "--target-type": "hard",
+    "--temperature": 1,
+    "--no-pinv": False,
+    "--no-bn": False,
+}
 FLAGS = {
     "train.py": {
         "-m, --model": "lenet",
@@ -118,45 +140,31 @@ FLAGS = {
         "-opt, --optimizer": "sgd",
         **ATTACK,
     },
-    "find_transform.py": {
-        "--run-name": None,
-        "-e, --epochs": 30,
-        "-lr, --lr": 1e-3,
-        "-o, --out-dir": REPOSITORY / "results",
-        "-b, --batch-size": 128,
-        "-s, --save-frequency": 10,
-        "--seed": 0,
-        "-wd, --weight-decay": 1e-4,
-        "--optimizer": "adam",
-        "--debug": False,
-        "--flatten": False,
-        "--l1": 0,
-        "--cka-reg": 0,
-        "-i, --init": "random",
-        "-m, --mask": "identity",
-        "-r, --low-rank": None,
-        "--target-type": "hard",
-        "--temperature": 1,
-        "--no-pinv": False,
-        "--no-bn": False,
-        **ATTACK,
-    },
+    "find_transform.py": STITCH | ATTACK,
+    "find_cross_dataset_transform.py": {
+        flag: default for flag, default in STITCH.items() if flag not in ("--no-pinv", "--no-bn")
+    }
+    | {flag: default for flag, default in ATTACK.items() if flag not in ("--robust", "--beta")},
     "layer_info.py": {},
     "eval_net.py": {"-d, --dataset": None, "--json": None},
 }
 ARGUMENTS = {
     "train.py": [],
     "find_transform.py": ["front.pt", "end.pt", "conv1", "conv2", "digits"],
+    "find_cross_dataset_transform.py": [
+        *("front.pt", "end.pt", "conv1", "conv2", "digits", "mnist"),
+    ],
     "layer_info.py": ["lenet"],
     "eval_net.py": ["some.pt"],
 }
 CHOICES = {
     ("train.py", "--optimizer"): {"adam", "sgd"},
     ("find_transform.py", "--optimizer"): {"adam", "sgd"},
-    ("find_transform.py", "--init"): {"random", "perm", "eye", "ps_inv", "ones-zeros", "zeros"},
+    ("find_transform.py", "--init"): {
+        *("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros"),
+    },
     ("find_transform.py", "--mask"): {
-        *("identity", "semi-match", "abs-semi-match"),
-        *("random-permutation", "random-permuation"),
+        *("identity", "semi-match", "abs-semi-match", "hungarian", "random-permutation"),
     },
     ("find_transform.py", "--target-type"): {
         *("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"),
@@ -194,6 +202,20 @@ def test_every_flag_has_its_default(script, flags, default, monkeypatch):
 @pytest.mark.parametrize("script, flag", CHOICES)
 def test_every_choice_is_there(script, flag, monkeypatch):
     assert set(action_of(parser_of(script, monkeypatch), flag).choices) == CHOICES[script, flag]
+
+
+@pytest.mark.parametrize("flag", ["--robust", "--beta 3", "--no-pinv", "--no-bn"])
+def test_what_the_second_dataset_leaves_out(flag, monkeypatch):
+    script = "find_cross_dataset_transform.py"
+    with pytest.raises(UserError, match=flag.split()[0]):
+        parser_of(script, monkeypatch).parse_args([*ARGUMENTS[script], *flag.split()])
+
+
+@pytest.mark.parametrize("spelling", ["random-permutation", "random-permuation"])
+def test_a_mask_with_two_spellings(spelling, monkeypatch):
+    parser = parser_of("find_transform.py", monkeypatch)
+    found = parser.parse_args([*ARGUMENTS["find_transform.py"], "-m", spelling])
+    assert found.mask == "random-permutation"
 
 
 @pytest.mark.parametrize("flag", ["--epsilon", "--step-size"])

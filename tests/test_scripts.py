@@ -265,14 +265,6 @@ MISTAKES = [  # command, what the sentence has to contain
     (STITCH + "--robust --madry", "--robust and --madry"),
     (STITCH + "--epsilon 4/255", "--epsilon"),
     (STITCH + "--madry --beta 3", "--beta"),
-    # What does not work yet
-    (STITCH + "--flatten", "--flatten"),
-    (STITCH + "--l1 0.1", "--l1"),
-    (STITCH + "--cka-reg -1", "--cka-reg"),
-    (STITCH + "--mask semi-match", "--mask"),
-    (STITCH + "--low-rank 2", "--low-rank"),
-    (STITCH + "--target-type soft_2", "--target-type"),
-    (STITCH + "--temperature 4", "--temperature"),
     # Training
     (TRAIN + "-m lenett", "'lenett'; did you mean lenet"),
     (TRAIN + "-d digitz", "'digitz'; did you mean digits"),

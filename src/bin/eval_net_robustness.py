@@ -104,12 +104,13 @@ def main(argv: list[str]) -> None:
         steps=args.steps,
         step_size=args.step_size,
         restarts=args.restarts,
+        attributes=split.attributes,
     )
     settings = {
         "checkpoint": str(args.checkpoint),
         "weights": checkpoints.fingerprint(*checkpoint.network.state_dict().values()),
         "dataset": split.name,
-        "data": checkpoints.fingerprint(split.images, split.labels),
+        "data": checkpoints.fingerprint(*split.content),
         "n_images": len(split),
         "seed": args.seed,
         "batch_size": args.batch_size,

@@ -2,6 +2,10 @@
 
 In evaluation mode a network treats each image by itself, so the images that stay are attacked
 exactly as if all had stayed.
+
+An image with attributes gives many answers. It leaves when all of them are wrong; until then the
+iterate with the most wrong answers is kept, the first of those with equally many. It is one image
+that fools all the attributes it is said to fool.
 """
 
 from dataclasses import dataclass
@@ -11,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching.attacks.losses import Loss
+from robust_stitching.labels import are_right, per_image
 from robust_stitching.modes import attackable
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What became of a batch of N images.
+    """What became of a batch of N images with labels of shape (N,), or (N, A) for attributes.
 
     Attributes
     ----------
     images : the iterate that fooled the network, or the attack's last word, of shape (N, C, H, W).
-    fooled : which of them the network gets wrong, of shape (N,).
-    step : after how many steps, of shape (N,); −1 where not at all.
+    fooled : which of their answers the network gets wrong, of the shape of the labels.
+    step : after how many steps, of the same shape; −1 where not at all.
     no_gradient : where the gradient at the start was zero in every pixel, of shape (N,).
     """
 
@@ -64,7 +69,8 @@ def attack(
     """
     found, x = images.clone(), start
     step = torch.full_like(labels, -1)
-    no_gradient = torch.zeros_like(labels, dtype=torch.bool)
+    most = torch.zeros(len(labels), dtype=torch.long, device=labels.device)  # wrong answers so far
+    no_gradient = most.bool()
     inside = torch.arange(len(labels), device=labels.device)
     with attackable(network):
         for i in range(steps + 1):
@@ -72,15 +78,21 @@ def attack(
             value, gradient, logits = value_and_gradient(network, x, labels[inside], loss, rows)
             if i == 0:
                 no_gradient = gradient.flatten(1).abs().amax(dim=1) == 0
-            stay = logits.argmax(dim=1) == labels[inside]
-            if not stay.all():
-                found[inside[~stay]], step[inside[~stay]] = x[~stay], i
+            right = are_right(logits, labels[inside])
+            wrong = per_image(~right)
+            better = wrong > most[inside]
+            if better.any():
+                rows = inside[better]
+                found[rows], most[rows] = x[better], wrong[better]
+                step[rows] = torch.where(right[better], -1, i)
+                stay = per_image(right) > 0
                 inside, x, value, gradient = (v[stay] for v in (inside, x, value, gradient))
                 stepper.keep(stay)
             if i == steps or not len(inside):
                 break
             x = stepper.next(x, images[inside], value, gradient)
-    found[inside] = stepper.last(x, value)
+    unfooled = most[inside] == 0
+    found[inside[unfooled]] = stepper.last(x, value)[unfooled]
     return Attacked(found, step >= 0, step, no_gradient)
 
 

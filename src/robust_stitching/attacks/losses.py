@@ -1,18 +1,23 @@
 """What attacks maximise: ``loss(logits, labels, targets)`` of logits (N, classes), labels (N,) and,
-where a loss needs more than the label, targets (N, …); it returns one number an image, (N,)."""
+where a loss needs more than the label, targets (N, …); it returns one number an image, (N,).
+
+Cross-entropy and divergence also take attributes, logits and labels of shape (N, A); the losses
+that compare logits with each other need classes."""
 
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_stitching.labels import choices_of, losses_of
+
 TINY = 1e-12
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """−log p(label)."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    """−log p(label); of attributes the mean over them."""
+    return losses_of(logits, labels)
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -36,6 +41,11 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def divergence(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """KL(p ‖ q) from the clean prediction p = `targets`, probabilities (N, classes), to the softmax
-    q of the logits: what the attack inside TRADES maximises (Zhang et al., 2019)."""
-    return F.kl_div(logits.log_softmax(dim=1), targets, reduction="none").sum(dim=1)
+    """KL(p ‖ q) from the clean prediction p = `targets` to the prediction q of the logits: what the
+    attack inside TRADES maximises (Zhang et al., 2019).
+
+    `targets` are probabilities (N, classes), or (N, A, 2) for attributes: each is a Bernoulli
+    distribution, and their divergences are summed.
+    """
+    gap = F.kl_div(choices_of(logits, labels).log_softmax(dim=-1), targets, reduction="none")
+    return gap.flatten(1).sum(dim=1)

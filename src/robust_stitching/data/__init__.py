@@ -8,6 +8,15 @@ from robust_stitching.data.sources import (
     source_of,
     usual_epsilon,
 )
-from robust_stitching.data.split import Split
+from robust_stitching.data.split import AnySplit, Split
 
-__all__ = ["SOURCES", "Source", "Split", "load", "looks_like_a_path", "source_of", "usual_epsilon"]
+__all__ = [
+    "SOURCES",
+    "AnySplit",
+    "Source",
+    "Split",
+    "load",
+    "looks_like_a_path",
+    "source_of",
+    "usual_epsilon",
+]

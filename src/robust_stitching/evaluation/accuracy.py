@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
+from robust_stitching.labels import are_attributes, are_right, loss_of
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
@@ -15,16 +15,20 @@ BATCH_SIZE = 500
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Mean cross-entropy and share of right answers, in [0, 1], over `n_images`."""
+    """Mean loss (see `labels.loss_of`) and share of right answers, in [0, 1], over `n_images`.
+
+    `per_attribute` is that share for each attribute; None where labels are classes.
+    """
 
     loss: float
     accuracy: float
     n_images: int
+    per_attribute: tuple[float, ...] | None = None
 
 
 def predict(
     network: nn.Module,
-    split: Split,
+    split: AnySplit,
     batch_size: int = BATCH_SIZE,
     progress: Progress = silent,
     what: str = "evaluating",
@@ -39,14 +43,15 @@ def predict(
 
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> Accuracy:
-    """Loss and accuracy of logits (N, classes) against labels (N,), summed in float64."""
-    loss = F.cross_entropy(logits.double(), labels)
-    right = (logits.argmax(dim=1) == labels).double().mean()
-    return Accuracy(loss.item(), right.item(), len(labels))
+    """Loss and accuracy of logits (N, classes) against labels (N,), or both (N, A), summed in
+    float64."""
+    loss, right = loss_of(logits.double(), labels), are_right(logits, labels).double()
+    per_attribute = tuple(right.mean(dim=0).tolist()) if are_attributes(labels) else None
+    return Accuracy(loss.item(), right.mean().item(), len(labels), per_attribute)
 
 
 def evaluate(
-    network: nn.Module, split: Split, batch_size: int = BATCH_SIZE, progress: Progress = silent
+    network: nn.Module, split: AnySplit, batch_size: int = BATCH_SIZE, progress: Progress = silent
 ) -> Accuracy:
     """Loss and accuracy of `network` on `split`, in evaluation mode."""
     return accuracy_of(predict(network, split, batch_size, progress), split.labels)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from robust_stitching import checkpoints
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation.robustness import Robustness, Suite, robustness
 from robust_stitching.progress import Progress, silent
@@ -15,7 +15,7 @@ from robust_stitching.progress import Progress, silent
 
 def attack_and_keep(
     network: nn.Module,
-    split: Split,
+    split: AnySplit,
     attacks: Suite,
     settings: Mapping[str, Any],
     path: Path | None,
@@ -55,4 +55,5 @@ def attack_and_keep(
         progress=progress,
         known=known,
         after_batch=keep,
+        keep_images=path is not None,
     )

@@ -22,10 +22,12 @@ def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
         "warnings": found.warnings,
         "images": [
             {
-                "label": int(found.labels[i]),
-                "right": bool(found.right[i]),
+                "label": found.labels[i].tolist(),
+                "right": found.right[i].tolist(),
                 "fooled_at_step": {
-                    name: int(steps[i]) for name, steps in found.steps.items() if steps[i] >= 0
+                    name: steps[i].tolist()
+                    for name, steps in found.steps.items()
+                    if (steps[i] >= 0).any()
                 },
             }
             for i in range(n)
@@ -47,12 +49,13 @@ def as_text(model: str, found: Robustness, settings: dict[str, Any], attacks: Su
                 name,
                 f"{accuracy:.2%}",
                 f"{low:.2%} – {high:.2%}",
-                f"{round((clean - accuracy) * n):,}",
+                f"{round((clean - accuracy) * found.right.numel()):,}",
                 str(int(steps.median())) if len(steps) and name != "AutoAttack" else "–",
             ]
         )
+    attributes = f" with {found.labels.shape[1]} attributes" if found.labels.ndim == 2 else ""
     head = (
-        f"{model} on {n:,} test images of {settings['dataset']}, {settings['norm']} "
+        f"{model} on {n:,} test images of {settings['dataset']}{attributes}, {settings['norm']} "
         f"radius {settings['epsilon']:.4g}, seed {settings['seed']}"
     )
     told = [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_stitching.labels import answers_of, are_attributes
+
 
 @dataclass(frozen=True)
 class OutputComparison:
@@ -16,6 +18,9 @@ class OutputComparison:
     cross_entropy : mean of −Σ p log q, p the softmax of the reference, q that of the network.
     overlap : shares of images that the network (first letter) and the reference (second letter) get
         right (r) or wrong (w): rr, rw, wr, ww; they add up to 1.
+
+    Where labels are attributes, each attribute of each image counts as one answer, and p and q are
+    the probabilities of having it and of not having it.
     """
 
     agreement: float
@@ -24,14 +29,19 @@ class OutputComparison:
 
 
 def compare_outputs(logits: Tensor, reference: Tensor, labels: Tensor) -> OutputComparison:
-    """Compare logits (N, classes) with a reference of the same shape; labels of shape (N,)."""
+    """Compare logits (N, classes) with a reference of the same shape; labels (N,), or all three
+    of shape (N, A)."""
     logits, reference = logits.double(), reference.double()
-    answers, expected = logits.argmax(dim=1), reference.argmax(dim=1)
+    answers, expected = answers_of(logits, labels), answers_of(reference, labels)
+    if are_attributes(labels):
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, reference.sigmoid())
+    else:
+        cross_entropy = F.cross_entropy(logits, reference.softmax(dim=1))
     mine = {"r": answers == labels, "w": answers != labels}
     other = {"r": expected == labels, "w": expected != labels}
     return OutputComparison(
         agreement=_share(answers == expected),
-        cross_entropy=F.cross_entropy(logits, reference.softmax(dim=1)).item(),
+        cross_entropy=cross_entropy.item(),
         overlap={a + b: _share(mine[a] & other[b]) for a in "rw" for b in "rw"},
     )
 

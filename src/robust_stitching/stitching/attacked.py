@@ -12,6 +12,7 @@ from robust_stitching.data import Split
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.folding import Folded
+from robust_stitching.labels import are_right
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 
@@ -51,7 +52,7 @@ def measure_attacks(
     progress: Progress = silent,
 ) -> AttackScores:
     """Attack every network with the default suite, and hand attacks on some to all others."""
-    attacks = suite("default", threat, len(split.classes))
+    attacks = suite("default", threat, len(split.classes), attributes=split.attributes)
     clean, robust, warnings = {}, {}, list(attacks.notes)
     for name, network in networks.items():
         found = robustness(
@@ -94,5 +95,5 @@ def _transfer(
         )
         for name, network in networks.items():
             with evaluating(network):
-                right[name] += int((network(attacked).argmax(dim=1) == labels).sum())
-    return {name: count / len(split) for name, count in right.items()}
+                right[name] += int(are_right(network(attacked), labels).sum())
+    return {name: count / split.labels.numel() for name, count in right.items()}

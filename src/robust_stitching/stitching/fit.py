@@ -67,7 +67,7 @@ def find_map(
     test : is looked at after each epoch.
     main : find direct matching, too; a control needs it only where its start is made of it.
     """
-    network = StitchedNetwork(*front, *end, config.no_bn, config.form).to(train.images.device)
+    network = StitchedNetwork(*front, *end, config.no_bn, config.form).to(train.device)
     log.debug("the stitched graph:\n%s", network.graph)
     rows, columns = network.transform.bias.shape[0], network.transform.columns
     check_map(config.init, config.mask, config.form, rows, columns)

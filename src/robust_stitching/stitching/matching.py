@@ -50,7 +50,7 @@ def moments_of(
             f"would take too long (the limit is {MOST_VARIABLES:,}); cut where activations are "
             "smaller, or use --no-pinv with --init random."
         )
-    moments = Moments(inputs, outputs, split.images.device)
+    moments = Moments(inputs, outputs, split.device)
     with evaluating(head, target), progress(len(split), "direct matching") as bar:
         for images, labels in split.batches(BATCH_SIZE):
             (x,), (y,) = head(images), target(images)

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching import graph
 from robust_stitching.folding import Folded
+from robust_stitching.labels import choices_of
 from robust_stitching.modes import evaluating
 from robust_stitching.training.objectives import LABELS, Goal, Objective, Outcome
 
@@ -27,13 +27,14 @@ def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> 
         return LABELS
     views = [Folded(network).eval() for network in (front, end)]
 
-    def targets(images: Tensor) -> Tensor:
+    def targets(images: Tensor, labels: Tensor) -> Tensor:
         with evaluating(*views):
             asked = {"soft_1": views[:1], "soft_2": views[1:]}.get(kind, views)
-            logits = torch.stack([view(images).float() for view in asked])
+            logits = [view(images).float() for view in asked]
         if kind == "soft_1_plus_2":
-            logits = logits.mean(dim=0, keepdim=True)
-        return (logits / temperature).softmax(dim=2).mean(dim=0)
+            logits = [torch.stack(logits).mean(dim=0)]
+        softened = [(choices_of(z, labels) / temperature).softmax(dim=-1) for z in logits]
+        return torch.stack(softened).mean(dim=0)
 
     return Goal(soft_cross_entropy(temperature), targets)
 
@@ -41,11 +42,11 @@ def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> 
 def soft_cross_entropy(temperature: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """−T² Σ p log q of every image, with targets p (N, classes) and q the softmax of the logits
     over the temperature T; the factor keeps gradients of one size (Hinton et al., 2015,
-    section 2)."""
+    section 2). Of attributes, targets (N, A, 2), the mean over them."""
 
     def loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        softened = F.cross_entropy(logits / temperature, targets, reduction="none")
-        return temperature**2 * softened
+        log_q = (choices_of(logits, labels) / temperature).log_softmax(dim=-1)
+        return -(temperature**2) * (targets * log_q).sum(dim=-1).view(len(logits), -1).mean(dim=1)
 
     return loss
 

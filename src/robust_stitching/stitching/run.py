@@ -116,7 +116,7 @@ def stitch(
     front_cut, end_cut = (front.network, config.front_layer), (end.network, config.end_layer)
     fronts = {"stitched": front_cut}
     if config.controls:
-        twin = controls.with_random_weights(front.network, config.seed).to(train.images.device)
+        twin = controls.with_random_weights(front.network, config.seed).to(train.device)
         fronts |= {controls.SELF: end_cut, controls.RANDOM: (twin, config.front_layer)}
     found = {
         name: find_map(cut, end_cut, train, test, config, progress, main=name == "stitched")

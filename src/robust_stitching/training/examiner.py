@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robust_stitching.attacks import Threat, pgd
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import evaluate
 from robust_stitching.training.objectives import Adversary
@@ -21,7 +21,7 @@ class Examiner:
     """Scores a network on `test`; where there is an adversary, also under PGD with its radius, step
     and number of steps, on `CHECKED_IMAGES` images."""
 
-    test: Split
+    test: AnySplit
     adversary: Adversary | None = None
 
     def __call__(self, network: nn.Module) -> Metrics:

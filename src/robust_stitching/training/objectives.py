@@ -18,6 +18,7 @@ from robust_stitching.attacks.losses import Loss, cross_entropy, divergence
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
 from robust_stitching.folding import Folded
+from robust_stitching.labels import choices_of
 from robust_stitching.modes import evaluating
 
 TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
@@ -46,11 +47,12 @@ class Goal:
     Attributes
     ----------
     loss : of every image, ``loss(logits, labels, targets)``.
-    targets : what the loss needs to know of (unattacked) images besides their labels, if anything.
+    targets : ``targets(images, labels)``, what the loss needs to know besides the labels of images
+        as they are, unattacked; None where it needs nothing.
     """
 
     loss: Loss = cross_entropy
-    targets: Callable[[Tensor], Tensor | None] = lambda images: None
+    targets: Callable[[Tensor, Tensor], Tensor | None] = lambda images, labels: None
 
 
 LABELS = Goal()
@@ -60,7 +62,7 @@ def standard(
     network: nn.Module, images: Tensor, labels: Tensor, iteration: int, goal: Goal = LABELS
 ) -> Outcome:
     """The mean loss on the images as they are."""
-    targets = goal.targets(images)
+    targets = goal.targets(images, labels)
     logits = network(images)
     return Outcome(goal.loss(logits, labels, targets).mean(), logits)
 
@@ -141,7 +143,7 @@ class Adversary:
         """max loss(f(x′), y) over the ball, by PGD from a uniform start (Madry et al., 2018)."""
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
-        targets = goal.targets(images)
+        targets = goal.targets(images, labels)
         worst = worst_images(
             view,
             images[:k],
@@ -169,11 +171,14 @@ class Adversary:
         generator: torch.Generator,
         goal: Goal,
     ) -> Outcome:
-        """loss(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5)."""
+        """loss(f(x), y) + beta/B Σ max KL(f(x) ‖ f(x′)) (Zhang et al., 2019, equation 5).
+
+        Attributes are Bernoulli distributions: both terms are means over images and attributes.
+        """
         k = self.attacked(len(images))
         threat, step = self.radius(iteration)
         with evaluating(view):
-            clean = view(images[:k]).softmax(dim=1)
+            clean = choices_of(view(images[:k]), labels[:k]).softmax(dim=-1)
         noise = torch.randn(images[:k].shape, generator=generator).to(images)
         worst = worst_images(
             view,
@@ -188,13 +193,13 @@ class Adversary:
         )
         logits, attacked = network(images), network(worst)
         gap = F.kl_div(
-            attacked.log_softmax(dim=1),
-            logits[:k].log_softmax(dim=1),
+            choices_of(attacked, labels[:k]).log_softmax(dim=-1),
+            choices_of(logits[:k], labels[:k]).log_softmax(dim=-1),
             reduction="sum",
             log_target=True,
         )
-        loss = goal.loss(logits, labels, goal.targets(images)).mean()
-        loss = loss + self.beta * gap / len(images)
+        loss = goal.loss(logits, labels, goal.targets(images, labels)).mean()
+        loss = loss + self.beta * gap / labels.numel()
         return Outcome(loss, logits.detach(), attacked.detach())
 
 

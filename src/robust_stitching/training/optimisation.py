@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainingConfig:
     seed: int = 0
     precision: str = "float32"
 
-    def iterations_on(self, data: Split) -> int:
+    def iterations_on(self, data: AnySplit) -> int:
         """How many steps the whole training takes."""
         return self.epochs * data.batches_per_epoch(self.batch_size)
 

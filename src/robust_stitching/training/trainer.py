@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
+from robust_stitching.labels import are_right
 from robust_stitching.progress import Progress, silent
 from robust_stitching.training.objectives import Objective, Outcome
 from robust_stitching.training.optimisation import TrainingConfig, learning_rate, optimizer_for
@@ -53,16 +54,17 @@ class Meter:
     """Sums over an epoch, kept on the device until somebody asks."""
 
     def __init__(self, device: torch.device):
-        # loss, right answers, right answers under attack
+        # loss, right answers, right answers under attack; of an image with attributes their share
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.images = self.attacked = 0
 
     def add(self, outcome: Outcome, labels: Tensor) -> None:
-        right = (outcome.logits.argmax(dim=1) == labels).sum()
+        answers = labels[0].numel()  # of one image
+        right = are_right(outcome.logits, labels).sum().double() / answers
         robust = torch.zeros_like(right)
         if outcome.attacked is not None:
             k = len(outcome.attacked)
-            robust = (outcome.attacked.argmax(dim=1) == labels[:k]).sum()
+            robust = are_right(outcome.attacked, labels[:k]).sum().double() / answers
             self.attacked += k
         loss = outcome.loss.detach() * len(labels)
         self.sums += torch.stack([loss, right, robust]).to(self.sums)
@@ -98,13 +100,13 @@ class Trainer:
         self,
         network: nn.Module,
         objective: Objective,
-        data: Split,
+        data: AnySplit,
         config: TrainingConfig,
         evaluate: Callable[[nn.Module], Metrics] | None = None,
     ):
         self.network, self.objective, self.data, self.config = network, objective, data, config
         self.evaluate = evaluate
-        self.device = data.images.device
+        self.device = data.device
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.parameters, config)
         self.steps_per_epoch = data.batches_per_epoch(config.batch_size)
