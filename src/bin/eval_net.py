@@ -67,13 +67,22 @@ def main(argv: list[str]) -> None:
             ]
         )
     )
+    if found.per_attribute is not None:
+        named = by_attribute(split, found).items()
+        table = [["attribute", "accuracy"], *([name, f"{share:.2%}"] for name, share in named)]
+        print(f"\n{aligned(table)}")
+
+
+def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:
+    """Attribute to accuracy."""
+    return dict(zip(split.classes, found.per_attribute, strict=True))
 
 
 def as_values(
-    args: argparse.Namespace, checkpoint: Checkpoint, split: data.Split, found: Accuracy
+    args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
 ) -> dict[str, Any]:
     """What --json writes."""
-    return {
+    values = {
         "checkpoint": str(args.checkpoint),
         "model": checkpoint.model,
         "dataset": split.name,
@@ -82,6 +91,9 @@ def as_values(
         "loss": found.loss,
         "n_images": found.n_images,
     }
+    if found.per_attribute is not None:
+        values["accuracy_per_attribute"] = by_attribute(split, found)
+    return values
 
 
 if __name__ == "__main__":

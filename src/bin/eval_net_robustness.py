@@ -5,7 +5,8 @@
         --tier quick --epsilon 8/255 --n-images 100 --json robust.json
 
 Every image that the network gets right is attacked with every attack of the tier. An image counts
-as robust if none fools the network: the worst case per image.
+as robust if none fools the network: the worst case per image. Of celeba, each attribute of each
+image counts so.
 """
 
 from pathlib import Path
@@ -42,7 +43,7 @@ def parser() -> cli.Parser:
         "--epsilon",
         type=values.positive,
         help="radius of the ball in pixel space, an expression (default: for l-inf 0.3 on mnist, "
-        "fashion and digits, else 8/255; for l2 0.5)",
+        "fashion and digits, 4/255 on imagenet, else 8/255; for l2 0.5)",
     )
     p.add_argument("--norm", choices=NORMS, default="linf", help="of the change of an image")
     p.add_argument("--steps", type=values.positive_int, default=20, help="of PGD and of each APGD")
@@ -135,7 +136,7 @@ def main(argv: list[str]) -> None:
     print(as_text(checkpoint.model, found, settings, attacks))
 
 
-def usual_radius(norm: str, split: data.Split) -> float:
+def usual_radius(norm: str, split: data.AnySplit) -> float:
     return 0.5 if norm == "l2" else data.usual_epsilon(split.source)
 
 

@@ -20,6 +20,7 @@ from robust_stitching import models
 from robust_stitching.data import SOURCES, Split, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
+from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.stitching.network import rebuild
 
 FORMAT = "robust-stitching 1"
@@ -73,7 +74,14 @@ class Checkpoint:
 
         Grey images fit a colour network, which spreads them over its channels.
         """
-        if split.channels > self.network.input_shape[0]:
+        channels, *_, size = self.network.input_shape
+        if split.image_size != size:
+            raise UserError(
+                f"{self.path} takes images of {size}×{size} pixels, but those of {split.name} have "
+                f"{split.image_size}×{split.image_size}; choose a dataset of its size, or train a "
+                "network on this one with train.py."
+            )
+        if split.channels > channels:
             raise UserError(
                 f"{self.path} takes grey images, but {split.name} is in colour; "
                 "choose a grey dataset."
@@ -246,6 +254,7 @@ def _load_bare(
         entry.name,
         num_classes=head.shape[0],
         in_channels=stem.shape[1],
+        image_size=SOURCES[dataset].image_size if dataset in SOURCES else IMAGE_SIZE,
         **entry.options_of(state),
     )
     constants = constants or state.keys() >= NORMALISATION

@@ -1,4 +1,5 @@
-"""Where datasets live: ``config/default.env``, overridden by environment variables."""
+"""Where datasets live and how they are read: ``config/default.env``, overridden by environment
+variables."""
 
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY
 
 CONFIG_FILE = REPOSITORY / "config" / "default.env"
+MOST_WORKERS = 16
 
 
 def dataset_root(kind: str) -> Path:
@@ -29,3 +31,29 @@ def dataset_root(kind: str) -> Path:
             f"{CONFIG_FILE} or set {variable}."
         )
     return REPOSITORY / Path(written).expanduser()
+
+
+def dataset_workers() -> int:
+    """How many processes decode a dataset that is streamed: ``DATASET_WORKERS``, else ``workers``
+    of the file, else as many as there are cores for us, `MOST_WORKERS` at most.
+
+    Raises
+    ------
+    UserError : when it is no whole number.
+    """
+    written = os.environ.get("DATASET_WORKERS") or dotenv_values(CONFIG_FILE).get("workers")
+    if not written:
+        return min(_cores(), MOST_WORKERS)
+    if not written.strip().isdecimal():
+        raise UserError(
+            f"'{written}' is no number of processes to read a dataset with; set workers in "
+            f"{CONFIG_FILE} or DATASET_WORKERS to a whole number, 0 for none."
+        )
+    return int(written)
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

@@ -161,7 +161,7 @@ def add_robustness_options(parser: Parser) -> None:
         "--eval-epsilon",
         type=values.radius,
         help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
-        "digits, else 8/255)",
+        "digits, 4/255 on imagenet, else 8/255)",
     )
 
 

@@ -1,4 +1,8 @@
-"""Datasets by name or folder: ``load("digits")`` returns the training and the test split."""
+"""Datasets by name or folder: ``load("digits")`` returns the training and the test split.
+
+Small ones are in memory (`Split`), large ones are streamed (`StreamedSplit`); whoever uses a split
+need not know which (`AnySplit`).
+"""
 
 from robust_stitching.data.sources import (
     SOURCES,
@@ -9,12 +13,14 @@ from robust_stitching.data.sources import (
     usual_epsilon,
 )
 from robust_stitching.data.split import AnySplit, Split
+from robust_stitching.data.streamed import StreamedSplit
 
 __all__ = [
     "SOURCES",
     "AnySplit",
     "Source",
     "Split",
+    "StreamedSplit",
     "load",
     "looks_like_a_path",
     "source_of",

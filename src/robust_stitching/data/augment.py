@@ -24,6 +24,9 @@ class Augmentation:
     degrees : largest rotation, in degrees.
     scale : range of the magnification.
     shear : largest horizontal shear, in degrees.
+    area : range of the share of a picture's area that a random window has (see
+        `pictures.random_window`); None takes the centre. It is cut out while a file is decoded, so
+        it is for streamed splits.
     """
 
     flip: bool = False
@@ -31,6 +34,7 @@ class Augmentation:
     degrees: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
+    area: tuple[float, float] | None = None
 
     @property
     def affine(self) -> bool:
@@ -81,4 +85,5 @@ def as_float(images: Tensor) -> Tensor:
 
 
 NATURAL = Augmentation(flip=True, crop=4)
+PICTURE = Augmentation(flip=True, area=(0.08, 1.0))
 DIGIT = Augmentation(degrees=5, scale=(0.9, 1.1), shear=5)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from robust_stitching.data.pictures import read_rgb
 from robust_stitching.errors import UserError
 from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.progress import Progress, silent
@@ -14,9 +15,6 @@ from robust_stitching.vision import torchvision
 
 Part = tuple[Tensor, Tensor, tuple[str, ...]]
 """uint8 images (N, C, H, W), labels (N,), and the classes' names."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises at files that are no images, or broken ones."""
 
 
 def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:
@@ -62,21 +60,10 @@ def _read_part(part: Path, progress: Progress) -> Part:
     images = np.empty((len(found.samples), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     with progress(len(found.samples), f"reading {part.name}/") as bar:
         for i, (path, _) in enumerate(found.samples):
-            try:
-                with Image.open(path) as image:
-                    rgb = _as_rgb(image)
-            except UNREADABLE as error:
-                raise UserError(f"{path} cannot be read as an image; remove it.") from error
+            rgb = read_rgb(path)
             if rgb.size != (IMAGE_SIZE, IMAGE_SIZE):
                 rgb = ImageOps.fit(rgb, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
             images[i] = np.asarray(rgb)
             bar.update()
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return pixels, torch.tensor(found.targets), tuple(found.classes)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits a channel; 16-bit grey is scaled, which Pillow would clip."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, torchvision's datasets, folders."""
+"""Where images come from: scikit-learn's digits, torchvision's datasets, folders, streams."""
 
 import contextlib
 import os
@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.config import CONFIG_FILE, dataset_root
-from robust_stitching.data.augment import DIGIT, NATURAL, Augmentation
+from robust_stitching.config import CONFIG_FILE, dataset_root, dataset_workers
+from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation
 from robust_stitching.data.folder import Part, read_folder
-from robust_stitching.data.split import Split
+from robust_stitching.data.large import Files, celeba, imagenet
+from robust_stitching.data.pictures import Square
+from robust_stitching.data.split import AnySplit, Split
+from robust_stitching.data.streamed import StreamedSplit
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.files import slug
 from robust_stitching.models.registry import IMAGE_SIZE
@@ -40,10 +43,13 @@ class Source:
     Attributes
     ----------
     name : as in file names.
-    read : finds the files.
+    classes : how many there are, or how many attributes.
     augmentation : of the training split.
-    epsilon : the l-inf radius at which robustness on this dataset is usually reported.
     mean, std : per channel, as commonly published; published networks were made with them.
+    read : finds the files of a dataset that is kept in memory.
+    epsilon : the l-inf radius at which robustness on this dataset is usually reported.
+    find : finds those of one that is streamed, ``find(root)`` for both parts.
+    square : what is cut out of the pictures of one that is streamed.
     """
 
     name: str
@@ -51,8 +57,15 @@ class Source:
     augmentation: Augmentation
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    read: Read
+    read: Read | None = None
     epsilon: float = 8 / 255
+    find: Callable[[Path], list[Files]] | None = None
+    square: Square | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of an image's side."""
+        return self.square.size if self.square else IMAGE_SIZE
 
 
 def _digits(root: Path | None, train: bool) -> Part:
@@ -114,6 +127,25 @@ SOURCES: dict[str, Source] = {
         (0.1980, 0.2010, 0.1970),
         _torchvision("SVHN"),
     ),
+    "celeba": Source(
+        "CelebA",
+        40,
+        NATURAL,
+        (0.5063, 0.4258, 0.3832),  # as in code that trains on the aligned images; not measured here
+        (0.3107, 0.2904, 0.2897),
+        find=celeba,
+        square=Square(32, 32),
+    ),
+    "imagenet": Source(
+        "ImageNet",
+        1000,
+        PICTURE,
+        (0.485, 0.456, 0.406),  # of torchvision's published networks
+        (0.229, 0.224, 0.225),
+        epsilon=4 / 255,
+        find=imagenet,
+        square=Square(224, 256),
+    ),
 }
 
 
@@ -134,8 +166,8 @@ def source_of(name: str) -> str:
 
 def load(
     dataset: str, device: torch.device | str = "cpu", progress: Progress = silent
-) -> tuple[Split, Split]:
-    """The training and the test split of a dataset.
+) -> tuple[AnySplit, AnySplit]:
+    """The training and the test split of a dataset: in memory, or streamed where it is large.
 
     Parameters
     ----------
@@ -152,6 +184,8 @@ def load(
         parts = read_folder(folder, progress)
     else:
         source = source_of(dataset)
+        if SOURCES[source].find:
+            return _streamed(source, device)
         name, augmentation = SOURCES[source].name, SOURCES[source].augmentation
         parts = _read_source(source)
 
@@ -162,6 +196,27 @@ def load(
 
     train, test = parts
     return split(train, augmentation), split(test, None)
+
+
+def _streamed(key: str, device: torch.device | str) -> tuple[StreamedSplit, StreamedSplit]:
+    source = SOURCES[key]
+    workers = dataset_workers()
+    train, test = (
+        StreamedSplit(
+            source.name,
+            part.paths,
+            part.labels.to(device),
+            part.classes,
+            source.square,
+            augmentation,
+            key,
+            workers,
+        )
+        for part, augmentation in zip(
+            source.find(dataset_root(key)), (source.augmentation, None), strict=True
+        )
+    )
+    return train, test
 
 
 def usual_epsilon(source: str) -> float:

@@ -13,7 +13,7 @@ IMAGE_SIZE = 32
 
 
 class Network(nn.Module):
-    """A classifier of images in [0, 1], shape (N, C, 32, 32), into logits of shape (N, classes).
+    """A classifier of images in [0, 1], shape (N, C, H, W), into logits of shape (N, classes).
 
     Attributes
     ----------
@@ -92,6 +92,7 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
+    image_size: int = IMAGE_SIZE,
     **options: Any,
 ) -> Network:
     """A network with fresh weights.
@@ -100,6 +101,7 @@ def build(
     ----------
     mean, std : of the training images, per channel, in [0, 1]; the identity if left out.
     seed : of the initialisation; the global random state is left as it was.
+    image_size : pixels of an image's side.
 
     Raises
     ------
@@ -116,5 +118,7 @@ def build(
         "in_channels": in_channels,
         **options,
     }
-    network.input_shape = (in_channels, IMAGE_SIZE, IMAGE_SIZE)
+    if image_size != IMAGE_SIZE:
+        network.architecture["image_size"] = image_size
+    network.input_shape = (in_channels, image_size, image_size)
     return network

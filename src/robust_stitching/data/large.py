@@ -1,0 +1,106 @@
+"""The datasets that are streamed: where CelebA and ImageNet have their files and labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robust_stitching.config import CONFIG_FILE
+from robust_stitching.errors import UserError
+from robust_stitching.vision import torchvision
+
+PARTS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Files:
+    """One part of a dataset.
+
+    Attributes
+    ----------
+    paths : of N images, as an array of bytes.
+    labels : int64 Tensor of shape (N,), or (N, A) of 0 and 1 for attributes.
+    classes : their names, or those of the attributes.
+    """
+
+    paths: np.ndarray
+    labels: Tensor
+    classes: tuple[str, ...]
+
+
+def celeba(root: Path) -> list[Files]:
+    """The training and the test part of CelebA (Liu et al., 2015) as torchvision keeps it, with 40
+    attributes; its validation part stays unused.
+
+    Raises
+    ------
+    UserError : where files are missing or do not have the published checksums.
+    """
+    known = torchvision().datasets.CelebA
+    folder = root / known.base_folder
+    try:
+        return [_part_of_celeba(known(root, split=split), folder) for split in ("train", "test")]
+    except RuntimeError as error:  # torchvision's word for missing files and wrong checksums
+        lists = [name for *_, name in known.file_list if name.endswith(".txt")]
+        gone = [name for name in (*lists, "img_align_celeba") if not (folder / name).exists()]
+        found = f"misses {', '.join(gone)}" if gone else "has lists that are not the published ones"
+        raise _missing(
+            "celeba",
+            root,
+            f"{folder} {found}; put the images into {folder / 'img_align_celeba'} and the lists "
+            "beside it, as torchvision does",
+        ) from error
+    except (OSError, ValueError, IndexError) as error:
+        raise _missing(
+            "celeba", root, f"the lists in {folder} cannot be read ({error}); copy them again"
+        ) from error
+
+
+def _part_of_celeba(part, folder: Path) -> Files:
+    names = tuple(name for name in part.attr_names if name)  # the published line ends with a space
+    images = folder / "img_align_celeba"
+    return Files(_as_bytes([images / name for name in part.filename]), part.attr.long(), names)
+
+
+def imagenet(root: Path) -> list[Files]:
+    """The training and the validation part of ImageNet, or of another set of folders like it:
+    ``train/`` and ``val/``, each with a folder per class.
+
+    Raises
+    ------
+    UserError : where there are no such folders.
+    """
+    parts = []
+    for name in PARTS:
+        try:
+            found = torchvision().datasets.ImageFolder(str(root / name))
+        except FileNotFoundError as error:
+            raise _missing(
+                "imagenet",
+                root,
+                f"{root} needs train/ and val/, each with one folder per class and images in it",
+            ) from error
+        paths = _as_bytes([path for path, _ in found.samples])
+        parts.append(Files(paths, torch.tensor(found.targets), tuple(found.classes)))
+    train, val = parts
+    if train.classes != val.classes:
+        odd = sorted(set(train.classes) ^ set(val.classes))
+        raise UserError(
+            f"train/ and val/ of {root} differ in their classes ({', '.join(odd[:5])}); both need "
+            "the same folders."
+        )
+    return parts
+
+
+def _as_bytes(paths: list[Path] | list[str]) -> np.ndarray:
+    return np.array([str(path).encode() for path in paths])
+
+
+def _missing(key: str, root: Path, what: str) -> UserError:
+    return UserError(
+        f"the dataset {key} was not found in {root}: {what}, or name the folder that has them in "
+        f"{CONFIG_FILE} or in DATASET_ROOT_{key.upper()}; nothing of its size is downloaded "
+        "unasked; the dataset digits needs no files."
+    )

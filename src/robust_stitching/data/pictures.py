@@ -1,0 +1,131 @@
+"""From a file to an image: decoded, scaled, cut to a square of bytes."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from robust_stitching.errors import UserError
+from robust_stitching.vision import torchvision
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises at files that are no images, or broken ones."""
+
+RATIO = (3 / 4, 4 / 3)  # of the sides of a random window
+TRIES = 10  # to find one that fits
+
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """The image in a file, in colour.
+
+    Raises
+    ------
+    UserError : when it is missing, no image, or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            return _as_rgb(image)
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} cannot be read as an image; remove it, or copy it again."
+        ) from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits a channel; 16-bit grey is scaled, which Pillow would clip."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Square:
+    """How pictures of all shapes become squares, by bilinear scaling with antialiasing.
+
+    Attributes
+    ----------
+    size : pixels of the square's side.
+    scale : what the shorter side is scaled to before the centre is cut out.
+    """
+
+    size: int
+    scale: int
+
+    def centre(self, picture: Image.Image) -> Image.Image:
+        """The centre of the picture, for evaluation."""
+        functional = torchvision().transforms.functional
+        return functional.center_crop(functional.resize(picture, self.scale), self.size)
+
+    def window(
+        self, picture: Image.Image, area: tuple[float, float], generator: torch.Generator
+    ) -> Image.Image:
+        """A random window of the picture, see `random_window`."""
+        box = random_window(picture.height, picture.width, area, generator)
+        size = [self.size, self.size]
+        return torchvision().transforms.functional.resized_crop(picture, *box, size)
+
+
+def random_window(
+    height: int, width: int, area: tuple[float, float], generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of a picture (Szegedy et al., 2015, section 6):
+    its share of the area is uniform within `area`, its ratio of sides log-uniform within `RATIO`.
+    The numbers are those that torchvision's RandomResizedCrop draws from the same generator."""
+
+    def uniform(low: float, high: float) -> float:
+        return torch.empty(1).uniform_(low, high, generator=generator).item()
+
+    def below(n: int) -> int:
+        return int(torch.randint(n, (1,), generator=generator))
+
+    for _ in range(TRIES):
+        pixels = height * width * uniform(*area)
+        ratio = math.exp(uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return below(height - h + 1), below(width - w + 1), h, w
+    # The largest centred window with an allowed ratio.
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclass(frozen=True)
+class Decoder(torch.utils.data.Dataset):
+    """What a worker process is given: it makes a whole batch at a time.
+
+    Attributes
+    ----------
+    paths : of the files, as bytes: an array of strings would be copied into every worker as Python
+        counts references to each.
+    area : None takes every picture's centre.
+    """
+
+    paths: np.ndarray
+    square: Square
+    area: tuple[float, float] | None = None
+
+    def __getitem__(self, batch: tuple[list[int], list[int]]) -> Tensor | UserError:
+        """uint8 images (B, 3, size, size) of B files by their numbers, each with a seed of its own
+        for the window that is cut out.
+
+        A file that cannot be read is returned as its error, since the loader would wrap what is
+        raised here in the traceback of the worker.
+        """
+        rows, seeds = batch
+        images = np.empty((len(rows), self.square.size, self.square.size, 3), np.uint8)
+        try:
+            for image, row, seed in zip(images, rows, seeds, strict=True):
+                image[:] = np.asarray(self._square(self.paths[row].decode(), seed))
+        except UserError as error:
+            return error
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _square(self, path: str, seed: int) -> Image.Image:
+        picture = read_rgb(path)
+        if self.area is None:
+            return self.square.centre(picture)
+        return self.square.window(picture, self.area, torch.Generator().manual_seed(seed))

@@ -1,0 +1,156 @@
+"""A split that is never wholly in memory: worker processes decode its files, batch by batch.
+
+Where an image stands in an epoch, its window and its augmentation follow from seed and epoch alone,
+drawn here before any worker starts, so their number changes nothing but the speed.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from robust_stitching.data.augment import Augmentation, as_float
+from robust_stitching.data.pictures import Decoder, Square
+from robust_stitching.data.split import (
+    AnySplit,
+    Batch,
+    augmented,
+    generator_for,
+    laid_out,
+    mean_and_deviation,
+    order_and_draws,
+)
+from robust_stitching.errors import UserError
+
+WORTH_WORKERS = 500
+"""So many images keep worker processes busy for longer than they take to start."""
+
+STATISTICS_IMAGES = 1000
+READ_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class StreamedSplit(AnySplit):
+    """Files of colour images, with labels in memory.
+
+    Attributes
+    ----------
+    paths : array of N whole paths, as bytes.
+    square : what is cut out of them.
+    workers : processes that decode, where there are `WORTH_WORKERS` images to read; 0 decodes in
+        this process.
+    """
+
+    name: str
+    paths: np.ndarray
+    labels: Tensor
+    classes: tuple[str, ...]
+    square: Square
+    augmentation: Augmentation | None = None
+    source: str = ""
+    workers: int = 0
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    @property
+    def image_size(self) -> int:
+        return self.square.size
+
+    @property
+    def content(self) -> tuple[Tensor, ...]:
+        """Name of folder and file, and size, of every image; not what is in them, which would take
+        as long as a pass over the data."""
+        names = "\n".join("/".join(path.decode().split(os.sep)[-2:]) for path in self.paths)
+        sizes = torch.tensor([os.path.getsize(path) for path in self.paths])
+        return torch.tensor(list(names.encode()), dtype=torch.uint8), sizes, self.labels
+
+    def to(self, device: torch.device | str) -> "StreamedSplit":
+        return replace(self, labels=self.labels.to(device))
+
+    def take(self, rows: slice | Tensor) -> "StreamedSplit":
+        if isinstance(rows, slice):
+            return replace(self, paths=self.paths[rows], labels=self.labels[rows])
+        labels = self.labels[rows.to(self.device)]
+        return replace(self, paths=self.paths[rows.numpy()], labels=labels)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        rows = torch.arange(len(self))
+        for some, images in self._decoded(rows, batch_size):
+            yield laid_out(as_float(images)), self.labels[some.to(self.device)]
+
+    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        generator = generator_for(seed, epoch)
+        order, draws = order_and_draws(len(self), generator)
+        seeds = torch.randint(2**63 - 1, (len(self),), generator=generator)
+        area = self.augmentation and self.augmentation.area
+        start = skip * batch_size
+        for rows, images in self._decoded(order[start:], batch_size, seeds[start:], area):
+            own = draws[start : start + len(rows)].to(self.device)
+            yield (
+                laid_out(augmented(images, self.augmentation, own)),
+                self.labels[rows.to(self.device)],
+            )
+            start += len(rows)
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """The same, estimated on `STATISTICS_IMAGES` images chosen at random."""
+        some = self.sample(STATISTICS_IMAGES)
+        rows = torch.arange(len(some))
+        return mean_and_deviation(images for _, images in some._decoded(rows, READ_AT_ONCE))
+
+    def _decoded(
+        self,
+        rows: Tensor,
+        batch_size: int,
+        seeds: Tensor | None = None,
+        area: tuple[float, float] | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images with the numbers `rows`, batch by batch: (rows on the CPU, uint8 images on the
+        device).
+
+        Raises
+        ------
+        UserError : for a file that cannot be read, or workers that die.
+        """
+        if not len(rows):
+            return
+        batches = rows.split(batch_size)
+        seeds = torch.zeros_like(rows) if seeds is None else seeds
+        asked = zip(batches, seeds.split(batch_size), strict=True)
+        on_gpu = self.device.type == "cuda"
+        loader = DataLoader(
+            Decoder(self.paths, self.square, area),
+            batch_size=None,  # the decoder makes whole batches
+            sampler=((some.tolist(), own.tolist()) for some, own in asked),
+            num_workers=min(self.workers, len(batches)) if len(rows) >= WORTH_WORKERS else 0,
+            worker_init_fn=_leave_the_terminal,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),  # it would draw a number from the global one otherwise
+        )
+        try:
+            for some, images in zip(batches, loader, strict=True):
+                if isinstance(images, UserError):
+                    raise images
+                yield some, images.to(self.device, non_blocking=on_gpu)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a process that reads {self.name} was ended by the system, mostly for want of "
+                "(shared) memory; set DATASET_WORKERS to fewer than "
+                f"{loader.num_workers}, 0 for none."
+            ) from error
+
+
+def _leave_the_terminal(worker: int) -> None:
+    """Ctrl-C goes to every process of a terminal's group, and so does what `timeout` sends. Workers
+    leave that group: the parent decides what a signal means, and ends them when it is done. Should
+    it be killed, they notice within seconds."""
+    if hasattr(os, "setsid"):
+        os.setsid()
