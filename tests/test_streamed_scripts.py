@@ -153,7 +153,7 @@ def test_pictures_under_attack(pictures, call_script, tmp_path):
 
 
 def test_a_stitch_of_pictures(pictures, call_script, home):
-    flags = "relu3 relu3 imagenet -e 1 -b 8 --init eye --no-robustness --run-name wide"
+    flags = "relu6 relu6 imagenet -e 1 -b 8 --init eye --no-robustness --run-name wide"
     done = call_script(
         "find_transform.py", pictures, pictures, *flags.split(), "-o", home / "results"
     )
@@ -177,14 +177,13 @@ def test_images_of_another_size_are_refused(network, dataset, request, call_scri
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_reaches_a_training_with_workers(number, tmp_path):
-    """Ctrl-C and `timeout` signal the whole group: the training keeps its state and says how to go
-    on, its workers say nothing and are gone."""
+def test_an_interruption_of_a_training_with_workers(tmp_path):
+    """Ctrl-C goes to the whole group: the training keeps its state and says how to go on, its
+    workers say nothing and are gone."""
     root = write_imagenet(tmp_path / "pictures", train=2, val=1)
     for part in root.glob("*/*"):
         (one, *_) = part.iterdir()
-        for i in range(200):
+        for i in range(170):
             shutil.copy(one, part / f"more_{i}.JPEG")
     command = "-m tiny10 -d imagenet -e 1 -b 8 -s 3 -o nets"
     process = subprocess.Popen(
@@ -201,7 +200,7 @@ def test_an_interruption_reaches_a_training_with_workers(number, tmp_path):
     deadline = time.monotonic() + 60
     while not (folder / "3.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)  # waits for whoever holds the pipes: workers, too
     assert process.returncode == 130
     assert err.strip().splitlines()[-1].endswith("--resume goes on from here.")
