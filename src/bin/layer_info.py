@@ -1,6 +1,7 @@
 """The layers of a model between which one can stitch.
 
     python src/bin/layer_info.py tiny10
+    python src/bin/layer_info.py torchvision:vit_b_16 --image-size 224
     python src/bin/layer_info.py archive/tiny10/Digits/in0-gn0/model.pt
 
 At a clean cut the whole image passes through the layer. At one that leaks, a skip connection jumps
@@ -11,14 +12,19 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, models
+from robust_stitching import checkpoints, cli, models, values
 from robust_stitching.graph import Graph
 from robust_stitching.report.table import aligned
 
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
-    p.add_argument("model", help=f"a checkpoint's path, or one of: {', '.join(models.names())}")
+    p.add_argument("model", help=f"a checkpoint's path, or one of: {models.choices()}")
+    p.add_argument(
+        "--image-size",
+        type=values.positive_int,
+        help="height and width of a named model's images (default: 32; 224 for imagenetrn50)",
+    )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     return p
 
@@ -26,10 +32,12 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     path = Path(args.model)
-    if args.model not in models.names() and (path.suffix or path.exists()):
+    if not models.is_name(args.model) and (path.suffix or path.exists()):
         network = checkpoints.load(path).network
     else:
-        network = models.build(args.model, num_classes=10, in_channels=3)
+        network = models.build(
+            args.model, num_classes=10, in_channels=3, image_size=args.image_size
+        )
     layers = Graph(network).layers.values()
     table = [["layer", "kind", "activation", "cut"]]
     for layer in layers:

@@ -19,9 +19,7 @@ KEYS = ("loss", "accuracy", "robust_accuracy")
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
-    p.add_argument(
-        "-m", "--model", default="lenet", help=f"network, one of: {', '.join(models.names())}"
-    )
+    p.add_argument("-m", "--model", default="lenet", help=f"network, one of: {models.choices()}")
     p.add_argument("-d", "--dataset", default="mnist", help=f"dataset, one of: {options.DATASETS}")
     options.add_training_options(p, epochs=300, lr=1e-1, out=options.SNAPSHOTS)
     p.add_argument(

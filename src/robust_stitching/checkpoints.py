@@ -20,12 +20,26 @@ from robust_stitching import models
 from robust_stitching.data import SOURCES, Split, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
-from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.stitching.network import rebuild
 
 FORMAT = "robust-stitching 1"
-WRAPPERS = ("state_dict", "model")
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+PREFIXES = ("module.", "model.", "_orig_mod.")
+"""What data parallel training, packages for robustness and torch.compile put before every name."""
+
+DUPLICATE = "attacker."
+"""Before the names of a second copy of a network, which packages for robustness keep."""
+
 NORMALISATION = {"normalize.mean", "normalize.std"}
+CONSTANTS = {
+    "mean": "normalize.mean",
+    "mu": "normalize.mean",
+    "normalizer.new_mean": "normalize.mean",
+    "std": "normalize.std",
+    "sigma": "normalize.std",
+    "normalizer.new_std": "normalize.std",
+}
+"""What others call the mean and the deviation inside a network."""
 
 
 @dataclass(frozen=True)
@@ -239,30 +253,38 @@ def _load_bare(
     state = _unwrapped(found)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of a network.")
-    entry = models.entry(model or _model_in(path))
+    entry = models.entry(model) if model else _entry_in(path)
+    state = dict(entry.renamed(state))
     dataset = _dataset_in(path) or dataset
     if dataset is None:
         raise UserError(
             f"{path} is a bare state dict and its path names no dataset; put it under "
             "<model>/<Dataset>/, or tell eval_net.py with -d."
         )
-    stem = next((value for value in state.values() if value.ndim == 4), None)
-    head = next((value for value in reversed(state.values()) if value.ndim == 2), None)
-    if stem is None or head is None:
-        raise UserError(f"{path} holds no state dict of an image classifier.")
+    channels, classes = _ends(path, state)
     network = models.build(
         entry.name,
-        num_classes=head.shape[0],
-        in_channels=stem.shape[1],
-        image_size=SOURCES[dataset].image_size if dataset in SOURCES else IMAGE_SIZE,
+        num_classes=classes,
+        in_channels=channels,
+        image_size=SOURCES[dataset].image_size if dataset in SOURCES else None,
         **entry.options_of(state),
     )
-    constants = constants or state.keys() >= NORMALISATION
+    constants = constants or state.keys() >= NORMALISATION or entry.constants_for(channels)
     if entry.published_normalised and dataset in SOURCES and not constants:
         source = SOURCES[dataset]
         _normalise(network, source.mean, source.std, f"{path}, made for {dataset},")
     _fill(network, state, path, may_lack=NORMALISATION)
-    return Checkpoint(network, entry.name, dataset, head.shape[0], path)
+    return Checkpoint(network, entry.name, dataset, classes, path)
+
+
+def _ends(path: Path, state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Channels of the images and number of classes: what the first convolution takes, and what the
+    last layer gives, which in a few networks is a convolution, too."""
+    convolutions = [value for value in state.values() if value.ndim == 4]
+    linear = [value for value in state.values() if value.ndim == 2]
+    if not convolutions:
+        raise UserError(f"{path} holds no state dict of an image classifier.")
+    return convolutions[0].shape[1], (linear or convolutions)[-1].shape[0]
 
 
 def _normalise(
@@ -281,11 +303,26 @@ def _normalise(
 
 
 def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
-    """The state dict itself, out of a wrapper, without the prefix of data parallel training."""
+    """The state dict itself: out of a wrapper, without prefixes and duplicates, with our names for
+    mean and deviation."""
     for key in WRAPPERS:
         if isinstance(found.get(key), dict):
             found = found[key]
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    state = {}
+    for name, value in found.items():
+        name = _without_prefixes(str(name))
+        if name in CONSTANTS and isinstance(value, Tensor):
+            state[CONSTANTS[name]] = value.reshape(-1, 1, 1)
+        elif not name.startswith(DUPLICATE):
+            state[name] = value
+    return state
+
+
+def _without_prefixes(name: str) -> str:
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return _without_prefixes(name.removeprefix(prefix))
+    return name
 
 
 def _fill(
@@ -307,10 +344,10 @@ def _fill(
     network.load_state_dict(state, strict=False)
 
 
-def _model_in(path: Path) -> str:
+def _entry_in(path: Path) -> models.Entry:
     for part in reversed(path.absolute().parent.parts):
         try:
-            return models.entry(part).name
+            return models.entry_of_folder(part)
         except UserError:
             continue
     raise UserError(

@@ -6,14 +6,21 @@ behind the path of the module that calls them (``flatten``).
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from robust_stitching.errors import UserError, unknown
+from robust_stitching.models.probe import first_line, skeleton
+from robust_stitching.modes import evaluating
+
+BATCHES = (11, 13)
+"""Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""
+
+CONSTANT = "_tensor_constant"
+"""How fx names tensors that a network makes in its forward."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +43,27 @@ class Layer:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that remembers which node is the output of which module, by the module's path."""
+    """A tracer that remembers which node is the output of which module, by the module's path.
 
-    def __init__(self):
-        super().__init__()
+    A network may name modules and functions that are not to be looked into, in its attributes
+    `untraced_modules` and `untraced_functions`.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__(autowrap_functions=getattr(network, "untraced_functions", ()))
+        self.untraced = getattr(network, "untraced_modules", ())
         self.found: dict[str, tuple[fx.Node, str]] = {}
         self.paths: set[str] = set()
 
     def trace(self, root: nn.Module, concrete_args=None) -> fx.Graph:
         self.paths = {path for path, _ in root.named_modules()}
+        for name in [name for name in vars(root) if name.startswith(CONSTANT)]:
+            delattr(root, name)  # of an earlier trace, which would be left behind at every one
         return super().trace(root, concrete_args)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or not any(m.children())
+        whole = not any(m.children()) or isinstance(m, self.untraced)
+        return whole or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
         out = super().call_module(m, forward, args, kwargs)
@@ -57,6 +72,8 @@ class _Tracer(fx.Tracer):
         return out
 
     def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
+        if kwargs.get("inplace") is True:  # it would rewrite the activation of the layer before
+            kwargs = {**kwargs, "inplace": False}
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
             function = target if isinstance(target, str) else target.__name__
@@ -73,8 +90,25 @@ class _Tracer(fx.Tracer):
         self.found[name] = (node, kind)
 
 
+class _Sizes(fx.Interpreter):
+    """Runs a graph and notes the shape of every node that is a tensor, and every whole number."""
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.numbers: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node):
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor):
+            self.shapes[n] = tuple(value.shape)
+        elif isinstance(value, int) and n.op != "output":
+            self.numbers[n] = value
+        return value
+
+
 class Graph:
-    """A traced network.
+    """A traced network, in evaluation mode.
 
     Parameters
     ----------
@@ -83,22 +117,37 @@ class Graph:
     Attributes
     ----------
     layers : name to `Layer`, in the order of computation.
+    batch_sizes : the nodes whose value is the number of images.
+
+    Raises
+    ------
+    UserError : when the network cannot be written as a graph.
     """
 
     def __init__(self, network: nn.Module):
-        tracer = _Tracer()
+        tracer = _Tracer(network)
         self.network = network
-        self.graph = tracer.trace(network)
+        self.graph = _traced(tracer, network)
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
-        self._measure_shapes()
+        if not isinstance(self.output.args[0], fx.Node):
+            raise _no_graph(network, "it answers with more than one tensor")
+        first, second = self._sizes()
+        self.batch_sizes = {
+            node for node, n in first.numbers.items() if (n, second.numbers.get(node)) == BATCHES
+        }
+        for node, n in first.numbers.items():
+            if n == second.numbers.get(node):
+                _replace_by_number(node, n)
+        clean = self._clean_cuts()
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
         for name, (node, kind) in tracer.found.items():
-            shape = _shape(node)
-            if shape is not None:
+            shape = first.shapes.get(node, ())
+            grows = shape[:1] == BATCHES[:1] and second.shapes.get(node, ())[:1] == BATCHES[1:]
+            if grows and len(shape) > 1:
                 self._nodes[name] = node
-                self.layers[name] = Layer(name, kind, shape, not self._leaks(node))
+                self.layers[name] = Layer(name, kind, shape[1:], node in clean)
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
@@ -113,41 +162,91 @@ class Graph:
             )
         return self._nodes[layer]
 
-    def _measure_shapes(self) -> None:
-        """Note every node's shape, on the meta device, where nothing is computed or copied."""
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        weightless = {id(t): _like_on_meta(t) for t in tensors}
-        skeleton = copy.deepcopy(self.network, weightless).eval()
-        images = torch.empty(2, *self.network.input_shape, device="meta")
-        ShapeProp(fx.GraphModule(skeleton, self.graph)).propagate(images)
+    def _sizes(self) -> list[_Sizes]:
+        """Every node's size in batches of `BATCHES` images: from the meta device, where nothing is
+        computed, or, where an operation does not exist there, computed."""
+        try:
+            return self._run(skeleton(self.network), "meta")
+        except Exception:
+            like = next(self.network.parameters(), torch.empty(0))
+            try:
+                with evaluating(self.network):
+                    return self._run(self.network, like.device)
+            except Exception as error:
+                raise _no_graph(self.network, first_line(error)) from error
 
-    def _leaks(self, cut: fx.Node) -> bool:
-        """Whether the output can be reached from the image without passing `cut`."""
-        return self.input in needed([self.output], stop=cut)
+    def _run(self, network: nn.Module, device: torch.device | str) -> list[_Sizes]:
+        module = fx.GraphModule(network, self.graph)
+        found = []
+        for n in BATCHES:
+            found.append(_Sizes(module))
+            found[-1].run(torch.zeros(n, *self.network.input_shape, device=device))
+        return found
+
+    def _clean_cuts(self) -> set[fx.Node]:
+        """The nodes that every path from the image to the output passes: the output's dominators
+        (Cooper, Harvey and Kennedy, 2001; a graph's nodes are in topological order). How many
+        images there are is no information about them."""
+        above: dict[fx.Node, fx.Node | None] = {self.input: None}
+        depth = {self.input: 0}
+        for node in self.graph.nodes:
+            inputs = [n for n in node.all_input_nodes if n in above and n not in self.batch_sizes]
+            if not inputs:
+                continue
+            common = inputs[0]
+            for other in inputs[1:]:
+                while common is not other:
+                    if depth[common] >= depth[other]:
+                        common = above[common]
+                    else:
+                        other = above[other]
+            above[node], depth[node] = common, depth[common] + 1
+        found, node = set(), self.output
+        while node is not None:
+            found.add(node)
+            node = above.get(node)
+        return found
 
 
-def _like_on_meta(tensor: torch.Tensor) -> torch.Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+def _traced(tracer: _Tracer, network: nn.Module) -> fx.Graph:
+    try:
+        with evaluating(network):
+            return tracer.trace(network)
+    except Exception as error:  # whatever a network of somebody else's does to a symbol
+        raise _no_graph(network, first_line(error)) from error
 
 
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape of a node's value for one image; None where it is no batch of activations."""
-    value = node.meta.get("tensor_meta")
-    if not isinstance(value, TensorMetadata) or len(value.shape) < 2 or value.shape[0] != 2:
-        return None
-    return tuple(value.shape[1:])
+def _no_graph(network: nn.Module, reason: str) -> UserError:
+    name = getattr(network, "architecture", {}).get("model", "the network")
+    return UserError(
+        f"{name} cannot be written as a graph of layers, which stitching needs ({reason}); "
+        "choose another network."
+    )
 
 
-def needed(targets: Sequence[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
-    """All that `targets` are computed from, themselves included, not looking behind `stop`."""
+def _replace_by_number(node: fx.Node, number: int) -> None:
+    """Write `number` wherever `node` is used, so that nobody depends on where it came from."""
+
+    def literal(n: fx.Node):
+        return number if n is node else n
+
+    for user in list(node.users):
+        user.args = fx.node.map_arg(user.args, literal)
+        user.kwargs = fx.node.map_arg(user.kwargs, literal)
+
+
+def needed(
+    targets: Sequence[fx.Node], stop: fx.Node | None = None, known: Collection[fx.Node] = ()
+) -> set[fx.Node]:
+    """All that `targets` are computed from, themselves included, not looking behind `stop` and
+    what is `known`."""
     seen: set[fx.Node] = set()
     waiting = list(targets)
     while waiting:
         node = waiting.pop()
         if node not in seen:
             seen.add(node)
-            if node is not stop:
+            if node is not stop and node not in known:
                 waiting.extend(node.all_input_nodes)
     return seen
 
@@ -189,7 +288,7 @@ def join(
     """
     head, tail = Graph(front), Graph(end)
     cut, resume = head.node(front_layer), tail.node(end_layer)
-    kept = needed([tail.output], stop=resume)
+    kept = needed([tail.output], stop=resume, known=tail.batch_sizes)
     if resume not in kept:
         raise UserError(
             f"the output of the end model does not depend on layer '{end_layer}'; choose another."
@@ -202,6 +301,9 @@ def join(
     copied = _copy(head, needed([cut]), joined, {head.input: image}, prefix="front.")
     mapped = joined.call_module("transform", (copied[cut],))
     seeds = {tail.input: image, resume: mapped}
+    if tail.batch_sizes & kept:
+        images = joined.call_method("size", (mapped, 0))
+        seeds |= dict.fromkeys(tail.batch_sizes, images)
     copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.")
     joined.output(copied[tail.output.args[0]])
     return fx.GraphModule(parts, joined)

@@ -10,7 +10,7 @@ from robust_stitching.cli import Parser, precision
 from robust_stitching.data import SOURCES
 from robust_stitching.errors import UserError
 from robust_stitching.files import REPOSITORY
-from robust_stitching.models import names
+from robust_stitching.models import choices
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.initial import INITS
 from robust_stitching.stitching.masks import MASKS, NO_MASK
@@ -227,7 +227,7 @@ def add_checkpoint_options(parser: Parser) -> None:
         "-m",
         "--model",
         help="which model a bare state dict is of; read from its "
-        f"path if not given. One of: {', '.join(names())}",
+        f"path if not given. One of: {choices()}",
     )
     group.add_argument(
         "--mean",

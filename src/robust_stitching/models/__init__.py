@@ -1,6 +1,34 @@
 """The networks, found by name: ``build("tiny10", num_classes=10, in_channels=3)``."""
 
-from robust_stitching.models import lenet, resnet, tiny10  # noqa: F401  importing registers them
-from robust_stitching.models.registry import Network, build, entry, names
+from robust_stitching.models import (  # noqa: F401  importing registers them
+    external,
+    lenet,
+    preact,
+    resnet,
+    rvit,
+    tiny10,
+    vgg,
+)
+from robust_stitching.models.registry import (
+    IMAGENET_SIZE,
+    Entry,
+    Network,
+    build,
+    choices,
+    entry,
+    entry_of_folder,
+    is_name,
+    names,
+)
 
-__all__ = ["Network", "build", "entry", "names"]
+__all__ = [
+    "IMAGENET_SIZE",
+    "Entry",
+    "Network",
+    "build",
+    "choices",
+    "entry",
+    "entry_of_folder",
+    "is_name",
+    "names",
+]

@@ -43,3 +43,12 @@ class SpatialMean(nn.Module):
 def relu() -> nn.ReLU:
     """Never in place: that would rewrite the activation of the layer before."""
     return nn.ReLU(inplace=False)
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Normal weights of variance 2/fan-out in every convolution, biases 0 (He et al., 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

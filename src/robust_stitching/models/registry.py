@@ -1,4 +1,7 @@
-"""One registry of networks: a decorator, the name is the key."""
+"""One registry of networks: a decorator, the name is the key.
+
+Networks of other libraries are asked for as ``library:name`` (see `external`).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.errors import unknown
+from robust_stitching.errors import UserError, unknown
+from robust_stitching.files import slug
+from robust_stitching.models.probe import first_line, require_logits
 
 IMAGE_SIZE = 32
+IMAGENET_SIZE = 224
+State = Mapping[str, Tensor]
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Network(nn.Module):
-    """A classifier of images in [0, 1], shape (N, C, H, W), into logits of shape (N, classes).
+    """A classifier of images in [0, 1], shape (N, C, size, size), into logits (N, classes).
 
     Attributes
     ----------
@@ -32,42 +40,82 @@ class Entry:
     Attributes
     ----------
     name : the first of its names, under which its files are kept.
-    make : ``make(in_channels=..., num_classes=..., **options)`` returns the network.
+    make : ``make(in_channels=..., num_classes=..., image_size=..., **options)`` returns the
+        network, which has a `normalize`.
     published_normalised : whether published checkpoints without a mean and a deviation expect
         images normalised with their dataset's constants; if not, they take them as they are.
     options_of : reads further options of `make` off a published state dict.
+    renamed : a published state dict under our names, where publishers use others as well.
+    image_size : height and width of its images, unless `build` is told otherwise.
+    constants : mean and deviation that belong to the network, whatever its dataset.
+    external : whether it comes from another library, which promises nothing about image sizes.
     """
 
     name: str
     make: Callable[..., nn.Module]
-    published_normalised: bool
-    options_of: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    published_normalised: bool = False
+    options_of: Callable[[State], dict[str, Any]] = lambda state: {}
+    renamed: Callable[[State], State] = lambda state: state
+    image_size: int = IMAGE_SIZE
+    constants: Constants | None = None
+    external: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder of snapshots: ``torchvision_resnet18``."""
+        return slug(self.name)
+
+    def constants_for(self, channels: int) -> Constants | None:
+        """The network's own mean and deviation, where it has some for so many channels."""
+        own = self.constants
+        return own if own is not None and len(own[0]) == channels else None
 
 
 _REGISTRY: dict[str, Entry] = {}
+_LIBRARIES: dict[str, Callable[[str], Entry]] = {}
 
 
 def register(
     *names: str,
     published_normalised: bool = False,
-    options_of: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda state: {},
+    options_of: Callable[[State], dict[str, Any]] = lambda state: {},
+    renamed: Callable[[State], State] = lambda state: state,
+    image_size: int = IMAGE_SIZE,
+    constants: Constants | None = None,
     **fixed: Any,
 ) -> Callable:
     """Put a network class into the registry under `names`, built with the arguments `fixed`."""
     known_as = names[0]
 
     def decorate(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        def made(*, image_size: int, **options: Any) -> nn.Module:
+            """None of our own networks has weights that depend on the size of its images."""
+            return make(**fixed, **options)
+
         for name in names:
             if name in _REGISTRY:
                 raise ValueError(f"the model name '{name}' is taken twice")
         for name in names:
             _REGISTRY[name] = Entry(
                 known_as,
-                lambda **options: make(**fixed, **options),
-                published_normalised,
+                made,
+                published_normalised or constants is not None,
                 options_of,
+                renamed,
+                image_size,
+                constants,
             )
         return make
+
+    return decorate
+
+
+def register_library(name: str) -> Callable:
+    """Let the decorated function find the entry of ``<name>:<network>`` by the network's name."""
+
+    def decorate(find: Callable[[str], Entry]) -> Callable[[str], Entry]:
+        _LIBRARIES[name] = find
+        return find
 
     return decorate
 
@@ -77,11 +125,33 @@ def names() -> list[str]:
     return list(dict.fromkeys(entry.name for entry in _REGISTRY.values()))
 
 
+def choices() -> str:
+    """What can be built, in words."""
+    libraries = ", ".join(f"{library}:<name>" for library in _LIBRARIES)
+    return f"{', '.join(names())}, or {libraries}"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` means a network by its name rather than a file."""
+    return text in _REGISTRY or text.partition(":")[0] in _LIBRARIES
+
+
 def entry(name: str) -> Entry:
     """The registry's entry for `name`; UserError with the choices when there is none."""
-    if name not in _REGISTRY:
-        raise unknown("model", name, names())
-    return _REGISTRY[name]
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    library, colon, theirs = name.partition(":")
+    if colon and library in _LIBRARIES:
+        return _LIBRARIES[library](theirs)
+    raise unknown("model", name, names(), f"Choose from {choices()}.")
+
+
+def entry_of_folder(folder: str) -> Entry:
+    """The entry whose files are kept in folders of this name; UserError where there is none."""
+    library, underscore, theirs = folder.partition("_")
+    if underscore and library in _LIBRARIES:
+        return _LIBRARIES[library](theirs)
+    return entry(folder)
 
 
 def build(
@@ -89,36 +159,51 @@ def build(
     *,
     num_classes: int,
     in_channels: int,
+    image_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
-    image_size: int = IMAGE_SIZE,
     **options: Any,
 ) -> Network:
     """A network with fresh weights.
 
     Parameters
     ----------
-    mean, std : of the training images, per channel, in [0, 1]; the identity if left out.
+    image_size : height and width of its images; the network's own default if left out.
+    mean, std : of the training images, per channel, in [0, 1]; the network's own constants, or
+        the identity, if left out.
     seed : of the initialisation; the global random state is left as it was.
-    image_size : pixels of an image's side.
 
     Raises
     ------
-    UserError : for an unknown name.
+    UserError : for an unknown name, or one that cannot take images of that size.
     """
     found = entry(model)
+    size = image_size or found.image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = found.make(in_channels=in_channels, num_classes=num_classes, **options)
+        try:
+            network = found.make(
+                in_channels=in_channels, num_classes=num_classes, image_size=size, **options
+            )
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if not found.external:
+                raise
+            raise UserError(
+                f"{found.name} cannot be made for images of {size}×{size} pixels "
+                f"({first_line(error)}); choose another network."
+            ) from error
+    channels = len(network.normalize.mean)
+    network.normalize.set(*(found.constants_for(channels) or (None, None)))
     network.normalize.set(mean, std)
     network.architecture = {
         "model": found.name,
         "num_classes": num_classes,
-        "in_channels": in_channels,
+        "in_channels": channels,
+        **({} if size == found.image_size else {"image_size": size}),
         **options,
     }
-    if image_size != IMAGE_SIZE:
-        network.architecture["image_size"] = image_size
-    network.input_shape = (in_channels, image_size, image_size)
+    network.input_shape = (channels, size, size)
+    if found.external or size != found.image_size:
+        require_logits(network, num_classes)
     return network

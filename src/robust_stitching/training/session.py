@@ -51,7 +51,7 @@ class TrainingPlan:
         name = f"in{self.init_noise}-gn{self.config.seed}"
         if self.adversary:
             name += f"-{self.adversary.label}"
-        return out / models.entry(self.model).name / dataset / name
+        return out / models.entry(self.model).folder / dataset / name
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoints."""

@@ -1,0 +1,119 @@
+"""Networks of other libraries: ``torchvision:<name>``, and ``timm:<name>`` where timm is installed.
+
+Their layers keep the names that their library's users know; only ``normalize`` stands before them.
+"""
+
+from functools import cache, partial
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from robust_stitching.errors import UserError, unknown
+from robust_stitching.models.layers import Normalize
+from robust_stitching.models.registry import Entry, State, register_library
+from robust_stitching.vision import torchvision
+
+COLOUR = 3
+OF_FIXED_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
+"""torchvision's families whose constructor wants to know the size of the images, and as what."""
+
+AUXILIARIES = ("aux1.", "aux2.", "AuxLogits.")
+"""Classifiers in the middle of two networks, used in training only and left out here."""
+
+
+@register_library("torchvision")
+def torchvision_entry(name: str) -> Entry:
+    """The entry of a torchvision classifier. They take colour; grey images are spread over it."""
+    models = torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        see = "torchvision.models.list_models() lists all."
+        raise unknown("torchvision network", name, known, see)
+    return Entry(
+        f"torchvision:{name}",
+        partial(_from_torchvision, name),
+        published_normalised=True,
+        renamed=_without_auxiliaries,
+        external=True,
+    )
+
+
+def _from_torchvision(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": num_classes}
+    for family, option in OF_FIXED_SIZE.items():
+        if name.startswith(family):
+            options[option] = (image_size,) * 2 if option == "input_size" else image_size
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    network = torchvision().models.get_model(name, weights=None, **options)
+    return _adopted(network, COLOUR)
+
+
+@register_library("timm")
+def timm_entry(name: str) -> Entry:
+    """The entry of a timm network, where timm is installed."""
+    timm = _timm()
+    if not timm.is_model(name):
+        known = timm.list_models()
+        raise unknown("timm network", name, known, "timm.list_models() lists all.")
+    make = partial(_from_timm, name)
+    return Entry(f"timm:{name}", make, published_normalised=True, external=True)
+
+
+def _from_timm(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    make = partial(
+        _timm().create_model,
+        name,
+        pretrained=False,
+        num_classes=num_classes,
+        in_chans=in_channels,
+    )
+    try:
+        network = make(img_size=image_size)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        network = make()  # convolutional networks take any size and know no such option
+    network = _adopted(network, in_channels)
+    from timm.models import get_notrace_functions, get_notrace_modules
+
+    network.untraced_modules = tuple(get_notrace_modules())
+    network.untraced_functions = tuple(get_notrace_functions())
+    return network
+
+
+@cache
+def _timm() -> ModuleType:
+    torchvision()  # which timm imports, and which may need help
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f"timm networks need the package timm, which cannot be imported ({error}); "
+            "install it by pip install -r requirements-timm.txt."
+        ) from error
+    return timm
+
+
+def _without_auxiliaries(state: State) -> State:
+    return {name: value for name, value in state.items() if not name.startswith(AUXILIARIES)}
+
+
+def _adopted(network: nn.Module, channels: int) -> nn.Module:
+    """`network` itself, made to normalise its images first and to rewrite no activation.
+
+    It becomes an instance of a class made on the spot, whose forward normalises and goes on as
+    before. A wrapper around it would put a prefix before the name of every layer.
+    """
+    theirs = type(network)
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        return theirs.forward(self, self.normalize(x))
+
+    network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
+    network.normalize = Normalize(channels)
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return network

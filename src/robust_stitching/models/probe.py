@@ -1,0 +1,60 @@
+"""What a network makes of images of its size, without computing it.
+
+The meta device knows shapes only: nothing is computed and no weight is copied.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.errors import UserError
+from robust_stitching.modes import evaluating
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose tensors are all on the meta device."""
+    tensors = [*network.parameters(), *network.buffers()]
+    for module in network.modules():
+        tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(network, {id(t): _on_meta(t) for t in tensors}).eval()
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+
+
+def require_logits(network: nn.Module, num_classes: int) -> None:
+    """Raise UserError unless `network` turns images of its size into one logit a class."""
+    name = network.architecture["model"]
+    size = network.input_shape[-1]
+    try:
+        found = _answer(network)
+    except Exception as error:  # whatever a network of somebody else's raises
+        raise UserError(
+            f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
+            "another network, or a dataset whose images have the size that it is made for."
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != (2, num_classes):
+        what = f"shape {tuple(found.shape[1:])}" if isinstance(found, Tensor) else "another kind"
+        raise UserError(
+            f"{name} answers with values of {what} instead of {num_classes} logits an image; "
+            "choose another network."
+        )
+
+
+def _answer(network: nn.Module) -> Any:
+    shape = (2, *network.input_shape)
+    try:
+        return skeleton(network)(torch.empty(shape, device="meta"))
+    except Exception:  # some operations have no meta version: then it has to be computed
+        device = next(network.parameters()).device
+        with evaluating(network):
+            return network(torch.zeros(shape, device=device))
+
+
+def first_line(error: Exception) -> str:
+    """What an error is, as part of a sentence."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
