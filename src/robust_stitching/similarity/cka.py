@@ -4,8 +4,12 @@ For representations X (n, p) and Y (n, q) with Gram matrices K = XXᵀ, L = YY�
 
     CKA(X, Y) = HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)),   HSIC(K, L) = tr(KHLH).
 
-With tr(KHLH) = Σ K∘L − 2/n Σᵢ (K1)ᵢ(L1)ᵢ + (1ᵀK1)(1ᵀL1)/n², sums over n × n entries are all that is
-needed. The Gram matrices are made block by block, only the upper half of them, and never kept.
+Debiased CKA puts the unbiased HSIC (Song et al., 2012, equation 5) in its place. Minibatch CKA
+(Nguyen, Raghu and Kornblith, 2021) averages the unbiased HSIC over batches, each of the three terms
+for itself, and divides once.
+
+Sums over the entries of Gram matrices are all that is needed, see `gram`. The matrices are made
+block by block, only the upper half of them, and never kept.
 Products within a block are float32 (of features centred beforehand, so nothing cancels), every sum
 is float64; `benchmarks/cka.py` measures the distance to float64 throughout. Where features are few,
 `Moments.cka` needs no Gram matrix at all.
@@ -18,9 +22,11 @@ import torch
 from torch import Tensor
 
 from robust_stitching.progress import Progress, silent
+from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 
 BLOCK = 1000
 REMEMBERED_BYTES = 2**30
+BLOCK_BYTES = 2**30
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
@@ -64,82 +70,174 @@ class Activations:
         return block
 
 
+def centred(activations: Tensor) -> Tensor:
+    """Activations (n, …) as float32 rows (n, features) without their mean, constant features 0."""
+    rows = activations.flatten(1).float()
+    return _shifted(rows, rows.mean(dim=0, dtype=torch.float64).float())
+
+
 def _shifted(rows: Tensor, shift: Tensor) -> Tensor:
     """rows − shift, exactly zero where only rounding is left: a constant feature has no share."""
     rows = rows - shift
     return rows.masked_fill_(rows.abs() <= ROUNDING * shift.abs(), 0)
 
 
-class GramSums:
-    """The sums over Gram matrices from which HSIC follows, for given pairs of representations."""
-
-    def __init__(self, pairs: Sequence[tuple[str, str]]):
-        names = dict.fromkeys(name for pair in pairs for name in pair)
-        self.pairs = list(dict.fromkeys([(name, name) for name in names] + list(pairs)))
-        self.names = list(names)
-        self.products = dict.fromkeys(self.pairs, 0.0)
-        self.rows: dict[str, Tensor] = {}
-
-    def add(self, n: int, rows: slice, columns: slice, grams: Mapping[str, Tensor]) -> None:
-        """Take in a block of every Gram matrix; off the diagonal it stands for its mirror, too."""
-        mirrored = rows != columns
-        grams = {name: gram.double() for name, gram in grams.items()}
-        for name, gram in grams.items():
-            sums = self.rows.setdefault(name, gram.new_zeros(n))
-            sums[rows] += gram.sum(dim=1)
-            if mirrored:
-                sums[columns] += gram.sum(dim=0)
-        for a, b in self.pairs:
-            product = torch.vdot(grams[a].flatten(), grams[b].flatten())
-            self.products[a, b] = self.products[a, b] + (1 + mirrored) * product
-
-    def hsic(self, a: str, b: str) -> float:
-        """tr(KHLH): the biased estimate of HSIC, times (n − 1)²."""
-        k, other = self.rows[a], self.rows[b]
-        n = len(k)
-        centred = self.products[a, b] - 2 / n * (k @ other) + k.sum() * other.sum() / n**2
-        return float(centred)
-
-    def cka(self, a: str, b: str) -> float:
-        """Linear CKA in [0, 1]; NaN where a representation is the same for every image."""
-        scale = (max(self.hsic(a, a), 0.0) * max(self.hsic(b, b), 0.0)) ** 0.5
-        return min(self.hsic(a, b) / scale, 1.0) if scale > 0 else float("nan")
-
-
 def linear_ckas(
     activations: Activations, pairs: Sequence[tuple[str, str]], progress: Progress = silent
 ) -> dict[tuple[str, str], float]:
-    """Exact linear CKA of every pair of names, over all images of `activations`."""
-    sums = GramSums(pairs)
-    blocks = len(activations)
-    with _without_tf32(), progress(blocks * (blocks + 1) // 2, "CKA", " blocks") as bar:
+    """Exact linear CKA of every pair of names, over all images of `activations`: in [0, 1], NaN
+    where a representation is the same for every image."""
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    found = normalised(_gram_sums(activations, names, progress).biased())
+    return {(a, b): float(found[names.index(a), names.index(b)]) for a, b in pairs}
+
+
+def _gram_sums(activations: Activations, names: Sequence[str], progress: Progress) -> GramSums:
+    blocks, sums = len(activations), None
+    with without_tf32(), progress(blocks * (blocks + 1) // 2, "CKA", " blocks") as bar:
         for i in range(blocks):
             left = activations[i]
             for j in range(i, blocks):
                 right = left if i == j else activations[j]
-                grams = {name: left[name] @ right[name].T for name in sums.names}
+                grams = torch.stack([left[name] @ right[name].T for name in names])
                 rows, columns = (
                     slice(k * BLOCK, min((k + 1) * BLOCK, activations.n)) for k in (i, j)
                 )
-                sums.add(activations.n, rows, columns, grams)
+                if sums is None:
+                    sums = GramSums(activations.n, len(names), grams.device)
+                sums.add(rows, columns, grams)
                 bar.update()
-    return {pair: sums.cka(*pair) for pair in pairs}
+    return sums
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
     """Exact linear CKA of activations x (n, …) and y (n, …) of the same n images."""
+    return linear_ckas(_both(x, y), [("x", "y")])["x", "y"]
+
+
+def debiased_cka(x: Tensor, y: Tensor) -> float:
+    """Debiased linear CKA of activations x (n, …) and y (n, …) of the same n images, four or more.
+
+    In [−1, 1]; 0 on average for independent ones, where the biased estimate is above 0 the more so
+    the fewer images there are for the number of features.
+    """
+    return float(normalised(_gram_sums(_both(x, y), ["x", "y"], silent).unbiased())[0, 1])
+
+
+def minibatch_cka(x: Tensor, y: Tensor, batch_size: int) -> float:
+    """Minibatch linear CKA of activations x (n, …) and y (n, …), of batches in their order."""
+    _both(x, y)
+    sums = MinibatchSums(2)
+    for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        sums.add([a, b])
+    return float(sums.cka()[0, 1])
+
+
+def _both(x: Tensor, y: Tensor) -> Activations:
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} images and y {len(y)}; CKA needs the same ones")
-    both = Activations(len(x), lambda rows: {"x": x[rows], "y": y[rows]})
-    return linear_ckas(both, [("x", "y")])["x", "y"]
+    return Activations(len(x), lambda rows: {"x": x[rows], "y": y[rows]})
+
+
+def blockwise_sums(
+    n: int,
+    batch_size: int,
+    bytes_per_image: int,
+    batches: Callable[[int], Iterator[Sequence[Tensor]]],
+    progress: Progress = silent,
+) -> GramSums:
+    """`GramSums` of more activations than memory holds.
+
+    A block of images is kept, as many batches as `BLOCK_BYTES` allow, and all later images stream
+    past it; then follows the next block. Activations are computed again for each block, which takes
+    (blocks + 1)/2 passes over the data.
+
+    Parameters
+    ----------
+    bytes_per_image : of the float32 activations of one image.
+    batches : ``batches(skip)`` yields the activations (m, …) of every representation, batch by
+        batch of `batch_size` images, the same each time, behind the first `skip` batches.
+    """
+    per_block = max(1, BLOCK_BYTES // (bytes_per_image * batch_size))
+    starts = range(0, n, per_block * batch_size)
+    sums, shift = None, []
+    with without_tf32(), progress(sum(n - start for start in starts), "CKA") as bar:
+        for start in starts:
+            end = min(start + per_block * batch_size, n)
+            block: list[Tensor] = []
+            at = start
+            for activations in batches(start // batch_size):
+                columns = slice(at, at + len(activations[0]))
+                before, inside = min(at, end) - start, at < end
+                across, within = [], []
+                for i, values in enumerate(activations):
+                    rows = values.flatten(1).float()
+                    if i == len(shift):
+                        shift.append(rows.mean(dim=0, dtype=torch.float64).float())
+                    if i == len(block):
+                        block.append(rows.new_empty(end - start, rows.shape[1]))
+                    rows = _shifted(rows, shift[i])
+                    across.append(block[i][:before] @ rows.T)
+                    if inside:
+                        within.append(rows @ rows.T)
+                        block[i][before : before + len(rows)] = rows
+                sums = sums or GramSums(n, len(block), block[0].device)
+                sums.add(slice(start, start + before), columns, torch.stack(across))
+                if inside:
+                    sums.add(columns, columns, torch.stack(within))
+                at = columns.stop
+                bar.update(columns.stop - columns.start)
+    return sums
+
+
+class MinibatchSums:
+    """Minibatch CKA of many representations (Nguyen, Raghu and Kornblith, 2021, equation 3).
+
+    The unbiased HSIC of every pair is averaged over batches, which should be drawn at random, and
+    only the averages are divided. A smaller last batch counts by its number of images; one of fewer
+    than four has no unbiased HSIC and is left out.
+
+    Attributes
+    ----------
+    n : images that went in.
+    """
+
+    def __init__(self, count: int):
+        self.n = 0
+        self._hsic = torch.zeros(count, count, dtype=torch.float64)
+
+    def add(self, activations: Sequence[Tensor]) -> None:
+        """Take in one batch: activations (m, …) of every representation."""
+        m = len(activations[0])
+        if m < LEAST_IMAGES:
+            return
+        with without_tf32():
+            grams = torch.stack([rows @ rows.T for rows in map(centred, activations)])
+        sums = GramSums(m, len(grams), grams.device)
+        sums.add(slice(0, m), slice(0, m), grams)
+        self._hsic = self._hsic.to(grams.device) + m * sums.unbiased()
+        self.n += m
+
+    @property
+    def own(self) -> Tensor:
+        """HSIC of each representation with itself, times n: 0 of one that does not vary."""
+        return self._hsic.diagonal()
+
+    def cka(self) -> Tensor:
+        """CKA of every pair, of shape (count, count); NaN where there was no batch, and where a
+        representation does not vary within batches."""
+        return normalised(self._hsic)
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """Full float32 products on GPUs that would round them to ten bits."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
     try:
+        for backend in backends:
+            backend.allow_tf32 = False
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -1,0 +1,247 @@
+"""Two networks compared, all layers with all layers, by many measures in one pass over the data."""
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.data import Split
+from robust_stitching.errors import UserError
+from robust_stitching.modes import evaluating
+from robust_stitching.progress import Progress, silent
+from robust_stitching.similarity import neighbours
+from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums, without_tf32
+from robust_stitching.similarity.divergence import disagreement, jensen_shannon
+from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
+from robust_stitching.similarity.measures import DEFAULT, Measure, chosen, require_images
+from robust_stitching.similarity.stream import Side, Stream, channels, side_of
+from robust_stitching.similarity.subspaces import Channels, channel_means
+
+BATCH_SIZE = 250
+WHOLE = ("cka", "debiased-cka")
+"""Measures that need the Gram matrices of all images."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How alike two networks are.
+
+    Attributes
+    ----------
+    layers1, layers2 : names of the layers that were compared.
+    measures : those that have a value here, in the order in which they are shown.
+    layerwise : name of a measure to its values, float64 of shape (layers1, layers2); NaN where it
+        is not defined.
+    outputs : name of a measure of the networks' answers to its value.
+    estimators : name of a measure to exactly what was computed.
+    n_images : name of a measure to how many images it was taken over.
+    data : the dataset's name.
+    notes : what a reader has to know, in sentences.
+    """
+
+    layers1: tuple[str, ...]
+    layers2: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    layerwise: Mapping[str, Tensor]
+    outputs: Mapping[str, float]
+    estimators: Mapping[str, str]
+    n_images: Mapping[str, int]
+    data: str
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def compare(
+    network1: nn.Module,
+    network2: nn.Module,
+    split: Split,
+    layers1: Sequence[str] | None = None,
+    layers2: Sequence[str] | None = None,
+    measures: Sequence[str] = DEFAULT,
+    *,
+    batch_size: int = BATCH_SIZE,
+    k: int = neighbours.K,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare layers of two networks, and their answers, on the images of `split`.
+
+    One pass gives all measures but those of `WHOLE`, which take more, see `cka.blockwise_sums`. At
+    the same time in memory are the activations of a batch at all layers of both networks, and for
+    each image the channels of every layer, averaged over positions. The networks stay as they are.
+
+    Parameters
+    ----------
+    layers1, layers2 : by default the clean cuts, see `graph.Layer`.
+    measures : names from `measures.MEASURES`, or "all".
+    batch_size : also that of minibatch CKA.
+    k : how many neighbours "mutual-knn" looks at.
+    seed : of the order in which images are put into batches.
+
+    Raises
+    ------
+    UserError : for unknown layers or measures, too few images, and where nothing of what was asked
+        is defined for these networks.
+    """
+    started = time.perf_counter()
+    wanted, n, notes = chosen(measures), len(split), []
+    require_images(wanted, n, batch_size, k)
+    sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
+    wanted = _defined(wanted, sides, n, notes)
+    stream = Stream(sides, split, batch_size, seed)
+    with without_tf32(), evaluating(*stream.pieces):
+        found, outputs, n_minibatch = _one_pass(stream, wanted, k, progress)
+        if any(measure.name in WHOLE for measure in wanted):
+            found |= _all_images(stream, progress)
+    notes += _undefined(wanted, stream, n)
+    return Comparison(
+        layers1=tuple(sides[0].layers),
+        layers2=tuple(sides[1].layers),
+        measures=wanted,
+        layerwise={m.name: found[m.name].cpu() for m in wanted if not m.of_outputs},
+        outputs={m.name: outputs[m.name] for m in wanted if m.of_outputs},
+        estimators={m.name: m.estimator.format(batch_size=batch_size, k=k) for m in wanted},
+        n_images={m.name: n_minibatch if m.name == "minibatch-cka" else n for m in wanted},
+        data=split.name,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _defined(
+    wanted: Sequence[Measure], sides: tuple[Side, Side], n: int, notes: list[str]
+) -> tuple[Measure, ...]:
+    """Those of the measures that have a value anywhere; `notes` gains why others have none."""
+    first, second = sides
+    kept = []
+    for measure in wanted:
+        if measure.of_outputs and first.answers != second.answers:
+            notes.append(
+                f"Model 1 has {first.answers} outputs and model 2 {second.answers}: "
+                f"{measure.name} is left out."
+            )
+            continue
+        sides_in_need = [side for side in sides if side.number in measure.more_images_than]
+        for side in sides_in_need:
+            if len(side.too_wide(n)) == len(side.layers):
+                fewest = min(map(channels, side.layers.values()))
+                raise UserError(
+                    f"{measure.name} needs more images than channels, but there are {n} images and "
+                    f"the layers of model {side.number} have {fewest} channels or more; take more "
+                    "images, other layers or another measure."
+                )
+        kept.append(measure)
+    if not kept:
+        raise UserError(f"nothing can be compared. {' '.join(notes)}")
+    return tuple(kept)
+
+
+def _one_pass(
+    stream: Stream, wanted: Sequence[Measure], k: int, progress: Progress
+) -> tuple[dict[str, Tensor], dict[str, float], int]:
+    """The measures that need no Gram matrix of all images: layerwise values, those of the outputs,
+    and how many images went into minibatch CKA."""
+    names = {measure.name for measure in wanted}
+    by_channels = [m for m in wanted if m.of_channels or m.name == "mutual-knn"]
+    with_outputs = any(measure.of_outputs for measure in wanted)
+    sums = MinibatchSums(len(stream.names))
+    means: list[list[Tensor]] = [[] for _ in stream.names]
+    answers: tuple[list[Tensor], list[Tensor]] = ([], [])
+    multi_label = False
+    if names <= set(WHOLE):
+        return {}, {}, 0
+    with progress(len(stream), "comparing") as bar:
+        for activations, outputs, labels in stream.batches():
+            if "minibatch-cka" in names:
+                sums.add(activations)
+            if by_channels:
+                for kept, activation in zip(means, activations, strict=True):
+                    kept.append(channel_means(activation))
+            if with_outputs:
+                multi_label = labels.ndim > 1
+                for kept, output in zip(answers, outputs, strict=True):
+                    kept.append(output.float())
+            bar.update(len(labels))
+    found = {}
+    if "minibatch-cka" in names:
+        stream.check(sums.own)
+        found["minibatch-cka"] = stream.between(sums.cka())
+    if by_channels:
+        rows = [Channels(torch.cat(kept)) for kept in means]
+        stream.check(torch.stack([side.norm for side in rows]))
+        found |= _channelwise(rows, by_channels, len(stream.sides[0].layers), k, progress)
+    compared = _outputs(*map(torch.cat, answers), multi_label) if with_outputs else {}
+    return found, compared, sums.n
+
+
+def _outputs(first: Tensor, second: Tensor, multi_label: bool) -> dict[str, float]:
+    differ = disagreement(first, second, multi_label)
+    return {
+        "disagreement": differ,
+        "agreement": 1 - differ,
+        "jensen-shannon": jensen_shannon(first, second, multi_label),
+    }
+
+
+def _channelwise(
+    sides: Sequence[Channels], wanted: Sequence[Measure], first: int, k: int, progress: Progress
+) -> dict[str, Tensor]:
+    """Measures of the channels, averaged over positions, for every pair of one of the `first`
+    layers and one of the others."""
+    shape = (first, len(sides) - first)
+    found = {measure.name: torch.full(shape, torch.nan, dtype=torch.float64) for measure in wanted}
+    nearest = {}
+    if "mutual-knn" in found:
+        with progress(len(sides), "finding neighbours", " layers") as bar:
+            for i, side in enumerate(sides):
+                nearest[i] = neighbours.nearest(side.rows, k) if side.norm > 0 else None
+                bar.update()
+    with progress(first * shape[1], "comparing channels", " pairs") as bar:
+        for i, j in itertools.product(*map(range, shape)):
+            pair = (sides[i], sides[first + j])
+            for measure in wanted:
+                enough = all(pair[number - 1].enough for number in measure.more_images_than)
+                if measure.of_channels and enough:
+                    found[measure.name][i, j] = measure.of_channels(*pair)
+            if nearest and all(side.norm > 0 for side in pair):
+                shared = neighbours.mutual_neighbours(nearest[i], nearest[first + j])
+                found["mutual-knn"][i, j] = shared
+            bar.update()
+    return found
+
+
+def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
+    """Exact and debiased CKA, from the Gram matrices of all images."""
+    sums = blockwise_sums(
+        len(stream),
+        stream.batch_size,
+        stream.bytes_per_image,
+        lambda skip: (activations for activations, _, _ in stream.batches(skip)),
+        progress,
+    )
+    estimates = {"cka": sums.biased()}
+    if len(stream) >= LEAST_IMAGES:
+        estimates["debiased-cka"] = sums.unbiased()
+    for estimate in estimates.values():
+        stream.check(estimate.diagonal())
+    return {name: stream.between(normalised(hsic)) for name, hsic in estimates.items()}
+
+
+def _undefined(wanted: Sequence[Measure], stream: Stream, n: int) -> list[str]:
+    """Why some values are missing, in sentences."""
+    notes = []
+    for side in stream.sides:
+        wide = side.too_wide(n)
+        measures = [m.name for m in wanted if side.number in m.more_images_than]
+        if wide and measures:
+            notes.append(
+                f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
+                f"channels than there are images ({n:,}): {', '.join(wide)}."
+            )
+    if stream.constant:
+        listed = ", ".join(f"{name} of model {number}" for number, name in sorted(stream.constant))
+        notes.append(f"No value where an activation does not vary over the images: {listed}.")
+    return notes

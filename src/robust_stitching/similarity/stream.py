@@ -1,0 +1,109 @@
+"""The activations of two networks at many layers, batch by batch."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from robust_stitching import graph
+from robust_stitching.data import Split
+from robust_stitching.errors import UserError
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks: layers are name to shape, `answers` counts its outputs."""
+
+    number: int
+    network: nn.Module
+    layers: Mapping[str, tuple[int, ...]]
+    answers: int
+
+    def too_wide(self, n: int) -> list[str]:
+        """Layers with no fewer channels than there are images."""
+        return [name for name, shape in self.layers.items() if n <= channels(shape)]
+
+
+def clean_cuts(traced: graph.Graph) -> list[str]:
+    """The clean cuts of a network, each activation under the first of its names."""
+    names = {}
+    for name, layer in traced.layers.items():
+        if layer.clean:
+            names.setdefault(traced.node(name), name)
+    return list(names.values())
+
+
+def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Side:
+    """Network 1 or 2 with the layers that are to be looked at, its clean cuts for None.
+
+    Raises
+    ------
+    UserError : for an unknown layer, with the closest ones.
+    """
+    traced = graph.Graph(network)
+    names = clean_cuts(traced) if layers is None else dict.fromkeys(layers)
+    for name in names:
+        traced.node(name, f"layer of model {number}")
+    (answers,) = traced.output.args[0].meta["tensor_meta"].shape[1:]
+    return Side(number, network, {name: traced.layers[name].shape for name in names}, answers)
+
+
+def channels(shape: tuple[int, ...]) -> int:
+    """Of an activation (C, H, W), (tokens, C) or (C,)."""
+    return shape[1] if len(shape) == 2 else shape[0]
+
+
+class Stream:
+    """Batches of the activations of both networks, in one random order each time.
+
+    Attributes
+    ----------
+    names : of all layers, of network 1 and then of network 2: (1 or 2, name).
+    bytes_per_image : of float32 activations at all these layers.
+    constant : those of `names` that were found not to vary.
+    """
+
+    def __init__(self, sides: tuple[Side, Side], split: Split, batch_size: int, seed: int):
+        self.sides, self.batch_size, self.seed = sides, batch_size, seed
+        self.split = replace(split, augmentation=None)
+        self.pieces = [graph.features(s.network, [*s.layers, "output"]) for s in sides]
+        self.names = [(s.number, name) for s in sides for name in s.layers]
+        shapes = [shape for side in sides for shape in side.layers.values()]
+        self.bytes_per_image = 4 * sum(map(math.prod, shapes))
+        self.constant: set[tuple[int, str]] = set()
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.split)
+
+    def batches(self, skip: int = 0) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
+        """(activations at the layers of network 1, then 2; their two outputs; labels), behind the
+        first `skip` batches."""
+        order = {"seed": self.seed, "epoch": 0, "skip": skip}
+        for images, labels in self.split.epoch(self.batch_size, **order):
+            found = [list(piece(images)) for piece in self.pieces]
+            outputs = [activations.pop() for activations in found]
+            yield list(itertools.chain(*found)), outputs, labels
+
+    def check(self, spread: Tensor) -> None:
+        """Note as constant the layers whose `spread`, one number for each, is 0.
+
+        Raises
+        ------
+        UserError : where it is no finite number.
+        """
+        for (number, name), value in zip(self.names, spread.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"layer '{name}' of model {number} has values that are no finite numbers; the "
+                    "network is broken or has diverged."
+                )
+            if value <= 0:
+                self.constant.add((number, name))
+
+    def between(self, values: Tensor) -> Tensor:
+        """Of values (all layers, all layers), those with one layer of each network."""
+        first = len(self.sides[0].layers)
+        return values[:first, first:]
