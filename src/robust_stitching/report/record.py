@@ -35,7 +35,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "notes": result.notes,
         "estimators": {"cka": CKA_ESTIMATOR, "l2": L2_DEFINITION},
-        "donors": {"front": _donor(result.front), "end": _donor(result.end)},
+        "donors": {"front": donor(result.front), "end": donor(result.end)},
         "transformation": {
             "in_shape": list(result.network.transform.in_shape),
             "out_shape": list(result.network.transform.out_shape),
@@ -73,7 +73,8 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     }
 
 
-def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
+def donor(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a report says of one network."""
     return {
         "path": str(checkpoint.path),
         "model": checkpoint.model,

@@ -1,0 +1,125 @@
+"""Compare the layers of two networks, all with all, and their answers.
+
+    python src/bin/compare_nets.py archive/tiny10/Digits/in0-gn0/model.pt \\
+        archive/tiny10/Digits/in1-gn1/model.pt digits --run-name compared
+    python src/bin/compare_nets.py A.pt B.pt digits --layers1 relu1 relu2 --layers2 relu3 \\
+        --measures cka debiased-cka svcca
+
+Prints a table of layers × layers for each measure and leaves the numbers (json, csv) and a heat map
+of each measure (figures) in results/<run-name>/. CKA takes whole feature maps. All other measures
+of layers take channels, averaged over positions; cca, squared-cca, svcca and regression need more
+images than channels, and many more to mean anything.
+"""
+
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+import _library  # noqa: F401
+
+from robust_stitching import checkpoints, cli, data, options, values
+from robust_stitching.files import claimed
+from robust_stitching.progress import shown
+from robust_stitching.report.comparison import as_record, as_text, write_comparison
+from robust_stitching.similarity import compare
+from robust_stitching.similarity.compare import BATCH_SIZE
+from robust_stitching.similarity.measures import DEFAULT, MEASURES
+from robust_stitching.similarity.neighbours import K
+
+WIDTH = 120
+SETTINGS = ("dataset", "split", "batch_size", "neighbours", "seed", "n_images")
+
+
+def parser() -> cli.Parser:
+    about = "\n".join(f"  {m.name:15} {m.estimator}; {m.cost}" for m in MEASURES.values())
+    about = about.replace("{batch_size}", "--batch-size").replace("{k}", "--neighbours")
+    p = cli.Parser(__doc__, epilog=f"measures, and what they cost:\n{about}")
+    p.add_argument("model1", type=Path, help="checkpoint of a network: rows of the tables")
+    p.add_argument("model2", type=Path, help="checkpoint of the other: columns of the tables")
+    p.add_argument("dataset", help=f"images to show them, one of: {options.DATASETS}")
+    for number in (1, 2):
+        p.add_argument(
+            f"--layers{number}",
+            nargs="+",
+            metavar="LAYER",
+            help=f"layers of model {number}, as layer_info.py lists them (default: its clean cuts)",
+        )
+    p.add_argument(
+        "--measures",
+        nargs="+",
+        default=DEFAULT,
+        metavar="MEASURE",
+        help='see below; "all" for every one',
+    )
+    p.add_argument(
+        "--n-images",
+        type=values.positive_int,
+        help="compare on this many images, chosen at random (default: all)",
+    )
+    p.add_argument(
+        "--split", choices=["test", "train"], default="test", help="which part of the dataset"
+    )
+    p.add_argument(
+        "-b",
+        "--batch-size",
+        type=values.positive_int,
+        default=BATCH_SIZE,
+        help="images at a time, of which the activations of all layers have to fit into memory; "
+        "the batches of minibatch-cka; changes no other measure",
+    )
+    p.add_argument(
+        "--neighbours",
+        type=values.positive_int,
+        default=K,
+        metavar="K",
+        help="how many nearest neighbours mutual-knn looks at",
+    )
+    p.add_argument(
+        "--seed",
+        type=values.seed,
+        default=0,
+        help="seed of the choice of images and of their order in batches",
+    )
+    p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
+    p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
+    options.add_device_options(p, training=False)
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    device = cli.device(args.device)
+    models = tuple(checkpoints.load(path).to(device) for path in (args.model1, args.model2))
+    train, test = data.load(cli.dataset(args.dataset), device, shown)
+    split = test if args.split == "test" else train
+    for model in models:
+        model.require_images(split)
+    if args.n_images is not None:
+        split = split.sample(args.n_images, args.seed)
+    name = time.strftime("%Y-%m-%d_%H-%M-%S") if args.run_name is None else args.run_name
+    folder = cli.run_folder(args.out_dir, name)
+    with claimed(folder):
+        found = compare(
+            *(model.network for model in models),
+            split,
+            args.layers1,
+            args.layers2,
+            args.measures,
+            batch_size=args.batch_size,
+            k=args.neighbours,
+            seed=args.seed,
+            progress=shown,
+        )
+        params = {key: getattr(args, key) for key in SETTINGS}
+        command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
+        record = as_record(found, models, params, command)
+        paths = write_comparison(found, record, models, folder)
+    print(as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns)))
+    print()
+    for kind, path in paths.items():
+        print(f"{kind:12} {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
