@@ -81,8 +81,8 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     parts = ["\n".join(head)]
     named = _columns_width(record["layers1"], record["layers2"]) <= width
     if not named:
-        listed = "  ".join(f"{i} {name}" for i, name in enumerate(record["layers2"], 1))
-        parts.append("\n".join(_filled(f"columns: {listed}", width)))
+        listed = "  ".join(f"{i}·{name}" for i, name in enumerate(record["layers2"], 1))
+        parts.append("\n".join(_filled(f"columns  {listed}", width)))
     for measure in record["measures"].values():
         if "values" in measure:
             about = f"{measure['estimator']}; {measure['n_images']:,} images"

@@ -26,7 +26,7 @@ class Measure:
     same : its value for two copies of one thing.
     cost : what it takes, in words.
     of_channels : the function, where it takes the channels of a pair of layers.
-    more_images_than : whose channels must be fewer than the images: layers of network 1, or of 2.
+    more_images_than : of which models the layers need more images than they have channels.
     of_outputs : whether it compares the answers of the networks rather than pairs of layers.
     """
 
@@ -106,7 +106,7 @@ _ALL = (
     Measure(
         "regression",
         "linear regression R²",
-        f"R² of the linear regression of network 2's on network 1's {MEANS}",
+        "R² of linear regression of model 2's channels on model 1's, averaged over positions",
         *(0, 1, 1),
         _ONE_PASS,
         subspaces.regression,
@@ -166,6 +166,8 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
 
 def require_images(measures: Sequence[Measure], n: int, batch_size: int, k: int) -> None:
     """Raise UserError where `n` images, or batches of `batch_size`, are too few for a measure."""
+    if n < 2:
+        raise UserError(f"{n} image is too few to compare anything; take at least 2.")
     for measure in measures:
         if measure.name == "mutual-knn" and n < k + 2:
             raise UserError(
@@ -178,5 +180,3 @@ def require_images(measures: Sequence[Measure], n: int, batch_size: int, k: int)
             raise UserError(
                 f"minibatch-cka needs batches of at least {LEAST_IMAGES} images, not {batch_size}."
             )
-        if n < 2:
-            raise UserError(f"{n} image is too few to compare anything; take at least 2.")
