@@ -242,7 +242,14 @@ def test_networks_for_other_classes(compared, lenets, tmp_path):
     found = compared(nets=(lenets[0], other))
     assert set(found.record["measures"]) == {"minibatch-cka", "procrustes", "svcca", "mutual-knn"}
     assert "Model 1 has 10 outputs and model 2 7: disagreement is left out." in found.out
-    assert "Model 1 was trained on digits, model 2 on cifar100" in found.record["notes"][-1]
+
+
+def test_networks_trained_on_other_data_are_said_to_be(compared, lenets, tmp_path):
+    other = tmp_path / "model.pt"
+    checkpoints.save(other, checkpoints.load(lenets[0]).network, "mnist", {})
+    found = compared("--measures", "disagreement", nets=(lenets[0], other))
+    assert found.record["measures"]["disagreement"]["value"] == 0
+    assert "Model 1 was trained on digits, model 2 on mnist" in found.record["notes"][-1]
 
 
 def test_help_says_what_each_measure_is_and_costs(call_script):

@@ -48,7 +48,7 @@ def as_record(
         "commit": commit(),
         "data": {"name": found.data, "n_images": max(found.n_images.values())},
         "seconds": round(found.seconds, 1),
-        "notes": [*found.notes, *_about(models)],
+        "notes": [*found.notes, *(_about(models) if found.outputs else [])],
         "models": [donor(model) for model in models],
         "layers1": list(found.layers1),
         "layers2": list(found.layers2),

@@ -38,20 +38,27 @@ def heatmap(found: Comparison, measure: Measure, labels: tuple[str, str], data: 
         width, height = cell * columns, cell * rows
         names = [max(map(len, layers)) * 0.065 for layers in (found.layers1, found.layers2)]
         figure = Figure(
-            figsize=(max(width + names[0] + 1.4, 3.4), height + names[1] + 1.0),
+            figsize=(max(width + names[0] + 1.4, 3.4), max(height + names[1] + 1.0, 2.4)),
             layout="constrained",
         )
         axes = figure.subplots()
         _draw(axes, values, measure, cell)
+        scale = f"{measure.title}{_gap(height)}({measure.low:g} to {measure.high:g})"
+        figure.axes[-1].set_ylabel(scale)
         size = min(8.0, cell * 72 * 0.8)
         axes.set_xticks(range(columns), found.layers2, rotation=90, fontsize=size)
         axes.set_yticks(range(rows), found.layers1, fontsize=size)
         axes.tick_params(length=1.5, pad=1.5)
         axes.set_xlabel(f"model 2: {labels[1]}")
-        axes.set_ylabel(f"model 1: {labels[0]}")
+        axes.set_ylabel(f"model 1:{_gap(height)}{labels[0]}")
         characters = int(figure.get_figwidth() * 17)
         figure.supxlabel("\n".join(textwrap.wrap(caption, characters)), fontsize=7, color="0.3")
     return figure
+
+
+def _gap(height: float) -> str:
+    """Between the parts of a label that runs upwards: beside a low map they stand in two lines."""
+    return " " if height > 2 else "\n"
 
 
 def _draw(axes: Axes, values: np.ndarray, measure: Measure, cell: float) -> None:
@@ -72,7 +79,6 @@ def _draw(axes: Axes, values: np.ndarray, measure: Measure, cell: float) -> None
     bar = axes.figure.colorbar(image, cax=beside, extend=beyond)
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=7, length=2)
-    bar.set_label(f"{measure.title} ({measure.low:g} to {measure.high:g})")
     if cell >= ROOM_FOR_NUMBERS:
         for (i, j), value in np.ndenumerate(values):
             text = "–" if np.isnan(value) else f"{value:.2f}"
@@ -87,4 +93,4 @@ def save_figure(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     for kind in ("png", "pdf"):
         with mpl.rc_context(STYLE), replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=220)
+            figure.savefig(temporary, format=kind, dpi=220, bbox_inches="tight", pad_inches=0.05)
