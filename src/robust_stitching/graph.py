@@ -118,6 +118,8 @@ class Graph:
     ----------
     layers : name to `Layer`, in the order of computation.
     batch_sizes : the nodes whose value is the number of images.
+    channels_last : the nodes whose value is a map (N, H, W, C). Whoever asks for such a layer gets
+        (N, C, H, W), as of all others.
 
     Raises
     ------
@@ -132,22 +134,18 @@ class Graph:
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
         if not isinstance(self.output.args[0], fx.Node):
             raise _no_graph(network, "it answers with more than one tensor")
-        first, second = self._sizes()
-        self.batch_sizes = {
-            node for node, n in first.numbers.items() if (n, second.numbers.get(node)) == BATCHES
-        }
-        for node, n in first.numbers.items():
-            if n == second.numbers.get(node):
-                _replace_by_number(node, n)
+        shapes = self._measure()
         clean = self._clean_cuts()
+        self.channels_last = _channels_last(network, self.graph, shapes)
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
         for name, (node, kind) in tracer.found.items():
-            shape = first.shapes.get(node, ())
-            grows = shape[:1] == BATCHES[:1] and second.shapes.get(node, ())[:1] == BATCHES[1:]
-            if grows and len(shape) > 1:
+            batch, *shape = shapes.get(node, (0,))
+            if batch == BATCHES[0] and shape:
+                if node in self.channels_last:
+                    shape = [shape[-1], *shape[:-1]]
                 self._nodes[name] = node
-                self.layers[name] = Layer(name, kind, shape[1:], node in clean)
+                self.layers[name] = Layer(name, kind, tuple(shape), node in clean)
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
@@ -162,9 +160,23 @@ class Graph:
             )
         return self._nodes[layer]
 
+    def _measure(self) -> dict[fx.Node, tuple[int, ...]]:
+        """The shape of every tensor for `BATCHES[0]` images. Numbers that a network reads off
+        shapes become constants, but for those that depend on how many images there are."""
+        first, *others = self._sizes()
+        self.batch_sizes = set()
+        for other in others:
+            for node, n in first.numbers.items():
+                again = other.numbers.get(node)
+                if (n, again) == BATCHES:
+                    self.batch_sizes.add(node)
+                elif n == again:
+                    _replace_by_number(node, n)
+        return first.shapes
+
     def _sizes(self) -> list[_Sizes]:
-        """Every node's size in batches of `BATCHES` images: from the meta device, where nothing is
-        computed, or, where an operation does not exist there, computed."""
+        """Every node's size: from the meta device, where nothing is computed, or, where an
+        operation does not exist there, computed."""
         try:
             return self._run(skeleton(self.network), "meta")
         except Exception:
@@ -176,11 +188,13 @@ class Graph:
                 raise _no_graph(self.network, first_line(error)) from error
 
     def _run(self, network: nn.Module, device: torch.device | str) -> list[_Sizes]:
+        """For both numbers of images; for one, where the network asks for no number."""
         module = fx.GraphModule(network, self.graph)
-        found = []
+        found: list[_Sizes] = []
         for n in BATCHES:
-            found.append(_Sizes(module))
-            found[-1].run(torch.zeros(n, *self.network.input_shape, device=device))
+            if not found or found[0].numbers:
+                found.append(_Sizes(module))
+                found[-1].run(torch.zeros(n, *self.network.input_shape, device=device))
         return found
 
     def _clean_cuts(self) -> set[fx.Node]:
@@ -222,6 +236,37 @@ def _no_graph(network: nn.Module, reason: str) -> UserError:
         f"{name} cannot be written as a graph of layers, which stitching needs ({reason}); "
         "choose another network."
     )
+
+
+def _channels_last(
+    network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, ...]]
+) -> set[fx.Node]:
+    """The nodes whose value is a map with its channels behind, as in Swin and ConvNeXt: from a
+    permutation on, or from where tokens (N, T, C) were laid out as (N, H, W, C)."""
+    found = set()
+    for node in graph.nodes:
+        before = [n for n in node.all_input_nodes if len(shapes.get(n, ())) in (3, 4)]
+        if len(shapes.get(node, ())) != 4 or not before:
+            continue
+        order, source = _permutation(network, node), before[0]
+        if len(shapes[source]) == 3:
+            last = shapes[node][-1] == shapes[source][-1] and shapes[node][1] != shapes[source][1]
+        else:
+            last = order == (0, 2, 3, 1) or (source in found and order != (0, 3, 1, 2))
+        if last:
+            found.add(node)
+    return found
+
+
+def _permutation(network: nn.Module, node: fx.Node) -> tuple[int, ...] | None:
+    """The order into which `node` brings the dimensions, where that is what it does."""
+    if node.op == "call_module":
+        order = getattr(network.get_submodule(node.target), "dims", None)
+    elif node.target == "permute" or node.target is torch.permute:
+        order = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    else:
+        return None
+    return tuple(order) if isinstance(order, tuple | list) else None
 
 
 def _replace_by_number(node: fx.Node, number: int) -> None:
@@ -269,7 +314,7 @@ def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
     ]
     piece = fx.Graph()
     copied = _copy(traced, needed(wanted), piece, {}, prefix="")
-    piece.output(tuple(copied[node] for node in wanted))
+    piece.output(tuple(_channels_first(traced, node, copied[node], piece) for node in wanted))
     return fx.GraphModule(network, piece)
 
 
@@ -299,7 +344,9 @@ def join(
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)
     copied = _copy(head, needed([cut]), joined, {head.input: image}, prefix="front.")
-    mapped = joined.call_module("transform", (copied[cut],))
+    mapped = joined.call_module("transform", (_channels_first(head, cut, copied[cut], joined),))
+    if resume in tail.channels_last:
+        mapped = joined.call_method("permute", (mapped, 0, 2, 3, 1))
     seeds = {tail.input: image, resume: mapped}
     if tail.batch_sizes & kept:
         images = joined.call_method("size", (mapped, 0))
@@ -307,6 +354,13 @@ def join(
     copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.")
     joined.output(copied[tail.output.args[0]])
     return fx.GraphModule(parts, joined)
+
+
+def _channels_first(source: Graph, node: fx.Node, copied: fx.Node, into: fx.Graph) -> fx.Node:
+    """The copy of `node`, as (N, C, H, W) where it is a map."""
+    if node not in source.channels_last:
+        return copied
+    return into.call_method("permute", (copied, 0, 3, 1, 2))
 
 
 def _copy(
