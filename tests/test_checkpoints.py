@@ -130,6 +130,92 @@ def test_a_published_lenet_has_its_datasets_constants(folder, key, tmp_path):
     assert same(loaded.network, expected, channels=1)
 
 
+FAMILIES = {  # name, the option that a published one may differ in, whether it is normalised
+    "resnet34": ({}, False),
+    "vgg11": ({"bias": False}, False),
+    "rvit": ({}, False),
+    "preactresnet18": ({}, True),
+    "wide_resnet_28_10": ({}, True),
+    "engstromrn50": ({}, "itself"),
+}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_published_network_of_each_family(model, tmp_path):
+    options, normalised = FAMILIES[model]
+    net = network(model, 12, **options)
+    path = published(net, tmp_path / model / "SVHN" / "x.pt", lambda state: {"state_dict": state})
+    loaded = checkpoints.load(path)
+    assert (loaded.model, loaded.dataset, loaded.classes) == (model, "svhn", 12)
+    assert loaded.network.input_shape == (3, 32, 32)
+    mean, std = constants(loaded.network)
+    if normalised == "itself":
+        assert (mean, std) == constants(net) and mean != [0, 0, 0]
+    elif normalised:
+        svhn = data.SOURCES["svhn"]
+        assert (mean, std) == (pytest.approx(svhn.mean), pytest.approx(svhn.std))
+    else:
+        assert (mean, std) == ([0, 0, 0], [1, 1, 1])
+    for name, value in loaded.network.state_dict().items():
+        assert name.startswith("normalize") or torch.equal(value, net.state_dict()[name]), name
+
+
+def test_a_published_network_for_imagenet_takes_large_images(tmp_path):
+    for model in ("imagenetrn50", "torchvision:mobilenet_v3_small"):
+        net = network(model, 17, image_size=224)
+        path = published(net, tmp_path / models.entry(model).folder / "x.pt")
+        loaded = checkpoints.load(path, dataset="imagenet")
+        assert (loaded.model, loaded.classes) == (model, 17)
+        assert loaded.network.input_shape == (3, 224, 224)
+    assert checkpoints.load(path, dataset="svhn").network.input_shape == (3, 32, 32)
+
+
+def test_our_own_for_large_images_comes_back(tmp_path):
+    net = network("resnet_w1", image_size=48)
+    checkpoints.save(tmp_path / "model.pt", net, "imagenet", {})
+    assert checkpoints.load(tmp_path / "model.pt").network.input_shape == (3, 48, 48)
+
+
+def madrys(state):
+    """As the package writes it: network and attacker, each with a normaliser of its own."""
+    constants = {"new_mean": torch.full((3, 1, 1), 0.5), "new_std": torch.full((3, 1, 1), 0.25)}
+    found = {}
+    for before, normaliser in (("module.", "normalizer"), ("module.attacker.", "normalize")):
+        found |= {f"{before}model.{name}": value for name, value in state.items()}
+        found |= {f"{before}{normaliser}.{name}": value for name, value in constants.items()}
+    return {"model": found, "epoch": 3}
+
+
+def kuangs(state):
+    """With other names for the skip connections and the last layer."""
+    names = {name: name.replace("downsample", "shortcut").replace("fc", "linear") for name in state}
+    shape = (1, 3, 1, 1)
+    inside = {"mu": torch.full(shape, 0.5), "sigma": torch.full(shape, 0.25)}
+    return {"net": inside | {f"module.{names[name]}": v for name, v in state.items()}, "acc": 95.3}
+
+
+@pytest.mark.parametrize("wrap", [madrys, kuangs])
+@pytest.mark.parametrize("model", ["engstromrn50", "resnet18"])
+def test_names_and_wrappers_of_other_publishers(model, wrap, tmp_path):
+    net = network(model, mean=[0.5] * 3, std=[0.25] * 3)
+    path = published(net, tmp_path / model / "CIFAR10" / "x.pt", wrap)
+    loaded = checkpoints.load(path)
+    assert constants(loaded.network) == ([0.5] * 3, [0.25] * 3)
+    for name, value in loaded.network.state_dict().items():
+        assert torch.equal(value, net.state_dict()[name]), name
+
+
+def test_a_compiled_network(tmp_path):
+    def compiled(state):
+        return {f"_orig_mod.{name}": value for name, value in state.items()}
+
+    net = network("tiny10")
+    assert same(
+        checkpoints.load(published(net, tmp_path / "tiny10" / "SVHN" / "x.pt", compiled)).network,
+        net,
+    )
+
+
 def test_a_grey_lenet_of_a_colour_dataset_is_refused(tmp_path):
     path = published(network("lenet", channels=1), tmp_path / "lenet" / "CIFAR10" / "x.pt")
     with pytest.raises(UserError, match="cifar10"):

@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching import models
 from robust_stitching.errors import UserError
-from robust_stitching.graph import Graph, features, join, shape_of
+from robust_stitching.graph import Graph, features, join, needed, shape_of
 
 SMALL = {"lenet": 1, "tiny10": 1, "resnet_w1": 1}
 BIG = {"resnet_w5": 3, "resnet18": 3}
@@ -277,6 +278,83 @@ def test_the_donors_are_not_changed_by_joining():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert all(module.training for module in net.modules())
     assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet_w1", "branching"])
+def test_clean_cuts_are_those_that_reachability_finds(name):
+    traced = Graph(Branching() if name == "branching" else network(name))
+    for layer in traced.layers.values():
+        behind = needed([traced.output], stop=traced.node(layer.name))
+        assert layer.clean is (traced.input not in behind), layer.name
+
+
+class Shaping(nn.Module):
+    """What networks of other libraries do: sizes read off tensors, constants, rewriting in place,
+    dropout as a function, a tensor that belongs to no buffer."""
+
+    architecture = {"model": "shaping"}  # noqa: RUF012
+    input_shape = (3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.scale = torch.linspace(1, 2, 6)
+        self.mix, self.fc = nn.Linear(6, 6), nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.conv(x)), inplace=True)
+        n, c, h, w = x.shape
+        x = x.reshape(n, c, h * w).transpose(1, 2) * torch.arange(1.0, 7.0)
+        x = torch.cat([self.token.expand(n, -1, -1), x], dim=1) * self.scale
+        x = self.mix(F.dropout(x, 0.5, self.training))
+        return self.fc(x.unflatten(1, (5, -1)).mean((1, 2)))
+
+
+def test_sizes_constants_and_functions_of_other_libraries():
+    net = Shaping().train()
+    x = images(net, 3)
+    layers = Graph(net).layers
+    assert net.training and net.conv.training
+    assert layers["transpose"].shape == (64, 6) and layers["cat"].shape == (65, 6)
+    assert layers["unflatten"].shape == (6, 5, 13)  # a map, so its channels come first
+    assert not {"getattr", "getitem", "getitem_1"} & set(layers)
+    # how many images there are is no information about them
+    assert all(layers[name].clean for name in ("conv", "bn", "relu", "reshape", "cat", "mix"))
+    expected, _ = hooked(net.eval(), x)
+    for layer in layers:
+        joined = join(net, layer, net, layer, nn.Identity())
+        torch.testing.assert_close(joined(x), expected, msg=f"other logits at {layer}")
+    assert "end.conv" not in leaves(join(net, "mix", net, "mix", nn.Identity()))
+    found, rectified = features(net, ["bn", "relu"])(x)
+    assert (found < 0).any() and torch.equal(found.relu(), rectified)
+    constants = [name for name in vars(net) if "constant" in name]
+    Graph(net)
+    assert [name for name in vars(net) if "constant" in name] == constants
+    assert set(net.state_dict()) == set(Shaping().state_dict())
+
+
+def test_a_joined_network_is_good_for_any_number_of_images():
+    net = Shaping().eval()
+    joined = join(net, "cat", net, "cat", nn.Identity())
+    for n in (1, 2, 7):
+        torch.testing.assert_close(joined(images(net, n)), net(images(net, n)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "told"),
+    [
+        (lambda self, x: self.fc(x.flatten(1)) if x.sum() > 0 else x, "TraceError"),
+        (lambda self, x: (self.fc(x.flatten(1)), x), "more than one tensor"),
+        (lambda self, x: self.fc(x), "mat1 and mat2"),
+    ],
+)
+def test_a_network_that_is_no_graph_of_layers_is_told(forward, told):
+    net = nn.Module()
+    net.__class__ = type("Odd", (nn.Module,), {"forward": forward})
+    net.fc, net.input_shape, net.architecture = nn.Linear(27, 10), (3, 3, 3), {"model": "odd"}
+    with pytest.raises(UserError, match=rf"odd cannot be written as a graph .*{told}"):
+        Graph(net)
 
 
 def test_an_end_layer_that_leads_nowhere():
