@@ -34,7 +34,8 @@ class GramSums:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         self.n = n
-        self.products, self.rows, self.diagonals = zeros(count, count), *zeros(2, count, n)
+        self.products = zeros(count, count)
+        self.rows, self.diagonals = zeros(count, n), zeros(count, n)
 
     def add(self, rows: slice, columns: slice, grams: Tensor) -> None:
         """Take in a block of every Gram matrix, of shape (count, rows, columns); off the diagonal

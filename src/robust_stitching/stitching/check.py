@@ -3,9 +3,10 @@
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError, unknown
+from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.stitching.initial import require_square
 from robust_stitching.stitching.masks import NO_MASK
-from robust_stitching.stitching.objective import FRONT_TARGETS, LEAST_FOR_CKA, TARGETS
+from robust_stitching.stitching.objective import FRONT_TARGETS, TARGETS
 from robust_stitching.stitching.transform import Form
 
 MOST_WEIGHTS = 2**27  # half a gigabyte, four times that while it is trained
@@ -79,8 +80,8 @@ def check_history(weights: int, iterations: int, every: int, epochs: int) -> Non
 
 def check_cka(weight: float, batch_size: int) -> None:
     """Raise UserError where a batch is too small for the CKA term."""
-    if weight and batch_size < LEAST_FOR_CKA:
+    if weight and batch_size < LEAST_IMAGES:
         raise UserError(
-            f"--cka-reg needs batches of at least {LEAST_FOR_CKA} images, not {batch_size}; "
+            f"--cka-reg needs batches of at least {LEAST_IMAGES} images, not {batch_size}; "
             "choose a larger --batch-size."
         )

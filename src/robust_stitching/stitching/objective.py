@@ -9,11 +9,11 @@ from robust_stitching import graph
 from robust_stitching.folding import Folded
 from robust_stitching.labels import choices_of
 from robust_stitching.modes import evaluating
+from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums
 from robust_stitching.training.objectives import LABELS, Goal, Objective, Outcome
 
 TARGETS = ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
 FRONT_TARGETS = ("soft_1", "soft_12", "soft_1_plus_2")
-LEAST_FOR_CKA = 4
 
 
 def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> Goal:
@@ -69,7 +69,7 @@ def penalised(
         loss = outcome.loss
         if l1:
             loss = loss + l1 * network.transform.matrix.abs().mean()
-        if own is not None and len(watched.images) >= LEAST_FOR_CKA:
+        if own is not None and len(watched.images) >= LEAST_IMAGES:
             with evaluating(own):
                 (expected,) = own(watched.images)
             loss = loss + cka * batch_cka(watched.mapped, expected)
@@ -96,21 +96,12 @@ def batch_cka(x: Tensor, y: Tensor) -> Tensor:
     """Debiased linear CKA of the activations x (n, …) and y (n, …) of one batch of at least four
     images, differentiable. Of few images with many features, the biased one is near 1 whatever
     they are."""
+    n = len(x)
     with torch.autocast(x.device.type, enabled=False):
         x, y = (value.flatten(1).float() for value in (x, y))
         x, y = x - x.mean(dim=0), y - y.mean(dim=0)
-        grams = [(value @ value.T).fill_diagonal_(0) for value in (x, y)]
-        scale = _unbiased(grams[0], grams[0]) * _unbiased(grams[1], grams[1])
-        return _unbiased(*grams) / scale.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
-
-
-def _unbiased(k: Tensor, other: Tensor) -> Tensor:
-    """n(n − 3) times the unbiased estimate of HSIC (Song et al., 2012, equation 5) from Gram
-    matrices with an empty diagonal."""
-    n = len(k)
-    rows, columns = k.sum(dim=1), other.sum(dim=1)
-    return (
-        (k * other).sum()
-        + rows.sum() * columns.sum() / ((n - 1) * (n - 2))
-        - 2 / (n - 2) * (rows @ columns)
-    )
+        sums = GramSums(n, 2, x.device)
+        sums.add(slice(0, n), slice(0, n), torch.stack([x @ x.T, y @ y.T]))
+        hsic = sums.unbiased()
+        # Where the map is still constant, CKA has no value: 0, without a gradient, does no harm.
+        return hsic[0, 1] / (hsic[0, 0] * hsic[1, 1]).clamp(min=torch.finfo(hsic.dtype).tiny).sqrt()
