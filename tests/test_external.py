@@ -208,6 +208,19 @@ def test_layers_and_training_by_the_scripts(call_script, tmp_path):
     assert "torchvision:<name>" in call_script("train.py", "--help").out
 
 
+def test_a_torchvision_network_from_training_to_evaluation(call_script, tmp_path):
+    name = "torchvision:shufflenet_v2_x0_5"
+    short = ("-d", "digits", "-e", 1, "-b", 512, "-o", tmp_path, "--device", "cpu")
+    attack = ("--madry", "--epsilon", 0.1, "--perturb-steps", 1)
+    found = call_script("train.py", "-m", name, *short, *attack)
+    assert found.status == 0, found.err
+    path = tmp_path / models.entry(name).folder / "Digits" / "in0-gn0-madry-eps0.1" / "model.pt"
+    loaded = checkpoints.load(path)
+    assert (loaded.model, loaded.network.input_shape) == (name, (3, 32, 32))
+    found = call_script("eval_net.py", path)
+    assert found.status == 0 and name in found.out
+
+
 def test_timm_that_is_missing_is_told(monkeypatch):
     from robust_stitching.models import external
 

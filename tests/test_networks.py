@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robust_stitching import models
+from robust_stitching import checkpoints, models
 from robust_stitching.errors import UserError
 from robust_stitching.folding import Folded
 from robust_stitching.graph import Graph, join
 from robust_stitching.models.preact import WideResNet
-from robust_stitching.training import Adversary, standard
+from robust_stitching.training import Adversary, Trainer, TrainingConfig, standard
 from robust_stitching.vision import torchvision
 
 RESNETS = ["resnet34", "resnet50", "resnet101", "resnet152", "engstromrn50", "imagenetrn50"]
@@ -416,3 +416,27 @@ def test_every_weight_gets_a_gradient_under_every_objective(name):
         for path, parameter in network.named_parameters():
             assert parameter.grad.isfinite().all(), path
             assert parameter.ndim == 1 or parameter.grad.any(), path
+
+
+def test_a_transformer_learns_with_default_settings(digits):
+    train = digits[0].between(0, 256)
+    mean, std = train.statistics()
+    network = net("rvit", channels=1, mean=mean, std=std)
+    config = TrainingConfig(epochs=3, lr=0.1, batch_size=32, clip=1)
+    history = Trainer(network, standard, train, config).run()
+    assert history[-1].train_accuracy > 0.8
+
+
+@pytest.mark.parametrize("name", ["preactresnet18", "vgg13", "imagenetrn50"])
+def test_a_trained_step_comes_back_from_a_file(name, tmp_path):
+    network = small(name).train()
+    x, y = images(network, 4), torch.arange(4)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    standard(network, x, y, 0).loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1)
+    optimizer.step()
+    checkpoints.save(tmp_path / "model.pt", network, "cifar10", {"kind": "standard"})
+    loaded = checkpoints.load(tmp_path / "model.pt").network
+    assert loaded.architecture == network.architecture
+    expected = network.eval()(x)
+    assert expected.isfinite().all() and torch.equal(loaded(x), expected)
