@@ -408,14 +408,26 @@ LEARNING = ["resnet50", "preactresnet18", "wide_resnet_28_10", "vgg11", "rvit"]
 @pytest.mark.parametrize("name", LEARNING)
 def test_every_weight_gets_a_gradient_under_every_objective(name):
     network = small(name).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     x, y = images(network, 4), torch.arange(4)
     for objective in (standard, *ATTACKS):
-        network.zero_grad()
-        outcome = objective(network, x, y, 0)
-        outcome.loss.backward()
+        optimizer.zero_grad()
+        objective(network, x, y, 0).loss.backward()
         for path, parameter in network.named_parameters():
             assert parameter.grad.isfinite().all(), path
-            assert parameter.ndim == 1 or parameter.grad.any(), path
+        nn.utils.clip_grad_norm_(network.parameters(), 1)
+        optimizer.step()
+    # now, that no block is its skip connection any more
+    for path, parameter in network.named_parameters():
+        assert parameter.ndim == 1 or parameter.grad.any(), path
+
+
+def test_bottleneck_blocks_start_as_their_skip_connections():
+    network = net("resnet50", image_size=16).eval()
+    x = torch.rand(2, 256, 8, 8)
+    block = network.layer1[1]
+    assert torch.equal(block(x), x)
+    assert block.conv3.weight.any()
 
 
 def test_a_transformer_learns_with_default_settings(digits):
