@@ -253,11 +253,26 @@ def test_other_seeds_and_epochs_differ(train, other):
 
 
 def test_every_epoch_has_other_windows(imagenet):
-    """One class alone, without the flip: what differs between two epochs is the window."""
     train, _ = data.load("imagenet")
-    alike = replace(train.take(torch.tensor([0])), augmentation=train.augmentation)
-    windows = {seen(alike, epoch=e)[0].numpy().tobytes() for e in range(6)}
-    assert len(windows) == 6
+    one = train.take(torch.tensor([0]))
+    assert len({seen(one, epoch=e)[0].numpy().tobytes() for e in range(6)}) == 6
+
+
+def test_half_of_the_windows_are_mirrored(imagenet):
+    """A window of the whole area of a square is that square."""
+    halves = np.zeros((224, 224, 3), np.uint8)
+    halves[:, :112] = 255
+    for path in (imagenet / "train").glob("*/*"):
+        Image.fromarray(halves).save(path.with_suffix(".png"))
+        path.unlink()
+    train, _ = data.load("imagenet")
+    whole = replace(train, augmentation=replace(train.augmentation, area=(1.0, 1.0)))
+    images = torch.cat([seen(whole, epoch=e)[0] for e in range(4)])
+    plain = torch.from_numpy(halves).permute(2, 0, 1) / 255
+    as_it_is = (images == plain).flatten(1).all(dim=1)
+    mirrored = (images == plain.flip(-1)).flatten(1).all(dim=1)
+    assert (as_it_is ^ mirrored).all()
+    assert 28 < mirrored.sum() < 68  # four standard deviations around 48 of 96
 
 
 @pytest.mark.parametrize("skip", [0, 1, 3, 5])

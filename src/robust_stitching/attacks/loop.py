@@ -74,8 +74,8 @@ def attack(
     inside = torch.arange(len(labels), device=labels.device)
     with attackable(network):
         for i in range(steps + 1):
-            rows = None if targets is None else targets[inside]
-            value, gradient, logits = value_and_gradient(network, x, labels[inside], loss, rows)
+            towards = None if targets is None else targets[inside]
+            value, gradient, logits = value_and_gradient(network, x, labels[inside], loss, towards)
             if i == 0:
                 no_gradient = gradient.flatten(1).abs().amax(dim=1) == 0
             right = are_right(logits, labels[inside])

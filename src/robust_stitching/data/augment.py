@@ -25,8 +25,8 @@ class Augmentation:
     scale : range of the magnification.
     shear : largest horizontal shear, in degrees.
     area : range of the share of a picture's area that a random window has (see
-        `pictures.random_window`); None takes the centre. It is cut out while a file is decoded, so
-        it is for streamed splits.
+        `pictures.random_window`); None takes the centre. Windows are cut out, and mirrored, where
+        files are decoded, so they are for streamed splits.
     """
 
     flip: bool = False

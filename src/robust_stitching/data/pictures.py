@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from robust_stitching.errors import UserError
@@ -101,12 +101,14 @@ class Decoder(torch.utils.data.Dataset):
     ----------
     paths : of the files, as bytes: an array of strings would be copied into every worker as Python
         counts references to each.
-    area : None takes every picture's centre.
+    area : of random windows, see `random_window`; None takes every picture's centre.
+    flip : mirror half of the windows.
     """
 
     paths: np.ndarray
     square: Square
     area: tuple[float, float] | None = None
+    flip: bool = False
 
     def __getitem__(self, batch: tuple[list[int], list[int]]) -> Tensor | UserError:
         """uint8 images (B, 3, size, size) of B files by their numbers, each with a seed of its own
@@ -128,4 +130,8 @@ class Decoder(torch.utils.data.Dataset):
         picture = read_rgb(path)
         if self.area is None:
             return self.square.centre(picture)
-        return self.square.window(picture, self.area, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        window = self.square.window(picture, self.area, generator)
+        if self.flip and torch.rand(1, generator=generator) < 0.5:
+            window = ImageOps.mirror(window)
+        return window

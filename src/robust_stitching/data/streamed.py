@@ -88,14 +88,15 @@ class StreamedSplit(AnySplit):
         generator = generator_for(seed, epoch)
         order, draws = order_and_draws(len(self), generator)
         seeds = torch.randint(2**63 - 1, (len(self),), generator=generator)
-        area = self.augmentation and self.augmentation.area
+        augmentation, decoder = self.augmentation, self._decoder()
+        if augmentation and augmentation.area:
+            decoder = replace(decoder, area=augmentation.area, flip=augmentation.flip)
+            augmentation = replace(augmentation, flip=False)
         start = skip * batch_size
-        for rows, images in self._decoded(order[start:], batch_size, seeds[start:], area):
+        for rows, images in self._decoded(order[start:], batch_size, seeds[start:], decoder):
             own = draws[start : start + len(rows)].to(self.device)
-            yield (
-                laid_out(augmented(images, self.augmentation, own)),
-                self.labels[rows.to(self.device)],
-            )
+            images = augmented(images, augmentation, own)
+            yield laid_out(images), self.labels[rows.to(self.device)]
             start += len(rows)
 
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -104,12 +105,16 @@ class StreamedSplit(AnySplit):
         rows = torch.arange(len(some))
         return mean_and_deviation(images for _, images in some._decoded(rows, READ_AT_ONCE))
 
+    def _decoder(self) -> Decoder:
+        """Of images as they are evaluated."""
+        return Decoder(self.paths, self.square)
+
     def _decoded(
         self,
         rows: Tensor,
         batch_size: int,
         seeds: Tensor | None = None,
-        area: tuple[float, float] | None = None,
+        decoder: Decoder | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The images with the numbers `rows`, batch by batch: (rows on the CPU, uint8 images on the
         device).
@@ -125,7 +130,7 @@ class StreamedSplit(AnySplit):
         asked = zip(batches, seeds.split(batch_size), strict=True)
         on_gpu = self.device.type == "cuda"
         loader = DataLoader(
-            Decoder(self.paths, self.square, area),
+            decoder or self._decoder(),
             batch_size=None,  # the decoder makes whole batches
             sampler=((some.tolist(), own.tolist()) for some, own in asked),
             num_workers=min(self.workers, len(batches)) if len(rows) >= WORTH_WORKERS else 0,
