@@ -1,5 +1,8 @@
 """The datasets that are streamed: where CelebA and ImageNet have their files and labels."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,9 @@ from robust_stitching.config import CONFIG_FILE
 from robust_stitching.errors import UserError
 from robust_stitching.vision import torchvision
 
-PARTS = ("train", "val")
+CELEBA_PARTS = ("0", "2")  # train and test; 1 is for validation
+PARTITION = "list_eval_partition.txt"
+IMAGENET_PARTS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ def celeba(root: Path) -> list[Files]:
     known = torchvision().datasets.CelebA
     folder = root / known.base_folder
     try:
-        return [_part_of_celeba(known(root, split=split), folder) for split in ("train", "test")]
+        with _collection_paused():
+            whole = known(root, split="all")
+        parts = [line.split()[1] for line in (folder / PARTITION).read_text().splitlines()]
     except RuntimeError as error:  # torchvision's word for missing files and wrong checksums
         lists = [name for *_, name in known.file_list if name.endswith(".txt")]
         gone = [name for name in (*lists, "img_align_celeba") if not (folder / name).exists()]
@@ -56,12 +63,26 @@ def celeba(root: Path) -> list[Files]:
         raise _missing(
             "celeba", root, f"the lists in {folder} cannot be read ({error}); copy them again"
         ) from error
+    paths = _as_bytes([f"{folder / 'img_align_celeba' / name}" for name in whole.filename])
+    names = tuple(name for name in whole.attr_names if name)  # their line ends with a space
+    found = []
+    for part in CELEBA_PARTS:
+        rows = np.array(parts) == part
+        found.append(Files(paths[rows], whole.attr[torch.from_numpy(rows)].long(), names))
+    return found
 
 
-def _part_of_celeba(part, folder: Path) -> Files:
-    names = tuple(name for name in part.attr_names if name)  # the published line ends with a space
-    images = folder / "img_align_celeba"
-    return Files(_as_bytes([images / name for name in part.filename]), part.attr.long(), names)
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """CelebA's lists are eight million numbers on their way through Python's; searching those for
+    garbage takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def imagenet(root: Path) -> list[Files]:
@@ -73,7 +94,7 @@ def imagenet(root: Path) -> list[Files]:
     UserError : where there are no such folders.
     """
     parts = []
-    for name in PARTS:
+    for name in IMAGENET_PARTS:
         try:
             found = torchvision().datasets.ImageFolder(str(root / name))
         except FileNotFoundError as error:
@@ -94,8 +115,8 @@ def imagenet(root: Path) -> list[Files]:
     return parts
 
 
-def _as_bytes(paths: list[Path] | list[str]) -> np.ndarray:
-    return np.array([str(path).encode() for path in paths])
+def _as_bytes(paths: list[str]) -> np.ndarray:
+    return np.array([path.encode() for path in paths])
 
 
 def _missing(key: str, root: Path, what: str) -> UserError:
