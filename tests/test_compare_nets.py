@@ -210,6 +210,13 @@ def test_networks_of_other_kinds(compared, lenets, tiny10s):
     assert only(found.folder / "json").name == "lenet-tiny10.json"
 
 
+def test_what_few_images_do_not_allow_is_left_out_unless_asked_for(compared):
+    found = compared("--n-images", "8", "--layers1", "relu1", "--layers2", "fc2")
+    assert list(found.record["measures"])[:2] == ["minibatch-cka", "procrustes"]
+    assert not {"svcca", "mutual-knn"} & set(found.record["measures"])
+    assert "at every layer of model 2: it is left out." in found.out.replace("\n", " ")
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_wide_tables_stay_readable(compared, tiny10s, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -256,7 +263,8 @@ def test_help_says_what_each_measure_is_and_costs(call_script):
     done = call_script("compare_nets.py", "--help")
     assert done.status == 0
     for name, measure in MEASURES.items():
-        assert re.search(rf"^  {name} .*; {re.escape(measure.cost)}$", done.out, re.MULTILINE)
+        assert re.search(rf"^  {name} +\w", done.out, re.MULTILINE)
+        assert f"Cost: {measure.cost}." in re.sub(r"\s+", " ", done.out)
     assert "{" not in done.out.split("measures, and what they cost")[1]
     assert "(default: 250)" in re.sub(r"\s+", " ", done.out)
 
@@ -273,8 +281,8 @@ def test_help_says_what_each_measure_is_and_costs(call_script):
         ("--measures svcca --n-images 6 --layers1 conv1", "svcca needs more images than channels"),
         ("--measures minibatch-cka -b 2", "minibatch-cka needs batches of at least 4 images"),
         ("--measures debiased-cka --n-images 3", "debiased-cka needs at least 4 images, not 3"),
-        ("--measures mutual-knn --n-images 11", "at least k + 2 images"),
-        ("--n-images 1", "1 image is too few"),
+        ("--measures mutual-knn --n-images 11", "mutual-knn needs at least 12 images for 10"),
+        ("--n-images 1", "1 image is too few to compare anything"),
         ("--n-images 0", "'0' is not a whole number of at least 1"),
         ("--seed -1", "'-1' is not a whole number of at least 0"),
         ("--run-name a/b", "is no plain folder name"),

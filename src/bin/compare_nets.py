@@ -13,6 +13,7 @@ images than channels, and many more to mean anything.
 
 import shlex
 import shutil
+import textwrap
 import time
 from pathlib import Path
 
@@ -32,9 +33,7 @@ SETTINGS = ("dataset", "split", "batch_size", "neighbours", "seed", "n_images")
 
 
 def parser() -> cli.Parser:
-    about = "\n".join(f"  {m.name:15} {m.estimator}; {m.cost}" for m in MEASURES.values())
-    about = about.replace("{batch_size}", "--batch-size").replace("{k}", "--neighbours")
-    p = cli.Parser(__doc__, epilog=f"measures, and what they cost:\n{about}")
+    p = cli.Parser(__doc__, epilog=f"measures, and what they cost:\n{measures()}")
     p.add_argument("model1", type=Path, help="checkpoint of a network: rows of the tables")
     p.add_argument("model2", type=Path, help="checkpoint of the other: columns of the tables")
     p.add_argument("dataset", help=f"images to show them, one of: {options.DATASETS}")
@@ -48,9 +47,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--measures",
         nargs="+",
-        default=DEFAULT,
         metavar="MEASURE",
-        help='see below; "all" for every one',
+        help=f'see below; "all" for every one (default: {", ".join(DEFAULT)})',
     )
     p.add_argument(
         "--n-images",
@@ -85,6 +83,16 @@ def parser() -> cli.Parser:
     p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
     options.add_device_options(p, training=False)
     return p
+
+
+def measures() -> str:
+    """A paragraph for each measure."""
+    told = []
+    for measure in MEASURES.values():
+        estimator = measure.estimator.format(batch_size="--batch-size", k="--neighbours")
+        indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
+        told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
+    return "\n".join(told)
 
 
 def main(argv: list[str]) -> None:

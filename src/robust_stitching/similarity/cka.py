@@ -187,6 +187,7 @@ def blockwise_sums(
                     sums.add(columns, columns, torch.stack(within))
                 at = columns.stop
                 bar.update(columns.stop - columns.start)
+                del activations, values, rows  # before the next ones are computed
     return sums
 
 

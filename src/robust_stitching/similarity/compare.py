@@ -16,7 +16,7 @@ from robust_stitching.similarity import neighbours
 from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums, without_tf32
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
 from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
-from robust_stitching.similarity.measures import DEFAULT, Measure, chosen, require_images
+from robust_stitching.similarity.measures import DEFAULT, Measure, chosen, too_few
 from robust_stitching.similarity.stream import Side, Stream, channels, side_of
 from robust_stitching.similarity.subspaces import Channels, channel_means
 
@@ -60,7 +60,7 @@ def compare(
     split: Split,
     layers1: Sequence[str] | None = None,
     layers2: Sequence[str] | None = None,
-    measures: Sequence[str] = DEFAULT,
+    measures: Sequence[str] | None = None,
     *,
     batch_size: int = BATCH_SIZE,
     k: int = neighbours.K,
@@ -76,21 +76,33 @@ def compare(
     Parameters
     ----------
     layers1, layers2 : by default the clean cuts, see `graph.Layer`.
-    measures : names from `measures.MEASURES`, or "all".
+    measures : names from `measures.MEASURES`, or "all"; by default those of `measures.DEFAULT` that
+        are defined here.
     batch_size : also that of minibatch CKA.
     k : how many neighbours "mutual-knn" looks at.
     seed : of the order in which images are put into batches.
 
     Raises
     ------
-    UserError : for unknown layers or measures, too few images, and where nothing of what was asked
-        is defined for these networks.
+    UserError : for unknown layers or measures, too few images for a measure that was asked for, and
+        where nothing can be compared.
     """
     started = time.perf_counter()
-    wanted, n, notes = chosen(measures), len(split), []
-    require_images(wanted, n, batch_size, k)
+    n, notes = len(split), []
+    if n < 2:
+        raise UserError(f"{n} image is too few to compare anything; take at least 2.")
+    named = chosen(DEFAULT if measures is None else measures)
     sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
-    wanted = _defined(wanted, sides, n, notes)
+    wanted = tuple(m for m in named if _is_defined(m, sides, notes))
+    for measure in wanted:
+        lacking = too_few(measure, n, batch_size, k) or _too_wide(measure, sides, n)
+        if lacking and measures is not None:
+            raise UserError(f"{lacking}.")
+        if lacking:
+            notes.append(f"{lacking}: it is left out.")
+            wanted = tuple(m for m in wanted if m != measure)
+    if not wanted:
+        raise UserError(f"nothing can be compared. {' '.join(notes)}")
     stream = Stream(sides, split, batch_size, seed)
     with without_tf32(), evaluating(*stream.pieces):
         found, outputs, n_minibatch = _one_pass(stream, wanted, k, progress)
@@ -111,32 +123,29 @@ def compare(
     )
 
 
-def _defined(
-    wanted: Sequence[Measure], sides: tuple[Side, Side], n: int, notes: list[str]
-) -> tuple[Measure, ...]:
-    """Those of the measures that have a value anywhere; `notes` gains why others have none."""
+def _is_defined(measure: Measure, sides: tuple[Side, Side], notes: list[str]) -> bool:
+    """Whether these networks can be compared by `measure`; `notes` gains why not."""
     first, second = sides
-    kept = []
-    for measure in wanted:
-        if measure.of_outputs and first.answers != second.answers:
-            notes.append(
-                f"Model 1 has {first.answers} outputs and model 2 {second.answers}: "
-                f"{measure.name} is left out."
+    if not measure.of_outputs or first.answers == second.answers:
+        return True
+    notes.append(
+        f"Model 1 has {first.answers} outputs and model 2 {second.answers}: "
+        f"{measure.name} is left out."
+    )
+    return False
+
+
+def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
+    """Why no pair of layers has a value, if it has not."""
+    for side in sides:
+        needs = side.number in measure.more_images_than
+        if needs and len(side.too_wide(n)) == len(side.layers):
+            fewest = min(map(channels, side.layers.values()))
+            return (
+                f"{measure.name} needs more images than channels, but there are {n} images, and "
+                f"{fewest} channels or more at every layer of model {side.number}"
             )
-            continue
-        sides_in_need = [side for side in sides if side.number in measure.more_images_than]
-        for side in sides_in_need:
-            if len(side.too_wide(n)) == len(side.layers):
-                fewest = min(map(channels, side.layers.values()))
-                raise UserError(
-                    f"{measure.name} needs more images than channels, but there are {n} images and "
-                    f"the layers of model {side.number} have {fewest} channels or more; take more "
-                    "images, other layers or another measure."
-                )
-        kept.append(measure)
-    if not kept:
-        raise UserError(f"nothing can be compared. {' '.join(notes)}")
-    return tuple(kept)
+    return None
 
 
 def _one_pass(
@@ -165,6 +174,7 @@ def _one_pass(
                 for kept, output in zip(answers, outputs, strict=True):
                     kept.append(output.float())
             bar.update(len(labels))
+            del activations  # before the next ones are computed
     found = {}
     if "minibatch-cka" in names:
         stream.check(sums.own)

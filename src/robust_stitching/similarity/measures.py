@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.errors import unknown
 from robust_stitching.similarity import subspaces
 from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.similarity.subspaces import Channels
@@ -164,19 +164,15 @@ def chosen(names: Sequence[str]) -> tuple[Measure, ...]:
     return tuple(measure for measure in _ALL if measure.name in names or "all" in names)
 
 
-def require_images(measures: Sequence[Measure], n: int, batch_size: int, k: int) -> None:
-    """Raise UserError where `n` images, or batches of `batch_size`, are too few for a measure."""
-    if n < 2:
-        raise UserError(f"{n} image is too few to compare anything; take at least 2.")
-    for measure in measures:
-        if measure.name == "mutual-knn" and n < k + 2:
-            raise UserError(
-                f"with {n} images every image is among the {k} nearest of every other; "
-                "mutual-knn needs at least k + 2 images, or a smaller --neighbours."
-            )
-        if measure.name in ("minibatch-cka", "debiased-cka") and n < LEAST_IMAGES:
-            raise UserError(f"{measure.name} needs at least {LEAST_IMAGES} images, not {n}.")
-        if measure.name == "minibatch-cka" and batch_size < LEAST_IMAGES:
-            raise UserError(
-                f"minibatch-cka needs batches of at least {LEAST_IMAGES} images, not {batch_size}."
-            )
+def too_few(measure: Measure, n: int, batch_size: int, k: int) -> str | None:
+    """Why `n` images, or batches of `batch_size`, are too few for a measure, if they are."""
+    if measure.name in ("minibatch-cka", "debiased-cka") and n < LEAST_IMAGES:
+        return f"{measure.name} needs at least {LEAST_IMAGES} images, not {n}"
+    if measure.name == "minibatch-cka" and batch_size < LEAST_IMAGES:
+        return f"{measure.name} needs batches of at least {LEAST_IMAGES} images, not {batch_size}"
+    if measure.name == "mutual-knn" and n < k + 2:
+        return (
+            f"{measure.name} needs at least {k + 2} images for {k} neighbours, not {n}, or every "
+            "image is a neighbour of every other"
+        )
+    return None

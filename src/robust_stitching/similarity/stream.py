@@ -83,9 +83,13 @@ class Stream:
         first `skip` batches."""
         order = {"seed": self.seed, "epoch": 0, "skip": skip}
         for images, labels in self.split.epoch(self.batch_size, **order):
-            found = [list(piece(images)) for piece in self.pieces]
-            outputs = [activations.pop() for activations in found]
-            yield list(itertools.chain(*found)), outputs, labels
+            yield *self._seen(images), labels
+
+    def _seen(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Activations and outputs, held by the caller alone."""
+        found = [list(piece(images)) for piece in self.pieces]
+        outputs = [activations.pop() for activations in found]
+        return list(itertools.chain(*found)), outputs
 
     def check(self, spread: Tensor) -> None:
         """Note as constant the layers whose `spread`, one number for each, is 0.
