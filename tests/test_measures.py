@@ -203,14 +203,14 @@ def test_cka_without_bias_needs_four_images():
         minibatch_cka(x, y[:2], 3)
 
 
-@pytest.mark.parametrize("block_bytes", [2**30, 40_000, 1])
+@pytest.mark.parametrize("block_bytes", [2**30, 200_000, 1])
 @pytest.mark.parametrize("offset", [0, 100])
 def test_blocks_of_gram_matrices_are_the_dense_formula(monkeypatch, block_bytes, offset):
     monkeypatch.setattr(cka, "BLOCK_BYTES", block_bytes)
     x, y = pair(310, 30, 20)
     sides = [side.float() + offset for side in (x, y)]
     sums = cka.blockwise_sums(
-        310, 50, 4 * 50, lambda skip: zip(*(s[50 * skip :].split(50) for s in sides), strict=True)
+        310, 50, [30, 20], lambda skip: zip(*(s[50 * skip :].split(50) for s in sides), strict=True)
     )
     for found, dense in ((sums.biased(), dense_cka), (sums.unbiased(), dense_debiased)):
         value = cka.normalised(found)
@@ -468,6 +468,15 @@ def test_what_is_not_defined_says_why():
     assert "relu3 of model 2" in constant and "fc2 of model 2" in constant
     for name in ("cka", "debiased-cka", "minibatch-cka", "procrustes", "mutual-knn"):
         assert found.layerwise[name][:, 0].isnan().all()
+
+
+def test_neighbours_in_one_channel_are_not_defined():
+    networks, layers = (lenet(0), lenet(1)), ["normalize", "conv1"]
+    found = compare(*networks, some_images(30), layers, layers, ["mutual-knn", "cca"])
+    missing = found.layerwise["mutual-knn"].isnan().tolist()
+    assert missing == [[True, True], [True, False]]
+    assert not found.layerwise["cca"].isnan().any()
+    assert len(found.notes) == 2 and all(note.endswith(": normalize.") for note in found.notes)
 
 
 def test_networks_with_other_classes_have_no_outputs_to_compare():

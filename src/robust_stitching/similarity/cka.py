@@ -142,23 +142,25 @@ def _both(x: Tensor, y: Tensor) -> Activations:
 def blockwise_sums(
     n: int,
     batch_size: int,
-    bytes_per_image: int,
+    features: Sequence[int],
     batches: Callable[[int], Iterator[Sequence[Tensor]]],
     progress: Progress = silent,
 ) -> GramSums:
     """`GramSums` of more activations than memory holds.
 
-    A block of images is kept, as many batches as `BLOCK_BYTES` allow, and all later images stream
-    past it; then follows the next block. Activations are computed again for each block, which takes
-    (blocks + 1)/2 passes over the data.
+    A block of images is kept, as many batches as `BLOCK_BYTES` allow for their activations and the
+    Gram matrices of the block with a batch, and all later images stream past it; then follows the
+    next block. Activations are computed again for each block, which takes (blocks + 1)/2 passes
+    over the data.
 
     Parameters
     ----------
-    bytes_per_image : of the float32 activations of one image.
+    features : how many numbers each representation of one image is.
     batches : ``batches(skip)`` yields the activations (m, …) of every representation, batch by
         batch of `batch_size` images, the same each time, behind the first `skip` batches.
     """
-    per_block = max(1, BLOCK_BYTES // (bytes_per_image * batch_size))
+    grams = 16 * len(features) * batch_size  # float32 twice and float64, for one image of a block
+    per_block = max(1, BLOCK_BYTES // ((4 * sum(features) + grams) * batch_size))
     starts = range(0, n, per_block * batch_size)
     sums, shift = None, []
     with without_tf32(), progress(sum(n - start for start in starts), "CKA") as bar:

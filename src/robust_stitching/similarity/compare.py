@@ -203,11 +203,12 @@ def _channelwise(
     layers and one of the others."""
     shape = (first, len(sides) - first)
     found = {measure.name: torch.full(shape, torch.nan, dtype=torch.float64) for measure in wanted}
-    nearest = {}
+    nearest: dict[int, Tensor] = {}
     if "mutual-knn" in found:
         with progress(len(sides), "finding neighbours", " layers") as bar:
             for i, side in enumerate(sides):
-                nearest[i] = neighbours.nearest(side.rows, k) if side.norm > 0 else None
+                if side.norm > 0 and side.rows.shape[1] > 1:  # else all point the same way
+                    nearest[i] = neighbours.nearest(side.rows, k)
                 bar.update()
     with progress(first * shape[1], "comparing channels", " pairs") as bar:
         for i, j in itertools.product(*map(range, shape)):
@@ -216,7 +217,7 @@ def _channelwise(
                 enough = all(pair[number - 1].enough for number in measure.more_images_than)
                 if measure.of_channels and enough:
                     found[measure.name][i, j] = measure.of_channels(*pair)
-            if nearest and all(side.norm > 0 for side in pair):
+            if i in nearest and first + j in nearest:
                 shared = neighbours.mutual_neighbours(nearest[i], nearest[first + j])
                 found["mutual-knn"][i, j] = shared
             bar.update()
@@ -228,7 +229,7 @@ def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
     sums = blockwise_sums(
         len(stream),
         stream.batch_size,
-        stream.bytes_per_image,
+        stream.features,
         lambda skip: (activations for activations, _, _ in stream.batches(skip)),
         progress,
     )
@@ -250,6 +251,12 @@ def _undefined(wanted: Sequence[Measure], stream: Stream, n: int) -> list[str]:
             notes.append(
                 f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
                 f"channels than there are images ({n:,}): {', '.join(wide)}."
+            )
+        single = [name for name, shape in side.layers.items() if channels(shape) == 1]
+        if single and any(measure.name == "mutual-knn" for measure in wanted):
+            notes.append(
+                "mutual-knn: no value where all cosines are ±1, for layers of model "
+                f"{side.number} with a single channel: {', '.join(single)}."
             )
     if stream.constant:
         listed = ", ".join(f"{name} of model {number}" for number, name in sorted(stream.constant))

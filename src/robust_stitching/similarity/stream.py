@@ -61,7 +61,7 @@ class Stream:
     Attributes
     ----------
     names : of all layers, of network 1 and then of network 2: (1 or 2, name).
-    bytes_per_image : of float32 activations at all these layers.
+    features : numbers in the activation of one image at each of these layers.
     constant : those of `names` that were found not to vary.
     """
 
@@ -70,8 +70,7 @@ class Stream:
         self.split = replace(split, augmentation=None)
         self.pieces = [graph.features(s.network, [*s.layers, "output"]) for s in sides]
         self.names = [(s.number, name) for s in sides for name in s.layers]
-        shapes = [shape for side in sides for shape in side.layers.values()]
-        self.bytes_per_image = 4 * sum(map(math.prod, shapes))
+        self.features = [math.prod(shape) for side in sides for shape in side.layers.values()]
         self.constant: set[tuple[int, str]] = set()
 
     def __len__(self) -> int:
