@@ -103,7 +103,6 @@ def train_network(
         mean=mean,
         std=std,
         seed=plan.init_noise,
-        image_size=train.image_size,
     ).to(device, memory_format=torch.channels_last)
 
     examiner = Examiner(test, plan.adversary)
