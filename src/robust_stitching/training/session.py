@@ -99,7 +99,7 @@ def train_network(
         plan.model,
         num_classes=len(train.classes),
         in_channels=train.channels,
-        image_size=train.images.shape[-1],
+        image_size=train.image_size,
         mean=mean,
         std=std,
         seed=plan.init_noise,
