@@ -56,7 +56,13 @@ def measure_attacks(
     clean, robust, warnings = {}, {}, list(attacks.notes)
     for name, network in networks.items():
         found = robustness(
-            network, split, attacks, seed=seed, progress=progress, what=f"attacking {name}"
+            network,
+            split,
+            attacks,
+            seed=seed,
+            progress=progress,
+            what=f"attacking {name}",
+            keep_images=False,
         )
         clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
