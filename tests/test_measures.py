@@ -1,6 +1,7 @@
 """The measures of `compare` against SciPy, NumPy and brute force in float64, and their laws."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -365,6 +366,19 @@ def test_outputs_of_multi_label_networks():
     assert jensen_shannon(first, second, multi_label=True) == pytest.approx(expected, abs=1e-10)
     differ = np.mean((p > 0.5) != (q > 0.5))
     assert disagreement(first, second, multi_label=True) == pytest.approx(differ)
+
+
+def test_outputs_on_data_with_attributes():
+    split, networks = some_images(30), (lenet(0), lenet(1))
+    split = replace(split, labels=torch.ones(30, 10, dtype=torch.int64))
+    found = compare(*networks, split, ["fc3"], ["fc3"], ["disagreement", "jensen-shannon"])
+    first, second = (seen(network, "fc3", split) for network in networks)
+    assert found.outputs == {
+        "disagreement": pytest.approx(((first > 0) != (second > 0)).double().mean().item()),
+        "jensen-shannon": pytest.approx(jensen_shannon(first, second, True), abs=1e-6),
+    }
+    assert "attributes" in found.estimators["disagreement"]
+    assert "sigmoid" in found.estimators["jensen-shannon"]
 
 
 # All at once

@@ -16,7 +16,7 @@ from robust_stitching.similarity import neighbours
 from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums, without_tf32
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
 from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
-from robust_stitching.similarity.measures import DEFAULT, Measure, chosen, too_few
+from robust_stitching.similarity.measures import DEFAULT, MULTI_LABEL, Measure, chosen, too_few
 from robust_stitching.similarity.stream import Side, Stream, channels, side_of
 from robust_stitching.similarity.subspaces import Channels, channel_means
 
@@ -109,13 +109,17 @@ def compare(
         if any(measure.name in WHOLE for measure in wanted):
             found |= _all_images(stream, progress)
     notes += _undefined(wanted, stream, n)
+    estimators = MULTI_LABEL if stream.multi_label else {}
     return Comparison(
         layers1=tuple(sides[0].layers),
         layers2=tuple(sides[1].layers),
         measures=wanted,
         layerwise={m.name: found[m.name].cpu() for m in wanted if not m.of_outputs},
         outputs={m.name: outputs[m.name] for m in wanted if m.of_outputs},
-        estimators={m.name: m.estimator.format(batch_size=batch_size, k=k) for m in wanted},
+        estimators={
+            m.name: estimators.get(m.name, m.estimator.format(batch_size=batch_size, k=k))
+            for m in wanted
+        },
         n_images={m.name: n_minibatch if m.name == "minibatch-cka" else n for m in wanted},
         data=split.name,
         notes=tuple(notes),
@@ -159,7 +163,6 @@ def _one_pass(
     sums = MinibatchSums(len(stream.names))
     means: list[list[Tensor]] = [[] for _ in stream.names]
     answers: tuple[list[Tensor], list[Tensor]] = ([], [])
-    multi_label = False
     if names <= set(WHOLE):
         return {}, {}, 0
     with progress(len(stream), "comparing") as bar:
@@ -170,7 +173,6 @@ def _one_pass(
                 for kept, activation in zip(means, activations, strict=True):
                     kept.append(channel_means(activation))
             if with_outputs:
-                multi_label = labels.ndim > 1
                 for kept, output in zip(answers, outputs, strict=True):
                     kept.append(output.float())
             bar.update(len(labels))
@@ -183,7 +185,7 @@ def _one_pass(
         rows = [Channels(torch.cat(kept)) for kept in means]
         stream.check(torch.stack([side.norm for side in rows]))
         found |= _channelwise(rows, by_channels, len(stream.sides[0].layers), k, progress)
-    compared = _outputs(*map(torch.cat, answers), multi_label) if with_outputs else {}
+    compared = _outputs(*map(torch.cat, answers), stream.multi_label) if with_outputs else {}
     return found, compared, sums.n
 
 

@@ -144,6 +144,14 @@ _ALL = (
         of_outputs=True,
     ),
 )
+MULTI_LABEL = {
+    "disagreement": "share of answers (images × attributes) that differ",
+    "agreement": "share of answers (images × attributes) that are the same",
+    "jensen-shannon": "Jensen–Shannon divergence of the sigmoid outputs, mean over images and "
+    "attributes, in nats (0 to ln 2)",
+}
+"""The estimators of those measures where labels are attributes, of which an image has several."""
+
 MEASURES = {measure.name: measure for measure in _ALL}
 DEFAULT = (
     *("minibatch-cka", "procrustes", "svcca", "mutual-knn"),

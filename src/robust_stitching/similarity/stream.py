@@ -77,6 +77,11 @@ class Stream:
         """Number of images."""
         return len(self.split)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether labels are attributes, of which an image has several, rather than classes."""
+        return self.split.labels.ndim == 2
+
     def batches(self, skip: int = 0) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
         """(activations at the layers of network 1, then 2; their two outputs; labels), behind the
         first `skip` batches."""
