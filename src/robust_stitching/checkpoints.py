@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching import models
-from robust_stitching.data import SOURCES, Split, source_of
+from robust_stitching.data import SOURCES, AnySplit, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
 from robust_stitching.stitching.network import rebuild
@@ -73,7 +73,7 @@ class Checkpoint:
         self.network.to(device, memory_format=torch.channels_last)
         return self
 
-    def require_fit(self, split: Split) -> None:
+    def require_fit(self, split: AnySplit) -> None:
         """Raise UserError unless the network can be asked about the images of `split`, and answers
         in its classes."""
         self.require_images(split)
@@ -83,7 +83,7 @@ class Checkpoint:
                 f"{len(split.classes)}; choose a dataset with {self.classes} classes."
             )
 
-    def require_images(self, split: Split) -> None:
+    def require_images(self, split: AnySplit) -> None:
         """Raise UserError unless the network can be shown the images of `split`.
 
         Grey images fit a colour network, which spreads them over its channels.

@@ -12,7 +12,7 @@ import torch
 
 from robust_stitching import checkpoints, data
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import Split, looks_like_a_path, source_of
+from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import slug
 from robust_stitching.progress import shown
@@ -95,7 +95,7 @@ def dataset(name: str) -> str:
     return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
 
 
-def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, Split, Split]:
+def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]:
     """The network that is to be evaluated, and both splits of the dataset to do it on: the one that
     -d names, or the one it was trained on."""
     where = device(args.device)

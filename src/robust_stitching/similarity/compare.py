@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
@@ -57,7 +57,7 @@ class Comparison:
 def compare(
     network1: nn.Module,
     network2: nn.Module,
-    split: Split,
+    split: AnySplit,
     layers1: Sequence[str] | None = None,
     layers2: Sequence[str] | None = None,
     measures: Sequence[str] | None = None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from robust_stitching import graph
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
 
 
@@ -65,7 +65,7 @@ class Stream:
     constant : those of `names` that were found not to vary.
     """
 
-    def __init__(self, sides: tuple[Side, Side], split: Split, batch_size: int, seed: int):
+    def __init__(self, sides: tuple[Side, Side], split: AnySplit, batch_size: int, seed: int):
         self.sides, self.batch_size, self.seed = sides, batch_size, seed
         self.split = replace(split, augmentation=None)
         self.pieces = [graph.features(s.network, [*s.layers, "output"]) for s in sides]

@@ -8,7 +8,7 @@ from torch import nn
 
 from robust_stitching.attacks import Threat
 from robust_stitching.attacks.pgd import worst_images
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.folding import Folded
@@ -46,7 +46,7 @@ class AttackScores:
 
 def measure_attacks(
     networks: Mapping[str, nn.Module],
-    split: Split,
+    split: AnySplit,
     threat: Threat,
     seed: int,
     progress: Progress = silent,
@@ -82,7 +82,7 @@ def measure_attacks(
 
 
 def _transfer(
-    source: nn.Module, networks: Mapping[str, nn.Module], split: Split, threat: Threat, seed: int
+    source: nn.Module, networks: Mapping[str, nn.Module], split: AnySplit, threat: Threat, seed: int
 ) -> dict[str, float]:
     """How often each network is right on images made against `source`: the end point of all steps,
     since an attack that stops at the first mistake hardly transfers."""

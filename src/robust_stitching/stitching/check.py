@@ -1,7 +1,7 @@
 """Which stitches make sense: all others are refused with a reason, before any work is done."""
 
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.stitching.initial import require_square
@@ -13,14 +13,14 @@ MOST_WEIGHTS = 2**27  # half a gigabyte, four times that while it is trained
 MOST_KEPT_BYTES = 2**30
 
 
-def check_fit(front: Checkpoint, end: Checkpoint, split: Split) -> None:
+def check_fit(front: Checkpoint, end: Checkpoint, split: AnySplit) -> None:
     """Raise UserError unless these networks can be stitched on these images: the end has to answer
     for the classes of the data, the front need not."""
     end.require_fit(split)
     front.require_images(split)
 
 
-def check_target(kind: str, temperature: float, front: Checkpoint, split: Split) -> None:
+def check_target(kind: str, temperature: float, front: Checkpoint, split: AnySplit) -> None:
     """Raise UserError for targets that are unknown, or that these networks cannot give."""
     if kind not in TARGETS:
         raise unknown("target type", kind, TARGETS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.progress import Progress
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
@@ -52,8 +52,8 @@ class TrainedMap:
 def find_map(
     front: tuple[nn.Module, str],
     end: tuple[nn.Module, str],
-    train: Split,
-    test: Split,
+    train: AnySplit,
+    test: AnySplit,
     config: StitchConfig,
     progress: Progress,
     *,
@@ -108,7 +108,7 @@ def _begin(
     network: StitchedNetwork,
     front: tuple[nn.Module, str],
     end: tuple[nn.Module, str],
-    train: Split,
+    train: AnySplit,
     config: StitchConfig,
     progress: Progress,
     main: bool,

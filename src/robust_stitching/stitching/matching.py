@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching import graph
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
@@ -27,7 +27,7 @@ def moments_of(
     front_layer: str,
     end: nn.Module,
     end_layer: str,
-    split: Split,
+    split: AnySplit,
     form: Form | None = None,
     progress: Progress = silent,
 ) -> Moments:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching import graph
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
@@ -58,7 +58,7 @@ class Scores:
 
 def measure(
     networks: Mapping[str, tuple[nn.Module, str]],
-    split: Split,
+    split: AnySplit,
     similarity: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Scores]:
@@ -108,7 +108,7 @@ class _Observed:
     """Activations at the cut, block by block, and what is gathered on the way: the logits of every
     image, and its distance from the end network's activation."""
 
-    def __init__(self, networks: Mapping[str, tuple[nn.Module, str]], split: Split):
+    def __init__(self, networks: Mapping[str, tuple[nn.Module, str]], split: AnySplit):
         self.split = split
         self.pieces = {
             name: graph.features(network, [layer, "output"])

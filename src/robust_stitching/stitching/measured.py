@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robust_stitching.attacks import Threat
-from robust_stitching.data import Split, usual_epsilon
+from robust_stitching.data import AnySplit, usual_epsilon
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching.attacked import AttackScores, measure_attacks
 from robust_stitching.stitching.measure import Scores, measure
@@ -42,7 +42,7 @@ class Measured:
 
 
 def measure_on(
-    split: Split,
+    split: AnySplit,
     networks: Mapping[str, tuple[nn.Module, str]],
     *,
     similarity: bool,

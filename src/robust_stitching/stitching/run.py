@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import Split
+from robust_stitching.data import AnySplit
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_cka, check_fit, check_target
@@ -86,11 +86,11 @@ class StitchResult:
 def stitch(
     front: Checkpoint,
     end: Checkpoint,
-    train: Split,
-    test: Split,
+    train: AnySplit,
+    test: AnySplit,
     config: StitchConfig,
     progress: Progress = silent,
-    elsewhere: Split | None = None,
+    elsewhere: AnySplit | None = None,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another and measure what that shows.
 
@@ -164,8 +164,8 @@ def _notes(
     front: Checkpoint,
     end: Checkpoint,
     network: StitchedNetwork,
-    train: Split,
-    elsewhere: Split | None,
+    train: AnySplit,
+    elsewhere: AnySplit | None,
     config: StitchConfig,
 ) -> list[str]:
     notes = []
