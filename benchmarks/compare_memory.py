@@ -1,4 +1,4 @@
-"""Claim: 8 × 8 layers of resnet_w1 compared over 10,000 images in under 4 GB: 2.5 GB and 7 minutes
+"""Claim: 8 × 8 layers of resnet_w1 compared over 10,000 images in under 4 GB: 1.9 GB and 8 minutes
 of one core for exact CKA, 1.3 GB and a minute for measures that take one pass.
 
     python benchmarks/compare_memory.py              # exact CKA, the one that takes most

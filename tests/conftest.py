@@ -15,7 +15,7 @@ from robust_stitching.files import REPOSITORY
 from robust_stitching.training import Trainer, TrainingConfig, standard
 
 SCRIPTS = REPOSITORY / "src" / "bin"
-LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH")
+LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH", "COLUMNS")
 
 # Networks this small gain nothing from threads, and lose much where others use the machine.
 torch.set_num_threads(1)

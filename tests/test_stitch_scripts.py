@@ -150,13 +150,13 @@ def test_controls(stitch, digits, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two folders of coloured images: with ten classes, and with three."""
-    for name, classes in (("ten", 10), ("three", 3)):
+    """Two folders of images: coloured ones of ten classes, grey ones of three."""
+    for name, classes, tint in (("ten", 10, (9, 90, 200)), ("three", 3, (9, 9, 9))):
         for part in ("train", "test"):
             for label in range(classes):
                 path = tmp_path / name / part / f"class{label}" / "0.png"
                 path.parent.mkdir(parents=True)
-                pixels = np.full((32, 32, 3), (20 * label, 90, 200), np.uint8)
+                pixels = np.full((32, 32, 3), tint, np.uint8) + np.uint8(10 * label)
                 Image.fromarray(pixels).save(path)
     return tmp_path
 

@@ -117,6 +117,7 @@ class Graph:
     Attributes
     ----------
     layers : name to `Layer`, in the order of computation.
+    answer_shape : of the network's answer to one image, (classes,).
     batch_sizes : the nodes whose value is the number of images.
     channels_last : the nodes whose value is a map (N, H, W, C). Whoever asks for such a layer gets
         (N, C, H, W), as of all others.
@@ -135,6 +136,7 @@ class Graph:
         if not isinstance(self.output.args[0], fx.Node):
             raise _no_graph(network, "it answers with more than one tensor")
         shapes = self._measure()
+        self.answer_shape = tuple(shapes[self.output.args[0]][1:])
         clean = self._clean_cuts()
         self.channels_last = _channels_last(network, self.graph, shapes)
         self._nodes: dict[str, fx.Node] = {}

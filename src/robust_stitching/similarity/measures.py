@@ -58,7 +58,7 @@ _ALL = (
         f"debiased linear CKA (unbiased HSIC over all images), {MAPS}",
         *(0, 1, 1),
         "several passes, images² × features products; 8 × 8 layers of resnet_w1 with 10,000 images "
-        "take minibatch-cka about a minute of one core, this one seven",
+        "take minibatch-cka about a minute of one core, this one eight",
     ),
     Measure(
         "cka",

@@ -46,7 +46,7 @@ def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Si
     names = clean_cuts(traced) if layers is None else dict.fromkeys(layers)
     for name in names:
         traced.node(name, f"layer of model {number}")
-    (answers,) = traced.output.args[0].meta["tensor_meta"].shape[1:]
+    (answers,) = traced.answer_shape
     return Side(number, network, {name: traced.layers[name].shape for name in names}, answers)
 
 
