@@ -1,7 +1,6 @@
 """compare_nets.py as its users run it: tables, numbers, heat maps, and what it says of mistakes."""
 
 import csv
-import json
 import math
 import re
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
 from robust_stitching.similarity import compare, linear_cka
 from robust_stitching.similarity.measures import MEASURES
@@ -20,18 +20,6 @@ LENET_CUTS = [
 ]
 LAYERED = [name for name, measure in MEASURES.items() if not measure.of_outputs]
 SMALL = ["--n-images", "40", "--layers1", "relu1", "fc3", "--layers2", "relu2"]
-
-
-def strict_json(path):
-    def refuse(constant):
-        raise AssertionError(f"{path} holds {constant}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def only(folder):
-    (path,) = folder.iterdir()
-    return path
 
 
 def read_csv(folder):

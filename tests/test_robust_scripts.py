@@ -1,6 +1,5 @@
 """Robustness through the scripts: evaluation, adversarial training, stitching, mistakes."""
 
-import json
 import re
 import shlex
 import sys
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch import equal
 
+from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
 from robust_stitching.evaluation.robustness import interval
 from robust_stitching.files import REPOSITORY
@@ -16,18 +16,6 @@ from robust_stitching.files import REPOSITORY
 LENET = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
 NETWORKS = ["front", "end", "untrained", "stitched", "direct_matching"]
 QUICK = ["--tier", "quick", "--steps", "3", "--n-images", "40", "-b", "10"]
-
-
-def strict_json(path):
-    def refuse(constant):
-        raise AssertionError(f"{path} holds {constant}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def only(folder):
-    (path,) = folder.iterdir()
-    return path
 
 
 # Evaluation

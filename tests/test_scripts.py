@@ -1,7 +1,6 @@
 """The scripts as users run them: what they print, leave behind, and say of mistakes."""
 
 import csv
-import json
 import pickle
 import re
 import shlex
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch import equal
 
+from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
 from robust_stitching.evaluation import evaluate
 
@@ -22,18 +22,6 @@ SCORES = [
     *("accuracy", "loss", "agreement_with_end", "relative_accuracy", "cross_entropy_to_end"),
     *("cka_to_end", "l2_to_end", "logit_cka_to_end", "logit_l2_to_end", "overlap_with_end"),
 ]
-
-
-def strict_json(path):
-    def refuse(constant):
-        raise AssertionError(f"{path} holds {constant}")
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def only(folder):
-    (path,) = folder.iterdir()
-    return path
 
 
 # From training to evaluation, each in a process of its own

@@ -10,16 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from left_behind import only
 from robust_stitching import checkpoints, data, models
 from robust_stitching.evaluation import evaluate
 
 FAST = "-e 1 -b 256 -lr 1e-2 -o results --no-robustness "
 CONTROLS = ["self_stitch", "random_front"]
-
-
-def only(folder):
-    (path,) = folder.iterdir()
-    return path
 
 
 @pytest.fixture

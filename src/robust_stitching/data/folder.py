@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robust_stitching.data.pictures import read_rgb
 from robust_stitching.errors import UserError
-from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.progress import Progress, silent
+from robust_stitching.sizes import IMAGE_SIZE
 from robust_stitching.vision import torchvision
 
 Part = tuple[Tensor, Tensor, tuple[str, ...]]

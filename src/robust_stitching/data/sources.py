@@ -25,8 +25,8 @@ from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.files import slug
-from robust_stitching.models.registry import IMAGE_SIZE
 from robust_stitching.progress import Progress, silent
+from robust_stitching.sizes import IMAGE_SIZE
 from robust_stitching.vision import torchvision
 
 Read = Callable[[Path | None, bool], Part]

@@ -10,7 +10,6 @@ from robust_stitching.models import (  # noqa: F401  importing registers them
     vgg,
 )
 from robust_stitching.models.registry import (
-    IMAGENET_SIZE,
     Entry,
     Network,
     build,
@@ -22,7 +21,6 @@ from robust_stitching.models.registry import (
 )
 
 __all__ = [
-    "IMAGENET_SIZE",
     "Entry",
     "Network",
     "build",

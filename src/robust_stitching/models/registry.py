@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.files import slug
 from robust_stitching.models.probe import first_line, require_logits
+from robust_stitching.sizes import IMAGE_SIZE
 
-IMAGE_SIZE = 32
-IMAGENET_SIZE = 224
 State = Mapping[str, Tensor]
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
