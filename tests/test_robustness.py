@@ -14,6 +14,7 @@ from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.robustness import WORST, Robustness, interval, robustness, suite
 from robust_stitching.files import REPOSITORY
+from robust_stitching.modes import evaluating
 from robust_stitching.stitching.attacked import measure_attacks
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/Digits/*/model.pt"))
@@ -271,3 +272,48 @@ def test_robust_and_transfer_tables(lenets, digits):
         for name, network in networks.items():
             expected = (answers(network, moved) == few.labels).double().mean().item()
             assert accuracies[name] == pytest.approx(expected, abs=1.5 / 40)  # rounding of signs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm, epsilon", [("linf", 0.1), ("l2", 1.0)])
+def test_autoattack_is_the_published_one(norm, epsilon, digits):
+    """The authors' own call on the same images leaves as many of them; ours is no stronger."""
+    autoattack = pytest.importorskip("pyautoattack")
+    network = checkpoints.load(REPOSITORY / "archive/lenet/Digits/in0-gn0-trades-eps0.3/model.pt")
+    few = digits[1].sample(40)
+    threat = Threat(epsilon, norm)
+    found = robustness(network.network, few, suite("standard", threat, 10))
+    images, labels = next(few.batches(40))
+    network.network.requires_grad_(False)
+    theirs = autoattack.AutoAttack(
+        network.network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, seed=0
+    )
+    _, answers = theirs.run_standard_evaluation(images.contiguous(), labels, batch_size=40)
+    left = (answers == labels).double().mean().item()
+    assert found.accuracies()["AutoAttack"] == pytest.approx(left, abs=1 / 40)
+    assert 0 < left < found.clean_accuracy()
+    default = robustness(network.network, few, suite("default", threat, 10))
+    assert found.accuracies()[WORST] <= default.accuracies()[WORST] + 1 / 40
+
+
+def test_autoattack_runs(digits, monkeypatch):
+    """The published package, with few queries and steps, through our suite."""
+    autoattack = pytest.importorskip("pyautoattack")
+    make = autoattack.AutoAttack.__init__
+
+    def short(self, *args, **options):
+        make(self, *args, **options)
+        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 3
+        self.square.n_queries = 10
+
+    monkeypatch.setattr(autoattack.AutoAttack, "__init__", short)
+    network = checkpoints.load(REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt").network
+    few = digits[1].sample(20)
+    found = robustness(network, few, suite("standard", Threat(0.1), 10))
+    assert list(found.accuracies()) == ["AutoAttack", WORST]
+    moved = (found.images - next(few.batches(20))[0]).abs().amax(dim=(1, 2, 3))
+    fooled = found.steps["AutoAttack"] >= 0
+    assert fooled.any() and (moved[fooled] > 0).all() and (moved <= 0.1 + 1e-6).all()
+    with evaluating(network):
+        right = network(found.images).argmax(dim=1) == found.labels
+    assert torch.equal(right, ~found.fooled(WORST))

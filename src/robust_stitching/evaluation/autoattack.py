@@ -39,7 +39,6 @@ def attack_for(threat: Threat, classes: int):
                 eps=threat.epsilon,
                 seed=seed,
                 version="standard",
-                verbose=False,
                 device=str(x.device),
             )
             if classes < LEAST_CLASSES:
@@ -47,7 +46,7 @@ def attack_for(threat: Threat, classes: int):
             suite.apgd_targeted.n_target_classes = min(9, classes - 1)
             suite.fab.n_target_classes = min(9, classes - 1)
             with contextlib.redirect_stdout(io.StringIO()):
-                found = suite.run_standard_evaluation(x.contiguous(), y, bs=len(x))
+                found, _ = suite.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
         with evaluating(network):
             fooled = network(found).argmax(dim=1) != y
         step = torch.where(fooled, 0, -1)  # it does not tell the step
