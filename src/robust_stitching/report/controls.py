@@ -21,7 +21,9 @@ def meaning(record: Mapping[str, Any]) -> str:
             "network learn the task, or fail to, whatever the front has learned."
         )
     share = (stitched - bottom) / (top - bottom)
-    if share >= 0.9:
+    if share > 1.1:
+        verdict = "the front brings more than the end network's own"
+    elif share >= 0.9:
         verdict = "the front has nearly all that the end network needs"
     elif share >= 0.1:
         verdict = "the front has part of what the end network needs"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.record import NETWORKS
+from robust_stitching.report.table import called
 from robust_stitching.stitching.run import StitchResult
 
 WIDTH = 6.9  # inches: the text width of the page
@@ -62,31 +63,30 @@ def answers(record: Mapping[str, Any]) -> Figure:
     """Accuracy of every network, and whose mistakes it makes, as bars."""
     with mpl.rc_context(STYLE):
         measured = [n for n in NETWORKS if record.get(n) and record[n]["accuracy"] is not None]
-        labels = [name.replace("_", "\n") for name in measured]
-        figure = Figure(figsize=(WIDTH, 2.35), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+        labels = [called(name) for name in measured]
+        height = 0.75 + 0.2 * len(measured)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3), sharey=True)
 
-        heights = [record[name]["accuracy"] for name in measured]
-        bars = left.bar(labels, heights, color=[COLOURS[name] for name in measured], width=0.7)
+        lengths = [record[name]["accuracy"] for name in measured]
+        bars = left.barh(labels, lengths, color=[COLOURS[name] for name in measured], height=0.7)
         robust = [worst_case(record[name]) for name in measured]
-        left.bar(labels, robust, color="black", alpha=0.45, width=0.35)
-        left.bar_label(bars, [f"{height:.1%}" for height in heights], fontsize=8, padding=1)
-        left.set(ylim=(0, 1.1), ylabel="accuracy", title="(a) accuracy")
-        left.yaxis.set_major_formatter(PercentFormatter(1))
-        left.set_yticks(np.linspace(0, 1, 6))
+        left.barh(labels, robust, color="black", alpha=0.45, height=0.35)
+        left.bar_label(bars, [f"{length:.1%}" for length in lengths], fontsize=8, padding=2)
+        left.set(xlim=(0, 1.18), xlabel="accuracy", title="(a) accuracy")
+        left.set_xticks(np.linspace(0, 1, 6))
 
-        below = np.zeros(len(measured))
+        before = np.zeros(len(measured))
         for key, (meaning, colour) in OVERLAP.items():
             shares = np.array([record[name]["overlap_with_end"][key] for name in measured])
-            right.barh(labels, shares, left=below, color=colour, label=meaning, height=0.7)
-            below += shares
+            right.barh(labels, shares, left=before, color=colour, label=meaning, height=0.7)
+            before += shares
         right.invert_yaxis()
         right.set(xlim=(0, 1), xlabel="share of images", title="(b) right and wrong beside the end")
-        right.xaxis.set_major_formatter(PercentFormatter(1))
         right.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=1)
         for axes in (left, right):
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
             axes.tick_params(length=2)
-        left.tick_params(axis="x", labelsize=7)
     return figure
 
 

@@ -63,6 +63,8 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         f"{result.front.model} {result.config.front_layer} → "
         f"{result.end.model} {result.config.end_layer} on {result.measured.data}"
     )
+    if result.elsewhere:
+        title += f", measured on {result.elsewhere.data}, too"
     document = SimpleDocTemplate(
         str(path),
         pagesize=A4,
@@ -102,10 +104,17 @@ def summary(record: Mapping[str, Any]) -> str:
     )
     told += f" (relative accuracy {relative:.3f})." if relative is not None else "."
     told += f" Before training, the map gave {untrained['accuracy']:.2%}"
+    if record["elsewhere"]:
+        other = record["elsewhere"]
+        told += (
+            f". On {other['data']['n_images']:,} test images of {other['data']['name']}, which it "
+            f"was not trained on, it is right on {other['stitched']['accuracy']:.2%}, the end "
+            f"network on {other['end']['accuracy']:.2%}"
+        )
     if record["direct_matching"] is None:
         return told + "."
     return told + (
-        f"; direct matching, which sees no labels, gives "
+        f". Direct matching, which sees no labels, gives "
         f"{record['direct_matching']['accuracy']:.2%}. At the cut, linear CKA with the end "
         f"network's own activations is {_number(record['front'], 'cka_to_end')} for the front's, "
         f"{_number(stitched, 'cka_to_end')} behind the trained map and "
@@ -238,7 +247,9 @@ def _tables(
             f"{record['attacks']['transfer attack']}, all steps, made against another (rows); the "
             "images of the table above."
         )
-        tables.append(("Transfer of attacks", table.transfer_rows(record), caption))
+        heading, *rows = table.transfer_rows(record)
+        narrow = [text.replace(" ", "\n") for text in heading[1:]]
+        tables.append(("Transfer of attacks", [[heading[0], *narrow], *rows], caption))
     return tables
 
 
@@ -248,6 +259,7 @@ def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:
         *_rules(len(rows)),
         ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
         ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+        ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
     ]
     columns = len(rows[0]) - 1
     widths = [share * WIDTH * inch for share in [0.18] + [0.82 / columns] * columns]
