@@ -77,7 +77,7 @@ def direct(
     moments: Moments, mask: Tensor | None = None, rank: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Direct matching (Csiszárik et al., 2021, section 3.2): matrix (rows, columns) and bias that
-    bring x closest to y in the sum of squares; float32.
+    bring x closest to y in the sum of squares; float32, on the CPU.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ def direct(
 
 def procrustes(moments: Moments) -> tuple[Tensor, Tensor]:
     """The orthogonal matrix (C, C), and bias, that bring x closest to y (Schönemann, 1966): U Vᵀ of
-    the singular value decomposition of the co-moments of y and x; float32."""
+    the singular value decomposition of the co-moments of y and x; float32, on the CPU."""
     u, _, v = torch.linalg.svd(moments.xy.T)
     return _with_bias(moments, u @ v)
 
 
 def _with_bias(moments: Moments, matrix: Tensor) -> tuple[Tensor, Tensor]:
     bias = moments.mean_y - matrix @ moments.mean_x
-    return matrix.float(), bias.float()
+    return matrix.float().cpu(), bias.float().cpu()
