@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robust_stitching import graph, models
 from robust_stitching.errors import UserError
-from robust_stitching.progress import silent
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
@@ -50,7 +49,7 @@ def fit(digits, layers=("relu2", "relu2"), **options):
     config = StitchConfig(*layers, **{"epochs": 2, "batch_size": 64, "lr": 1e-2, **options})
     train = digits[0].between(0, 256)
     cuts = [(lenet(seed), layer) for seed, layer in enumerate(layers)]
-    return find_map(*cuts, train, digits[1].between(0, 50), config, silent)
+    return find_map(*cuts, train, digits[1].between(0, 50), config)
 
 
 # --- correlations and masks ---

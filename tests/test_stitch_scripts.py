@@ -217,7 +217,7 @@ MISTAKES = [
     ("find_transform.py", "digits --target-type soft", "soft"),
     ("find_transform.py", "digits --l1 -1", "-1"),
     ("find_transform.py", "digits --cka-reg much", "much"),
-    ("find_transform.py", "digits --cka-reg 1 -b 3", "at least 4 images, not 3"),
+    ("find_transform.py", "digits --cka-reg 1 -b 3", "at least 4 images at a time, not 3"),
     ("find_transform.py", "digits --no-robustness --robust-images 5", "--robust-images"),
 ]
 

@@ -15,8 +15,8 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate, predict
+from robust_stitching.layout import resize
 from robust_stitching.stitching.initial import FROM_DATA, INITS, initial_values
-from robust_stitching.stitching.layout import resize
 from robust_stitching.stitching.matching import direct, moments_of
 from robust_stitching.stitching.network import StitchedNetwork, rebuild
 from robust_stitching.stitching.run import StitchConfig, stitch

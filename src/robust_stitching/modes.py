@@ -9,8 +9,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's mode is put back afterwards."""
-    with _in_evaluation_mode(*networks), torch.no_grad():
+    """Evaluation mode, without gradients, in full float32; every module's mode is put back
+    afterwards."""
+    with _in_evaluation_mode(*networks), torch.no_grad(), without_tf32():
         yield
 
 
@@ -38,3 +39,17 @@ def _in_evaluation_mode(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Full float32 products on GPUs that would round them to ten bits."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -187,10 +187,11 @@ def _histograms(images: Tensor) -> Tensor:
     return torch.stack([torch.bincount(c.flatten(), minlength=256) for c in channels]).double()
 
 
-def generator_for(*seeds: int) -> torch.Generator:
-    """A generator whose stream depends on all of `seeds` (below 2⁶⁴), and differs for any other
-    tuple."""
-    words = [word for seed in seeds for word in (seed & 0xFFFFFFFF, seed >> 32)]
+def generator_for(*seeds: int | str) -> torch.Generator:
+    """A generator whose stream depends on all of `seeds`, numbers below 2⁶⁴ and names of what it is
+    for, and differs for any other tuple."""
+    numbers = [int.from_bytes(s.encode()[:8], "big") if isinstance(s, str) else s for s in seeds]
+    words = [word for number in numbers for word in (number & 0xFFFFFFFF, number >> 32)]
     state = np.random.SeedSequence([len(seeds), *words]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 

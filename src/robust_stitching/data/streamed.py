@@ -68,7 +68,7 @@ class StreamedSplit(AnySplit):
         as long as a pass over the data."""
         names = "\n".join("/".join(path.decode().split(os.sep)[-2:]) for path in self.paths)
         sizes = torch.tensor([os.path.getsize(path) for path in self.paths])
-        return torch.tensor(list(names.encode()), dtype=torch.uint8), sizes, self.labels
+        return torch.frombuffer(bytearray(names, "utf8"), dtype=torch.uint8), sizes, self.labels
 
     def to(self, device: torch.device | str) -> "StreamedSplit":
         return replace(self, labels=self.labels.to(device))

@@ -25,7 +25,7 @@ from robust_stitching.errors import UserError
 from robust_stitching.evaluation import autoattack
 from robust_stitching.folding import Folded
 from robust_stitching.labels import are_right, per_image
-from robust_stitching.modes import evaluating
+from robust_stitching.modes import evaluating, without_tf32
 from robust_stitching.progress import Progress, silent
 
 BATCH_SIZE = 250
@@ -221,7 +221,7 @@ def robustness(
     """
     known = known or Robustness.begin(split, attacks, keep_images)
     view = Folded(network)
-    with progress(len(split), what) as bar:
+    with without_tf32(), progress(len(split), what) as bar:
         bar.initial = bar.n = known.done
         for start in range(known.done, len(split), batch_size):
             part = split.between(start, start + batch_size)

@@ -44,7 +44,7 @@ def as_record(
     return {
         "command": command,
         "params": dict(params),
-        "versions": versions(),
+        "versions": versions(next(models[0].network.parameters()).device),
         "commit": commit(),
         "data": {"name": found.data, "n_images": max(found.n_images.values())},
         "seconds": round(found.seconds, 1),

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-TELLING = 0.05  # accuracies of the two controls that are closer than this tell nothing apart
+from robust_stitching.evaluation.robustness import interval
+
+TELLING = 0.05  # accuracies of the two controls that are closer than this tell nothing apart, nor
+# do those whose 95% intervals overlap
 TRAINED = 0.9  # the share of the end's own accuracy that a self-stitch reaches once it is trained
 
 
@@ -15,7 +18,8 @@ def meaning(record: Mapping[str, Any]) -> str:
         record[name]["accuracy"] for name in ("stitched", "self_stitch", "random_front", "end")
     )
     ends = f"a front with random weights ({bottom:.1%}) and the end stitched to itself ({top:.1%})"
-    if top - bottom < TELLING:
+    n = record["data"]["n_images"]
+    if top - bottom < TELLING or interval(bottom, n)[1] >= interval(top, n)[0]:
         return (
             f"The controls are too close to tell anything, {ends}: at this cut the map and the end "
             "network learn the task, or fail to, whatever the front has learned."

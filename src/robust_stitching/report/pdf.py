@@ -232,7 +232,7 @@ def _tables(
         ),
         ("Controls", table.control_rows(record), f"{meaning(record)} {images}."),
     ]
-    if record["direct_matching"] is not None:
+    if record["l2"] is not None or record["cka"] is not None:
         caption = (
             f"CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where shapes differ. "
             f"{images}."

@@ -30,7 +30,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "params": asdict(result.config),
-        "versions": versions(),
+        "versions": versions(result.network.transform.bias.device),
         "commit": commit(),
         "seconds": round(result.seconds, 1),
         "notes": result.notes,
@@ -84,17 +84,16 @@ def donor(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions of what the numbers depend on, and what they were computed on."""
     found = {"robust_stitching": __version__, "python": platform.python_version()}
     for package in ("torch", "torchvision", "numpy", "scipy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "unknown"
-    found["device"] = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    )
+    cuda = device.type == "cuda"
+    found["device"] = torch.cuda.get_device_name(device) if cuda else platform.machine()
     return found
 
 

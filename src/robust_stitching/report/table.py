@@ -72,7 +72,6 @@ def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
 
 def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """The stitched network's accuracy and those of its controls, with the gap in points."""
-    end = record["end"]["accuracy"]
     table = [["network", "accuracy", "relative accuracy", "stitched minus control"]]
     for name in ("stitched", *(name for name in CONTROLS if record[name])):
         accuracy = record[name]["accuracy"]
@@ -81,7 +80,7 @@ def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
             [
                 called(name),
                 format(accuracy, ".2%"),
-                format(accuracy / end, ".4f") if end else "–",
+                shown(record[name], "relative_accuracy", ".4f"),
                 "–" if gap is None else f"{100 * gap:+.2f} points",
             ]
         )
@@ -157,7 +156,7 @@ def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[s
         aligned(control_rows(record)),
         meaning(record),
     ]
-    if record["direct_matching"] is not None:
+    if record["l2"] is not None or record["cka"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
         parts.append(f"CKA: {estimators['cka']}. l2: {estimators['l2']}.")
     if record["attacks"] is not None:

@@ -16,11 +16,11 @@ is float64; `benchmarks/cka.py` measures the distance to float64 throughout. Whe
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from robust_stitching.modes import without_tf32
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 
@@ -230,17 +230,3 @@ class MinibatchSums:
         """CKA of every pair, of shape (count, count); NaN where there was no batch, and where a
         representation does not vary within batches."""
         return normalised(self._hsic)
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Full float32 products on GPUs that would round them to ten bits."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed

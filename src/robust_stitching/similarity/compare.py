@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
+from robust_stitching.layout import channels
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import neighbours
-from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums, without_tf32
+from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
 from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
 from robust_stitching.similarity.measures import DEFAULT, MULTI_LABEL, Measure, chosen, too_few
-from robust_stitching.similarity.stream import Side, Stream, channels, side_of
+from robust_stitching.similarity.stream import Side, Stream, side_of
 from robust_stitching.similarity.subspaces import Channels, channel_means
 
 BATCH_SIZE = 250
@@ -104,7 +105,7 @@ def compare(
     if not wanted:
         raise UserError(f"nothing can be compared. {' '.join(notes)}")
     stream = Stream(sides, split, batch_size, seed)
-    with without_tf32(), evaluating(*stream.pieces):
+    with evaluating(*stream.pieces):
         found, outputs, n_minibatch = _one_pass(stream, wanted, k, progress)
         if any(measure.name in WHOLE for measure in wanted):
             found |= _all_images(stream, progress)

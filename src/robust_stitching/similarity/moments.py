@@ -48,6 +48,14 @@ class Moments:
         self.mean_y += step_y * (m / total)
         self.n = total
 
+    def alive(self) -> tuple[Tensor, Tensor]:
+        """Which variables of x (p,) and of y (q,) vary by more than rounding."""
+        x, y = (
+            squares.diagonal().sqrt() > ROUNDING * mean.abs() * self.n**0.5
+            for squares, mean in ((self.xx, self.mean_x), (self.yy, self.mean_y))
+        )
+        return x, y
+
     def least_squares(self, cutoff: float = CUTOFF) -> tuple[Tensor, Tensor]:
         """W (q, p) and b (q,) that minimise Σ ‖W x + b − y‖²: direct matching
         (Csiszárik et al., 2021, section 3.2).
@@ -57,8 +65,7 @@ class Moments:
         constant but for rounding, get weight 0.
         """
         scale = self.xx.diagonal().sqrt()
-        alive = scale > ROUNDING * self.mean_x.abs() * self.n**0.5
-        inverse_scale = torch.where(alive, 1 / scale, 0.0)
+        inverse_scale = torch.where(self.alive()[0], 1 / scale, 0.0)
         correlation = inverse_scale[:, None] * self.xx * inverse_scale
         inverse = torch.linalg.pinv(correlation, rtol=cutoff, hermitian=True)
         weight = ((inverse_scale[:, None] * inverse * inverse_scale) @ self.xy).T

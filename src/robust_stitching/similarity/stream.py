@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robust_stitching import graph
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
+from robust_stitching.layout import channels
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,6 @@ def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Si
         traced.node(name, f"layer of model {number}")
     (answers,) = traced.answer_shape
     return Side(number, network, {name: traced.layers[name].shape for name in names}, answers)
-
-
-def channels(shape: tuple[int, ...]) -> int:
-    """Of an activation (C, H, W), (tokens, C) or (C,)."""
-    return shape[1] if len(shape) == 2 else shape[0]
 
 
 class Stream:

@@ -13,7 +13,7 @@ from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.folding import Folded
 from robust_stitching.labels import are_right
-from robust_stitching.modes import evaluating
+from robust_stitching.modes import evaluating, without_tf32
 from robust_stitching.progress import Progress, silent
 
 TRANSFER_STEPS = 20
@@ -67,15 +67,17 @@ def measure_attacks(
         clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
     sources = {name: networks[name] for name in SOURCES if name in networks}
+    with without_tf32():
+        transfer = {
+            name: _transfer(source, networks, split, threat, seed)
+            for name, source in sources.items()
+        }
     return AttackScores(
         threat=threat,
         n_images=len(split),
         clean=clean,
         robust=robust,
-        transfer={
-            name: _transfer(source, networks, split, threat, seed)
-            for name, source in sources.items()
-        },
+        transfer=transfer,
         settings={**attacks.settings, "transfer attack": f"PGD-{TRANSFER_STEPS}"},
         warnings=tuple(warnings),
     )
@@ -88,7 +90,7 @@ def _transfer(
     since an attack that stops at the first mistake hardly transfers."""
     right = dict.fromkeys(networks, 0)
     source = Folded(source)
-    generator = generator_for(seed)
+    generator = generator_for(seed, "transfer")
     for images, labels in split.batches(BATCH_SIZE):
         attacked = worst_images(
             source,

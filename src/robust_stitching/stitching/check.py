@@ -8,6 +8,7 @@ from robust_stitching.stitching.initial import require_square
 from robust_stitching.stitching.masks import NO_MASK
 from robust_stitching.stitching.objective import FRONT_TARGETS, TARGETS
 from robust_stitching.stitching.transform import Form
+from robust_stitching.training import Adversary
 
 MOST_WEIGHTS = 2**27  # half a gigabyte, four times that while it is trained
 MOST_KEPT_BYTES = 2**30
@@ -78,10 +79,12 @@ def check_history(weights: int, iterations: int, every: int, epochs: int) -> Non
         )
 
 
-def check_cka(weight: float, batch_size: int) -> None:
-    """Raise UserError where a batch is too small for the CKA term."""
-    if weight and batch_size < LEAST_IMAGES:
+def check_cka(weight: float, batch_size: int, adversary: Adversary | None) -> None:
+    """Raise UserError where a batch, or what TRADES attacks of it, is too small for that term."""
+    trades = adversary is not None and adversary.kind == "trades"
+    images = (adversary.attacked(batch_size) or batch_size) if trades else batch_size
+    if weight and images < LEAST_IMAGES:
         raise UserError(
-            f"--cka-reg needs batches of at least {LEAST_IMAGES} images, not {batch_size}; "
-            "choose a larger --batch-size."
+            f"--cka-reg needs at least {LEAST_IMAGES} images at a time, not {images}; choose a "
+            "larger --batch-size."
         )

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from robust_stitching import graph
 from robust_stitching.data import AnySplit
-from robust_stitching.progress import Progress
+from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.initial import FROM_DATA, initial_values
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
 from robust_stitching.stitching.network import StitchedNetwork
-from robust_stitching.stitching.objective import goal_of, penalised
+from robust_stitching.stitching.objective import penalised
 from robust_stitching.training import EpochRecord, Trainer, TrainingConfig, objective_of
 from robust_stitching.training.examiner import Examiner
+from robust_stitching.training.objectives import LABELS, Goal
 
 log = logging.getLogger(__name__)
 
@@ -49,40 +51,44 @@ class TrainedMap:
     curve: list[EpochRecord]
 
 
+Cut = tuple[nn.Module, str]
+"""A network and the layer at which it is cut."""
+
+
+def check_cut(front: Cut, end: Cut, train: AnySplit, config: StitchConfig) -> None:
+    """Raise UserError where the map that `config` asks for cannot be made between two layers."""
+    shapes = graph.shape_of(*front, "front layer"), graph.shape_of(*end, "end layer")
+    rows, columns = config.form.shape(*shapes)
+    check_map(config.init, config.mask, config.form, rows, columns)
+    iterations = _settings(config).iterations_on(train)
+    check_history(rows * columns, iterations, config.save_frequency, config.epochs)
+    if _needs_moments(config):
+        matching.check_size(rows, columns)
+
+
 def find_map(
-    front: tuple[nn.Module, str],
-    end: tuple[nn.Module, str],
+    front: Cut,
+    end: Cut,
     train: AnySplit,
     test: AnySplit,
     config: StitchConfig,
-    progress: Progress,
+    goal: Goal = LABELS,
     *,
     main: bool = True,
+    progress: Progress = silent,
 ) -> TrainedMap:
     """Make the map between two layers and train it.
 
     Parameters
     ----------
-    front, end : network and layer.
     test : is looked at after each epoch.
-    main : find direct matching, too; a control needs it only where its start is made of it.
+    goal : what the stitched network is to answer.
+    main : find direct matching, too, if it is not too large; a control needs it only where its
+        start is made of it.
     """
+    check_cut(front, end, train, config)
     network = StitchedNetwork(*front, *end, config.no_bn, config.form).to(train.device)
     log.debug("the stitched graph:\n%s", network.graph)
-    rows, columns = network.transform.bias.shape[0], network.transform.columns
-    check_map(config.init, config.mask, config.form, rows, columns)
-    settings = TrainingConfig(
-        epochs=config.epochs,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        seed=config.seed,
-        precision=config.precision,
-    )
-    iterations = settings.iterations_on(train)
-    check_history(rows * columns, iterations, config.save_frequency, config.epochs)
-
     direct = _begin(network, front, end, train, config, progress, main)
     untrained = copy.deepcopy(network).eval()
     maps = [Map(0, *network.transform.values())]
@@ -93,21 +99,36 @@ def find_map(
             trainer.check_weights()
             maps.append(Map(trainer.iteration, *network.transform.values()))
 
-    goal = goal_of(config.target_type, config.temperature, front[0], end[0])
-    objective = objective_of(config.adversary, network, iterations, goal)
+    settings = _settings(config)
+    objective = objective_of(config.adversary, network, settings.iterations_on(train), goal)
     if config.l1 or config.cka_reg:
         objective = penalised(objective, network, *end, config.l1, config.cka_reg)
-    trainer = Trainer(
-        network, objective, train, settings, evaluate=Examiner(test, config.adversary)
-    )
+    examiner = Examiner(test, config.adversary)
+    trainer = Trainer(network, objective, train, settings, evaluate=examiner)
     curve = trainer.run(after_step=keep, progress=progress)
     return TrainedMap(untrained, network.eval(), direct, maps, curve)
 
 
+def _settings(config: StitchConfig) -> TrainingConfig:
+    return TrainingConfig(
+        epochs=config.epochs,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        seed=config.seed,
+        precision=config.precision,
+    )
+
+
+def _needs_moments(config: StitchConfig) -> bool:
+    return config.init in FROM_DATA or config.mask in FROM_CORRELATIONS
+
+
 def _begin(
     network: StitchedNetwork,
-    front: tuple[nn.Module, str],
-    end: tuple[nn.Module, str],
+    front: Cut,
+    end: Cut,
     train: AnySplit,
     config: StitchConfig,
     progress: Progress,
@@ -116,14 +137,16 @@ def _begin(
     """Give the map its mask and its first values; returns direct matching where it was made."""
     transform, form = network.transform, config.form
     rows, columns = transform.bias.shape[0], transform.columns
-    wants_direct = config.init == "ps_inv" or (main and not config.no_pinv)
+    reported = main and not config.no_pinv and not matching.too_large(rows, columns)
     moments = None
-    if wants_direct or config.init in FROM_DATA or config.mask in FROM_CORRELATIONS:
+    if reported or _needs_moments(config):
         moments = matching.moments_of(*front, *end, train, form, progress)
     mask = mask_of(config.mask, columns, rows, config.seed, moments)
     if mask is not None:
         transform.mask.copy_(mask)
-    direct = Map(0, *matching.direct(moments, mask, form.rank)) if wants_direct else None
+    direct = None
+    if reported or config.init == "ps_inv":
+        direct = Map(0, *matching.direct(moments, mask, form.rank))
     if config.init == "ps_inv":
         start = direct.weight, direct.bias
     elif config.init == "procrustes":

@@ -30,7 +30,7 @@ def initial_values(
     if kind not in INITS or kind in FROM_DATA:
         raise unknown("initialisation", kind, INITS)
     require_square(kind, inputs, outputs)
-    generator = generator_for(seed)
+    generator = generator_for(seed, "init")
 
     def uniform(bound: float, *shape: int) -> Tensor:
         return torch.rand(shape, generator=generator) * 2 * bound - bound

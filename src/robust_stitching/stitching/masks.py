@@ -11,7 +11,6 @@ from torch import Tensor
 from robust_stitching.data.split import generator_for
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.matching import alive
 
 NO_MASK = "identity"
 MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
@@ -21,12 +20,10 @@ FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
 def correlations(moments: Moments) -> Tensor:
     """Pearson's correlation of every end channel (rows) with every front channel (columns), in
     float64; 0 for a channel that is constant."""
-    x, y = moments.xx.diagonal(), moments.yy.diagonal()
     x, y = (
-        torch.where(living, values.rsqrt(), 0.0)
-        for living, values in ((alive(x, moments.mean_x, moments.n), x),
-                               (alive(y, moments.mean_y, moments.n), y))
-    )  # fmt: skip
+        torch.where(living, squares.diagonal().rsqrt(), 0.0)
+        for living, squares in zip(moments.alive(), (moments.xx, moments.yy), strict=True)
+    )
     return y[:, None] * moments.xy.T * x
 
 
@@ -61,14 +58,15 @@ def mask_of(
                 f"--mask {kind} needs equally many channels on both sides, but the front layer has "
                 f"{inputs} and the end layer {outputs}; use semi-match or hungarian."
             )
-        mask[torch.arange(outputs), torch.randperm(inputs, generator=generator_for(seed, 1))] = True
+        order = torch.randperm(inputs, generator=generator_for(seed, "mask"))
+        mask[torch.arange(outputs), order] = True
         return mask
     found = correlations(moments).cpu()
     if kind == "hungarian":
         chosen, partners = map(torch.from_numpy, linear_sum_assignment(found, maximize=True))
     else:
         found = found.abs() if kind == "abs-semi-match" else found
-        living = alive(moments.xx.diagonal(), moments.mean_x, moments.n).cpu()
+        living = moments.alive()[0].cpu()
         chosen, partners = torch.arange(outputs), found.where(living, -2.0).argmax(dim=1)
     mask[chosen, partners] = True
     return mask

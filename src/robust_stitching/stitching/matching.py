@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from robust_stitching import graph
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
+from robust_stitching.layout import positions, resize, rows
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Moments
-from robust_stitching.similarity.moments import ROUNDING
-from robust_stitching.stitching.layout import resize, rows
 from robust_stitching.stitching.transform import Form
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 500
+BATCH_BYTES = 2**28  # of float64 rows of one side
 MOST_VARIABLES = 6000  # their co-moments and eigenvalues take minutes and a gigabyte
 
 
@@ -44,15 +44,12 @@ def moments_of(
     head, target = graph.features(front, [front_layer]), graph.features(end, [end_layer])
     shape = graph.shape_of(end, end_layer)
     outputs, inputs = form.shape(graph.shape_of(front, front_layer), shape)
-    if max(outputs, inputs) > MOST_VARIABLES:
-        raise UserError(
-            f"direct matching, masks and closed-form maps between {inputs:,} and {outputs:,} units "
-            f"would take too long (the limit is {MOST_VARIABLES:,}); cut where activations are "
-            "smaller, or use --no-pinv with --init random."
-        )
+    check_size(outputs, inputs)
     moments = Moments(inputs, outputs, split.device)
+    largest = 8 * max(outputs, inputs) * (1 if form.flatten else math.prod(positions(shape)))
+    batch_size = max(1, min(BATCH_SIZE, BATCH_BYTES // largest))
     with evaluating(head, target), progress(len(split), "direct matching") as bar:
-        for images, labels in split.batches(BATCH_SIZE):
+        for images, labels in split.batches(batch_size):
             (x,), (y,) = head(images), target(images)
             if form.flatten:
                 moments.update(x.flatten(1), y.flatten(1))
@@ -68,9 +65,19 @@ def moments_of(
     return moments
 
 
-def alive(squares: Tensor, mean: Tensor, n: int) -> Tensor:
-    """Which variables vary by more than rounding; `squares` are sums of centred squares."""
-    return squares.sqrt() > ROUNDING * mean.abs() * math.sqrt(n)
+def too_large(rows: int, columns: int) -> bool:
+    """Whether closed-form maps of that size would take too long."""
+    return max(rows, columns) > MOST_VARIABLES
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Raise UserError where closed-form maps would take too long."""
+    if too_large(rows, columns):
+        raise UserError(
+            f"masks by correlation, --init ps_inv and --init procrustes between {columns:,} and "
+            f"{rows:,} units would take too long (the limit is {MOST_VARIABLES:,}); use "
+            "--init random without a mask, or cut where activations are smaller."
+        )
 
 
 def direct(
@@ -88,9 +95,8 @@ def direct(
     if mask is None:
         matrix, _ = moments.least_squares()
     else:
-        squares = moments.xx.diagonal()
-        used = mask.to(squares.device) & alive(squares, moments.mean_x, moments.n)
-        matrix = torch.where(used, moments.xy.T / squares, 0.0)
+        used = mask.to(moments.xx.device) & moments.alive()[0]
+        matrix = torch.where(used, moments.xy.T / moments.xx.diagonal(), 0.0)
     if rank is not None:
         predicted = matrix @ moments.xx @ matrix.T
         main = torch.linalg.eigh(predicted).eigenvectors[:, -rank:]

@@ -28,9 +28,9 @@ def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> 
     views = [Folded(network).eval() for network in (front, end)]
 
     def targets(images: Tensor, labels: Tensor) -> Tensor:
-        with evaluating(*views):
+        with evaluating(*views), torch.autocast(images.device.type, enabled=False):
             asked = {"soft_1": views[:1], "soft_2": views[1:]}.get(kind, views)
-            logits = [view(images).float() for view in asked]
+            logits = [view(images) for view in asked]
         if kind == "soft_1_plus_2":
             logits = [torch.stack(logits).mean(dim=0)]
         softened = [(choices_of(z, labels) / temperature).softmax(dim=-1) for z in logits]
@@ -70,7 +70,7 @@ def penalised(
         if l1:
             loss = loss + l1 * network.transform.matrix.abs().mean()
         if own is not None and len(watched.images) >= LEAST_IMAGES:
-            with evaluating(own):
+            with evaluating(own), torch.autocast(images.device.type, enabled=False):
                 (expected,) = own(watched.images)
             loss = loss + cka * batch_cka(watched.mapped, expected)
         return outcome._replace(loss=loss)

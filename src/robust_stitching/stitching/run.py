@@ -7,14 +7,17 @@ from typing import Any
 
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
+from robust_stitching.errors import UserError
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_cka, check_fit, check_target
 from robust_stitching.stitching.config import StitchConfig
-from robust_stitching.stitching.fit import Map, TrainedMap, find_map
+from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
 from robust_stitching.stitching.measure import Scores
 from robust_stitching.stitching.measured import Measured, measure_on
 from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.stitching.objective import goal_of
+from robust_stitching.training import Diverged
 
 DEBUG_BATCHES = 3
 
@@ -107,28 +110,31 @@ def stitch(
     for split in filter(None, (train, elsewhere)):
         check_fit(front, end, split)
     check_target(config.target_type, config.temperature, front, train)
-    check_cka(config.cka_reg, config.batch_size)
+    check_cka(config.cka_reg, config.batch_size, config.adversary)
     if config.debug:
         few = DEBUG_BATCHES * config.batch_size
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
 
     front_cut, end_cut = (front.network, config.front_layer), (end.network, config.end_layer)
-    fronts = {"stitched": front_cut}
-    if config.controls:
-        twin = controls.with_random_weights(front.network, config.seed).to(train.device)
-        fronts |= {controls.SELF: end_cut, controls.RANDOM: (twin, config.front_layer)}
-    found = {
-        name: find_map(cut, end_cut, train, test, config, progress, main=name == "stitched")
-        for name, cut in fronts.items()
-    }
-    trained = found["stitched"]
+    check_cut(front_cut, end_cut, train, config)
+    goal = goal_of(config.target_type, config.temperature, front.network, end.network)
+    others = _control_cuts(front_cut, end_cut, train, config) if config.controls else {}
+    trained = find_map(front_cut, end_cut, train, test, config, goal, progress=progress)
     joined = {"untrained": trained.untrained, "stitched": trained.network}
-    if not config.no_pinv:
+    if trained.direct is not None and not config.no_pinv:
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
-    joined |= {name: one.network for name, one in found.items()}
+    notes = _notes(front, end, trained, train, elsewhere, config)
+    for name, cut in others.items():
+        try:
+            control = find_map(
+                cut, end_cut, train, test, config, goal, main=False, progress=progress
+            )
+            joined[name] = control.network
+        except Diverged as error:
+            notes.append(f"The control {name} was left out: {error}")
     networks = {
         "front": front_cut,
         "end": end_cut,
@@ -155,20 +161,31 @@ def stitch(
         train_images=len(train),
         measured=measured,
         elsewhere=other,
-        notes=_notes(front, end, trained.network, train, elsewhere, config),
+        notes=notes,
         seconds=time.perf_counter() - started,
     )
+
+
+def _control_cuts(front: Cut, end: Cut, train: AnySplit, config: StitchConfig) -> dict[str, Cut]:
+    """What is stitched to the end in place of the front, after a look whether it can be."""
+    network, layer = front
+    twin = controls.with_random_weights(network, train, config.seed)
+    try:
+        check_cut(end, end, train, config)
+    except UserError as error:
+        raise UserError(f"--controls stitches the end to itself, but {error}") from error
+    return {controls.SELF: end, controls.RANDOM: (twin, layer)}
 
 
 def _notes(
     front: Checkpoint,
     end: Checkpoint,
-    network: StitchedNetwork,
+    trained: TrainedMap,
     train: AnySplit,
     elsewhere: AnySplit | None,
     config: StitchConfig,
 ) -> list[str]:
-    notes = []
+    notes, network = [], trained.network
     if network.leaks:
         notes.append(
             f"The cut at '{config.end_layer}' leaks: a skip connection of the end network jumps "
@@ -179,6 +196,11 @@ def _notes(
         notes.append(
             f"Activations of shape {transform.in_shape} were resized to the positions of "
             f"{transform.out_shape} before the map."
+        )
+    if trained.direct is None and not config.no_pinv:
+        notes.append(
+            f"A map of {len(transform.bias):,}×{transform.columns:,} units is too large for direct "
+            "matching, which was left out."
         )
     if transform.mask is not None:
         left_over = int((~transform.mask.any(dim=1)).sum())

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.data.split import generator_for
-from robust_stitching.stitching.layout import channels, positions, resize
+from robust_stitching.layout import channels, positions, resize
 
 NO_RANK = 1e-6
 """Singular values below this share of the largest are none in a float32 matrix."""
