@@ -20,7 +20,7 @@ from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.report.robustness import as_text, as_values
 from robust_stitching.similarity import compare_outputs
-from robust_stitching.stitching.attacked import measure_attacks
+from robust_stitching.stitching.attack_scores import measure_attacks
 from robust_stitching.stitching.run import StitchConfig, stitch
 from robust_stitching.training import Adversary, Trainer, TrainingConfig, standard
 

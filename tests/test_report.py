@@ -204,7 +204,8 @@ def test_the_csv_gathers_runs_of_other_columns(result, without_pinv, tmp_path, n
     assert [line["direct_matching.accuracy"] == "" for line in lines] == [True, False, True]
     for line, made in zip(lines, (without_pinv, result, without_pinv), strict=True):
         assert float(line["stitched.accuracy"]) == made.scores["stitched"].accuracy
-        assert float(line["stitched.overlap_with_end.rr"]) >= 0
+        overlap = made.scores["stitched"].outputs.overlap
+        assert float(line["stitched.overlap_with_end.rr"]) == overlap["rr"]
         assert line["seed"] == "0"
 
 

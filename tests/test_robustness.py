@@ -15,7 +15,7 @@ from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.robustness import WORST, Robustness, interval, robustness, suite
 from robust_stitching.files import REPOSITORY
 from robust_stitching.modes import evaluating
-from robust_stitching.stitching.attacked import measure_attacks
+from robust_stitching.stitching.attack_scores import measure_attacks
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/Digits/*/model.pt"))
 THREAT = Threat(0.1)

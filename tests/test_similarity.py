@@ -16,7 +16,7 @@ from robust_stitching.similarity import (
     linear_cka,
     linear_ckas,
 )
-from robust_stitching.stitching.measure import measure
+from robust_stitching.stitching.scores import measure
 
 N = 2000
 

@@ -11,7 +11,7 @@ import torch
 from robust_stitching import __version__
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.files import REPOSITORY
-from robust_stitching.stitching.measured import Measured
+from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult
 
 CONTROLS = ("untrained", "direct_matching", "self_stitch", "random_front")

@@ -13,10 +13,10 @@ from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_cka, check_fit, check_target
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
-from robust_stitching.stitching.measure import Scores
-from robust_stitching.stitching.measured import Measured, measure_on
+from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import goal_of
+from robust_stitching.stitching.scores import Scores
 from robust_stitching.training import Diverged
 
 DEBUG_BATCHES = 3
