@@ -442,10 +442,16 @@ def test_stitched_to_itself_the_untrained_eye_scores_as_the_end(name, layer):
     ("options", "note"),
     [
         ({"end": "resnet_w1", "layers": ("relu2", "layer3.0.conv1")}, "'layer3.0.conv1' leaks"),
-        ({"layers": ("pool1", "relu2")}, r"\(6, 14, 14\) were resized .* \(16, 10, 10\)"),
-        ({"layers": ("relu2", "fc1")}, r"\(16, 10, 10\) were resized .* \(120,\)"),
-        ({"front": net("lenet", channels=3)}, "The front network takes colour"),
-        ({"end": net("lenet", channels=3)}, "The end network takes colour"),
+        ({"layers": ("pool1", "relu2")}, r"\(6, 14, 14\) were brought .* \(16, 10, 10\)"),
+        ({"layers": ("relu2", "fc1")}, r"\(16, 10, 10\) were brought .* \(120,\)"),
+        (
+            {"front": net("lenet", channels=3)},
+            "of Digits was repeated for the front network",
+        ),
+        (
+            {"end": net("lenet", channels=3)},
+            "of Digits was repeated for the end network",
+        ),
         ({"front": net("lenet", num_classes=7)}, "7 classes apart, the data has 10"),
         ({"debug": True, "batch_size": 8}, "A debugging run"),
     ],

@@ -14,7 +14,6 @@ images than channels, and many more to mean anything.
 import shlex
 import shutil
 import textwrap
-import time
 from pathlib import Path
 
 import _library  # noqa: F401
@@ -97,6 +96,9 @@ def measures() -> str:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if args.measures and "mutual-knn" not in args.measures:
+        needs = "is for the measure mutual-knn, which was not asked for."
+        options.refuse(parser(), args, ("neighbours",), needs)
     device = cli.device(args.device)
     models = tuple(checkpoints.load(path).to(device) for path in (args.model1, args.model2))
     train, test = data.load(cli.dataset(args.dataset), device, shown)
@@ -105,8 +107,7 @@ def main(argv: list[str]) -> None:
         model.require_images(split)
     if args.n_images is not None:
         split = split.sample(args.n_images, args.seed)
-    name = time.strftime("%Y-%m-%d_%H-%M-%S") if args.run_name is None else args.run_name
-    folder = cli.run_folder(args.out_dir, name)
+    folder = cli.run_folder(args.out_dir, args.run_name)
     with claimed(folder):
         found = compare(
             *(model.network for model in models),

@@ -250,6 +250,10 @@ def _load_bare(
     path: Path, found: dict[str, Any], model: str | None, dataset: str | None, constants: bool
 ) -> Checkpoint:
     """A network from a bare state dict; `constants` says that mean and deviation are given."""
+    if found.keys() >= {"weight", "bias", "history"}:
+        raise UserError(
+            f"{path} holds the map of a stitch, not a network; give the file in frank_model beside."
+        )
     state = _unwrapped(found)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of a network.")

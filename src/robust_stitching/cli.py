@@ -4,6 +4,7 @@ import argparse
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,7 +47,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call `main` with the command line; mistakes of users become one sentence and status 2."""
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -61,6 +62,11 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         where = f" {error.filename}" if error.filename else ""
         sys.exit(_say(f"the system refused{where}: {error.strerror or error}.", 2))
     sys.exit(0)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """As Ctrl-C does, also where that is ignored, as in the background of a shell."""
+    raise KeyboardInterrupt
 
 
 def _say(message: object, status: int) -> int:
@@ -108,8 +114,11 @@ def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]
     return checkpoint, train, test
 
 
-def run_folder(out: Path, name: str) -> Path:
-    """The folder of a run that is still to be made; UserError where there is one already."""
+def run_folder(out: Path, name: str | None) -> Path:
+    """The folder of a run that is still to be made, named by the date and time for None; UserError
+    where there is one already."""
+    if name is None:
+        name = time.strftime("%Y-%m-%d_%H-%M-%S")
     if not name or slug(name) != name or name.strip(".") == "":
         raise UserError(
             f"--run-name '{name}' is no plain folder name; use letters, digits, '.', '_' and '-'."

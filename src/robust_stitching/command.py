@@ -1,7 +1,6 @@
 """What the stitching commands do once their arguments are understood: run, write, tell."""
 
 import shlex
-import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def stitch_and_report(
     elsewhere = None
     if eval_dataset is not None:
         _, elsewhere = data.load(cli.dataset(eval_dataset), device, shown)
-    folder = cli.run_folder(args.out_dir, run_name(args.run_name))
+    folder = cli.run_folder(args.out_dir, args.run_name)
     check_collected(args.out_dir)
     with claimed(folder):
         result = stitch(front, end, train, test, config, shown, elsewhere)
@@ -50,8 +49,3 @@ def stitch_and_report(
     print()
     for kind, path in paths.items():
         print(f"{kind:12} {path}")
-
-
-def run_name(given: str | None) -> str:
-    """The name of a run: as given, or the date and time."""
-    return time.strftime("%Y-%m-%d_%H-%M-%S") if given is None else given

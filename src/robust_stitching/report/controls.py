@@ -17,8 +17,14 @@ def meaning(record: Mapping[str, Any]) -> str:
     stitched, top, bottom, end = (
         record[name]["accuracy"] for name in ("stitched", "self_stitch", "random_front", "end")
     )
-    ends = f"a front with random weights ({bottom:.1%}) and the end stitched to itself ({top:.1%})"
     n = record["data"]["n_images"]
+    if interval(bottom, n)[0] > interval(end, n)[1]:
+        return (
+            f"Even with a front of random weights ({bottom:.1%}) the stitch is better than the end "
+            f"network itself ({end:.1%}): the map learns the task by itself, and the stitch says "
+            "little about the front."
+        )
+    ends = f"a front with random weights ({bottom:.1%}) and the end stitched to itself ({top:.1%})"
     if top - bottom < TELLING or interval(bottom, n)[1] >= interval(top, n)[0]:
         return (
             f"The controls are too close to tell anything, {ends}: at this cut the map and the end "
@@ -43,11 +49,13 @@ def meaning(record: Mapping[str, Any]) -> str:
 
 
 def _without_fronts(gaps: Mapping[str, float]) -> str:
-    told = f"Training changed the map's accuracy by {_points(gaps['untrained'])}"
+    told = f"The trained map is {_better(gaps['untrained'])} than before training"
     if "direct_matching" in gaps:
-        told += f"; it is {_points(gaps['direct_matching'])} from direct matching (no labels)"
+        told += (
+            f" and {_better(gaps['direct_matching'])} than direct matching, which sees no labels"
+        )
     return f"{told}. How much a map learns by itself, from any front, --controls tells."
 
 
-def _points(gap: float) -> str:
-    return f"{100 * gap:+.1f} percentage points"
+def _better(gap: float) -> str:
+    return f"{100 * abs(gap):.1f} points {'worse' if gap < 0 else 'better'}"

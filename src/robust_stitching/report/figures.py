@@ -101,6 +101,7 @@ def matrices(result: StitchResult) -> Figure:
     maps = {"before training": result.initial.weight, "trained": result.final.weight}
     if result.direct is not None:
         maps["direct matching"] = result.direct.weight
+    unit = "unit" if result.config.flatten else "channel"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
         rows = figure.subplots(2, len(maps), squeeze=False)
@@ -110,9 +111,9 @@ def matrices(result: StitchResult) -> Figure:
                 _matrix(figure, rows[row, column], weight, limit)
             rows[0, column].set_title(f"{name}, own range")
             rows[1, column].set_title(f"{name}, −1 to 1")
-            rows[1, column].set_xlabel(f"channel of front {result.config.front_layer}")
+            rows[1, column].set_xlabel(f"{unit} of front {result.config.front_layer}")
         for row in rows:
-            row[0].set_ylabel(f"channel of end {result.config.end_layer}")
+            row[0].set_ylabel(f"{unit} of end {result.config.end_layer}")
     return figure
 
 
@@ -173,7 +174,9 @@ def _line(axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, s
     axes.plot(
         log["epoch"], log[column], style, color=colour, label=label, marker=marker, markersize=2.5
     )
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    if log["epoch"].max() == 1:
+        axes.set_xlim(0.5, 1.5)
     axes.tick_params(length=2)
     axes.grid(alpha=0.25, linewidth=0.5)
 
@@ -204,6 +207,7 @@ def figures_of(
 ) -> Sequence[tuple[Path, str]]:
     """All figures of a report as PNG files in `folder`, each with its caption."""
     n = f"{result.measured.n_images:,} images"
+    units = "units" if result.config.flatten else "channels"
     return [
         (
             save(answers(record), folder / "answers.png"),
@@ -212,7 +216,7 @@ def figures_of(
         ),
         (
             save(matrices(result), folder / "matrices.png"),
-            "The matrix of the map, rows for channels of the end network, columns for channels of "
+            f"The matrix of the map, rows for {units} of the end network, columns for {units} of "
             "the front, without the bias. Above in its own range, below in −1 to 1.",
         ),
         (

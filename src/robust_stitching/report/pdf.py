@@ -149,7 +149,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 def _byline(record: Mapping[str, Any]) -> str:
     params, data = record["params"], record["data"]
     return (
-        f"Map trained on {data['n_train_images']:,} images for {params['epochs']} epochs, seed "
+        f"Map trained on {data['n_train_images']:,} images for {params['epochs']} "
+        f"epoch{'s' if params['epochs'] > 1 else ''}, seed "
         f"{params['seed']}; measured on the {data['n_images']:,} test images."
     )
 
@@ -242,11 +243,7 @@ def _tables(
     if record["attacks"] is not None:
         caption = table.attack_caption(record)
         tables.append(("Accuracy under attack", table.robust_rows(record), caption))
-        caption = (
-            "Accuracy of each network (columns) on the images that "
-            f"{record['attacks']['transfer attack']}, all steps, made against another (rows); the "
-            "images of the table above."
-        )
+        caption = table.transfer_caption(record)
         heading, *rows = table.transfer_rows(record)
         narrow = [text.replace(" ", "\n") for text in heading[1:]]
         tables.append(("Transfer of attacks", [[heading[0], *narrow], *rows], caption))

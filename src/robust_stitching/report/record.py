@@ -39,7 +39,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         "transformation": {
             "in_shape": list(result.network.transform.in_shape),
             "out_shape": list(result.network.transform.out_shape),
-            "parameters": sum(p.numel() for p in result.network.transform.parameters()),
+            "parameters": result.network.transform.size,
         },
         **_numbers(result.measured, n_train_images=result.train_images),
         "elsewhere": result.elsewhere and _numbers(result.elsewhere),

@@ -112,6 +112,15 @@ def attack_caption(record: Mapping[str, Any]) -> str:
     )
 
 
+def transfer_caption(record: Mapping[str, Any]) -> str:
+    """What the table of transfer tells."""
+    return (
+        f"Accuracy of each network (columns) on the images that "
+        f"{record['attacks']['transfer attack']}, all steps, made against another (rows); the "
+        "images of the table above."
+    )
+
+
 def shown(values: Mapping[str, Any], key: str, form: str) -> str:
     """One number of a record, formatted."""
     found: Any = values
@@ -162,6 +171,7 @@ def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[s
     if record["attacks"] is not None:
         parts.append(f"Accuracy under attack: {attack_caption(record)}")
         parts.append(aligned(robust_rows(record)))
+        parts.append(transfer_caption(record))
         parts.append(aligned(transfer_rows(record)))
         parts += record["attacks"]["warnings"]
     return parts

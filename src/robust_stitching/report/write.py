@@ -70,14 +70,11 @@ def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
         "dataset": record["data"]["name"],
         "n_images": record["data"]["n_images"],
         **plain(record["params"]),
-        "cka": record["cka"],
-        "l2": record["l2"],
+        **_numbers(record, ""),
     }
-    for name in NETWORKS:
-        for key, value in (record[name] or {}).items():
-            nested = value if isinstance(value, dict) else {None: value}
-            for part, number in nested.items():
-                line[".".join(filter(None, (name, key, part)))] = number
+    if record["elsewhere"]:
+        line["eval_dataset"] = record["elsewhere"]["data"]["name"]
+        line |= _numbers(record["elsewhere"], "elsewhere.")
     line["command"] = record["command"]
     table = pd.DataFrame([line])
     before = _lines_of(path)
@@ -86,6 +83,24 @@ def _append_line(path: Path, record: Mapping[str, Any], run_name: str) -> None:
         return
     with replacing(path) as temporary:
         pd.concat([before, table.astype(object)]).to_csv(temporary, index=False)
+
+
+def _numbers(record: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What was measured on one dataset, a column a number."""
+    attacks = record["attacks"] or {}
+    values = {
+        "cka": record["cka"],
+        "l2": record["l2"],
+        "attack_norm": attacks.get("norm"),
+        "attack_epsilon": attacks.get("epsilon"),
+        "attacked_images": attacks.get("n_images"),
+    }
+    for name in NETWORKS:
+        for key, value in (record[name] or {}).items():
+            nested = value if isinstance(value, dict) else {None: value}
+            for part, number in nested.items():
+                values[".".join(filter(None, (name, key, part)))] = number
+    return {prefix + key: value for key, value in values.items()}
 
 
 def check_collected(out: Path) -> None:

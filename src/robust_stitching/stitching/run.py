@@ -194,7 +194,7 @@ def _notes(
     transform = network.transform
     if transform.resizes:
         notes.append(
-            f"Activations of shape {transform.in_shape} were resized to the positions of "
+            f"Activations of shape {transform.in_shape} were brought to the positions of "
             f"{transform.out_shape} before the map."
         )
     if trained.direct is None and not config.no_pinv:
@@ -209,13 +209,21 @@ def _notes(
             f"{transform.mask.numel():,} entries"
             + (f"; {left_over} channels of the end are their bias alone." if left_over else ".")
         )
-    for split in filter(None, (train, elsewhere)):
-        for side, checkpoint in (("front", front), ("end", end)):
-            if checkpoint.network.input_shape[0] > split.channels:
-                notes.append(
-                    f"The {side} network takes colour; the grey images of {split.name} were "
-                    "repeated for it."
-                )
+    grey = {
+        split.name: [
+            side
+            for side, donor in (("front", front), ("end", end))
+            if donor.network.input_shape[0] > split.channels
+        ]
+        for split in filter(None, (train, elsewhere))
+    }
+    for name, sides in grey.items():
+        if sides:
+            notes.append(
+                f"The channel of the grey images of {name} was repeated for the "
+                f"{' and the '.join(sides)} network, which {'take' if sides[1:] else 'takes'} "
+                "colour."
+            )
     if front.classes != len(train.classes):
         notes.append(
             f"The front network tells {front.classes} classes apart, the data has "

@@ -82,6 +82,13 @@ class LinearMap(nn.Module):
         return matrix if self.mask is None else matrix * self.mask
 
     @property
+    def size(self) -> int:
+        """How many numbers can be learned: what a mask leaves, or both factors, and the bias."""
+        if self.mask is not None:
+            return int(self.mask.sum()) + len(self.bias)
+        return sum(p.numel() for p in self.parameters())
+
+    @property
     def columns(self) -> int:
         """How many channels or units the map takes."""
         return self.form.shape(self.in_shape, self.out_shape)[1]
