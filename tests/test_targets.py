@@ -318,8 +318,8 @@ def record(stitched, self_stitch, random_front, end=0.99, n=1000):
         ((0.60, 0.98, 0.20), "at 51% of the way .* part of what the end"),
         ((0.21, 0.98, 0.20), "at 1% of the way .* nothing that a random front would not"),
         ((0.90, 0.91, 0.77, 0.43), "the map learns the task by itself"),
-        ((0.97, 0.98, 0.95), "too close to tell anything"),
-        ((0.80, 0.85, 0.75, 0.99, 50), "too close to tell anything"),
+        ((0.97, 0.98, 0.95), "are too close to tell anything"),
+        ((0.80, 0.85, 0.75, 0.99, 50), "are too close to tell anything"),
         ((0.45, 0.50, 0.10), "But even the self-stitch is far from the end's own 99.0%"),
     ],
 )

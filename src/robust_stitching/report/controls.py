@@ -27,8 +27,8 @@ def meaning(record: Mapping[str, Any]) -> str:
     ends = f"a front with random weights ({bottom:.1%}) and the end stitched to itself ({top:.1%})"
     if top - bottom < TELLING or interval(bottom, n)[1] >= interval(top, n)[0]:
         return (
-            f"The controls are too close to tell anything, {ends}: at this cut the map and the end "
-            "network learn the task, or fail to, whatever the front has learned."
+            f"The controls, {ends}, are too close to tell anything: at this cut the map and the "
+            "end network learn the task, or fail to, whatever the front has learned."
         )
     share = (stitched - bottom) / (top - bottom)
     if share > 1.1:
