@@ -19,6 +19,7 @@ from conftest import SCRIPTS
 from left_behind import only
 from robust_stitching import checkpoints, data, models
 from robust_stitching.evaluation import evaluate
+from robust_stitching.report.controls import meaning
 
 FAST = "-e 1 -b 256 -lr 1e-2 -o results --no-robustness "
 CONTROLS = ["self_stitch", "random_front"]
@@ -141,8 +142,7 @@ def test_controls(stitch, digits, tmp_path):
         assert record["gaps"][name] == pytest.approx(stitched - record[name]["accuracy"])
         gap = rf"{100 * record['gaps'][name]:+.2f} points"
         assert re.search(rf"^{name.replace('_', ' ')} .*{re.escape(gap)}$", out, re.MULTILINE)
-    assert "way between a front with random weights" in out.replace("\n", " ") or "too close" in out
-    assert record["random_front"]["accuracy"] < record["self_stitch"]["accuracy"]
+    assert " ".join(meaning(record).split()) in " ".join(out.split())
     with (tmp_path / "results" / "results.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert float(line["self_stitch.accuracy"]) == record["self_stitch"]["accuracy"]
