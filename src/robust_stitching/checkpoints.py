@@ -16,30 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import models
-from robust_stitching.data import SOURCES, AnySplit, source_of
+from robust_stitching import models, published
+from robust_stitching.data import SOURCES, AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
 from robust_stitching.stitching.network import rebuild
 
 FORMAT = "robust-stitching 1"
-WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
-PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What data parallel training, packages for robustness and torch.compile put before every name."""
-
-DUPLICATE = "attacker."
-"""Before the names of a second copy of a network, which packages for robustness keep."""
-
 NORMALISATION = {"normalize.mean", "normalize.std"}
-CONSTANTS = {
-    "mean": "normalize.mean",
-    "mu": "normalize.mean",
-    "normalizer.new_mean": "normalize.mean",
-    "std": "normalize.std",
-    "sigma": "normalize.std",
-    "normalizer.new_std": "normalize.std",
-}
-"""What others call the mean and the deviation inside a network."""
 
 
 @dataclass(frozen=True)
@@ -254,18 +238,18 @@ def _load_bare(
         raise UserError(
             f"{path} holds the map of a stitch, not a network; give the file in frank_model beside."
         )
-    state = _unwrapped(found)
+    state = published.unwrapped(found)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict of a network.")
-    entry = models.entry(model) if model else _entry_in(path)
+    entry = models.entry(model) if model else published.entry_in(path)
     state = dict(entry.renamed(state))
-    dataset = _dataset_in(path) or dataset
+    dataset = published.dataset_in(path) or dataset
     if dataset is None:
         raise UserError(
             f"{path} is a bare state dict and its path names no dataset; put it under "
             "<model>/<Dataset>/, or tell eval_net.py with -d."
         )
-    channels, classes = _ends(path, state)
+    channels, classes = published.ends(path, state)
     network = models.build(
         entry.name,
         num_classes=classes,
@@ -281,16 +265,6 @@ def _load_bare(
     return Checkpoint(network, entry.name, dataset, classes, path)
 
 
-def _ends(path: Path, state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Channels of the images and number of classes: what the first convolution takes, and what the
-    last layer gives, which in a few networks is a convolution, too."""
-    convolutions = [value for value in state.values() if value.ndim == 4]
-    linear = [value for value in state.values() if value.ndim == 2]
-    if not convolutions:
-        raise UserError(f"{path} holds no state dict of an image classifier.")
-    return convolutions[0].shape[1], (linear or convolutions)[-1].shape[0]
-
-
 def _normalise(
     network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, what: str
 ) -> None:
@@ -304,29 +278,6 @@ def _normalise(
     if std is not None and min(std) <= 0:
         raise UserError(f"the std of {what} has to be above 0 everywhere, not {min(std):g}.")
     network.normalize.set(mean, std)
-
-
-def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
-    """The state dict itself: out of a wrapper, without prefixes and duplicates, with our names for
-    mean and deviation."""
-    for key in WRAPPERS:
-        if isinstance(found.get(key), dict):
-            found = found[key]
-    state = {}
-    for name, value in found.items():
-        name = _without_prefixes(str(name))
-        if name in CONSTANTS and isinstance(value, Tensor):
-            state[CONSTANTS[name]] = value.reshape(-1, 1, 1)
-        elif not name.startswith(DUPLICATE):
-            state[name] = value
-    return state
-
-
-def _without_prefixes(name: str) -> str:
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            return _without_prefixes(name.removeprefix(prefix))
-    return name
 
 
 def _fill(
@@ -346,24 +297,3 @@ def _fill(
             f"the weights in {path} do not fit {name_of(network.architecture)}: {'; '.join(told)}."
         )
     network.load_state_dict(state, strict=False)
-
-
-def _entry_in(path: Path) -> models.Entry:
-    for part in reversed(path.absolute().parent.parts):
-        try:
-            return models.entry_of_folder(part)
-        except UserError:
-            continue
-    raise UserError(
-        f"{path} is a bare state dict and its path names no model; put it under "
-        "<model>/<Dataset>/, or tell eval_net.py with -m."
-    )
-
-
-def _dataset_in(path: Path) -> str | None:
-    for part in reversed(path.absolute().parent.parts):
-        try:
-            return source_of(part)
-        except UserError:
-            continue
-    return None
