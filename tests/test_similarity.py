@@ -288,3 +288,20 @@ def test_measuring_leaves_every_mode_as_it_was():
     measure({"front": (networks["a"], "bn1"), "end": (networks["b"], "bn1")}, some_images(20))
     assert before == [m.training for n in networks.values() for m in n.modules()]
     assert torch.equal(networks["a"].bn1.running_mean, mean)
+
+
+def test_blocks_shrink_where_features_are_many(monkeypatch):
+    """The numbers stay, and no block holds more than its bytes."""
+    x, y = (torch.randn(50, 30, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    expected = cka.linear_cka(x, y)
+    monkeypatch.setattr(cka, "BLOCK_BYTES", 4 * 60 * 7)
+    asked = []
+
+    def compute(rows):
+        asked.append(rows)
+        return {"x": x[rows], "y": y[rows]}
+
+    both = cka.Activations(50, compute, features=60)
+    assert len(both) == 8
+    assert cka.linear_ckas(both, [("x", "y")])["x", "y"] == pytest.approx(expected, abs=1e-6)
+    assert max(rows.stop - rows.start for rows in asked) == 7

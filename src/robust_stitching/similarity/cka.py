@@ -39,23 +39,30 @@ class Activations:
     ----------
     n : number of images.
     compute : ``compute(slice)`` returns name to activations (len(slice), …) of those images.
+    features : how many numbers an image has in all of them; blocks are smaller where this is large,
+        so that a block's activations stay below `BLOCK_BYTES`.
     """
 
-    def __init__(self, n: int, compute: Callable[[slice], Mapping[str, Tensor]]):
+    def __init__(self, n: int, compute: Callable[[slice], Mapping[str, Tensor]], features: int = 1):
         self.n, self._compute = n, compute
+        self.block = max(1, min(BLOCK, BLOCK_BYTES // (4 * features)))
         self._remembered: dict[int, dict[str, Tensor]] = {}
         self._bytes = 0
         self._shift: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         """Number of blocks."""
-        return -(-self.n // BLOCK)
+        return -(-self.n // self.block)
+
+    def rows(self, i: int) -> slice:
+        """The images of block `i`."""
+        return slice(i * self.block, min((i + 1) * self.block, self.n))
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         """Block `i`: name to float32 rows (images, features), shifted by the first block's mean."""
         if i in self._remembered:
             return self._remembered[i]
-        found = self._compute(slice(i * BLOCK, min((i + 1) * BLOCK, self.n)))
+        found = self._compute(self.rows(i))
         block = {name: value.flatten(1).float() for name, value in found.items()}
         if not self._shift:
             self._shift = {
@@ -100,9 +107,7 @@ def _gram_sums(activations: Activations, names: Sequence[str], progress: Progres
             for j in range(i, blocks):
                 right = left if i == j else activations[j]
                 grams = torch.stack([left[name] @ right[name].T for name in names])
-                rows, columns = (
-                    slice(k * BLOCK, min((k + 1) * BLOCK, activations.n)) for k in (i, j)
-                )
+                rows, columns = activations.rows(i), activations.rows(j)
                 if sums is None:
                     sums = GramSums(activations.n, len(names), grams.device)
                 sums.add(rows, columns, grams)

@@ -1,5 +1,6 @@
 """All that is measured of the networks of one stitching run, on one split."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -116,7 +117,10 @@ class _Observed:
         }
         self.logits: dict[str, Tensor] = {}
         self.distances: dict[str, Tensor] = {}
-        self.activations = Activations(len(split), self._compute)
+        features = sum(
+            math.prod(graph.shape_of(network, layer)) for network, layer in networks.values()
+        )
+        self.activations = Activations(len(split), self._compute, features)
 
     def _compute(self, rows: slice) -> dict[str, Tensor]:
         batches = list(self.split.between(rows.start, rows.stop).batches(BATCH_SIZE))
