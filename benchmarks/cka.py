@@ -19,7 +19,7 @@ from robust_stitching import graph, models
 from robust_stitching.data import Split
 from robust_stitching.modes import evaluating
 from robust_stitching.similarity import Activations, linear_ckas
-from robust_stitching.stitching.matching import match
+from robust_stitching.stitching.matching import direct, moments_of
 
 N, LAYER = 10_000, "bn3"
 
@@ -50,7 +50,7 @@ def main(check: bool) -> None:
     started = time.perf_counter()
     found = linear_ckas(Activations(N, compute), [("x", "y")])["x", "y"]
     between = time.perf_counter()
-    match(networks[0], LAYER, networks[1], LAYER, split)
+    direct(moments_of(networks[0], LAYER, networks[1], LAYER, split))
     ended = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"CKA {between - started:.1f} s, direct matching {ended - between:.1f} s, ", end="")
