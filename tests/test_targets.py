@@ -16,15 +16,18 @@ from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.progress import silent
 from robust_stitching.report.controls import meaning
+from robust_stitching.report.record import as_record
+from robust_stitching.stitching import run
 from robust_stitching.stitching.controls import with_random_weights
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import batch_cka, goal_of, penalised
 from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary
+from robust_stitching.training import Adversary, Diverged
 from robust_stitching.training.objectives import Outcome, standard
 
+CONTROLS = ["self_stitch", "random_front"]
 SOFT = ["soft_1", "soft_2", "soft_12", "soft_1_plus_2"]
 
 
@@ -333,3 +336,28 @@ def test_without_controls_the_start_and_direct_matching_are_told():
     assert "80.0 points better than before training" in told
     assert "10.0 points better than direct matching" in told
     assert "--controls" in told
+
+
+@pytest.mark.parametrize(
+    "lost", [["self_stitch"], ["random_front"], ["self_stitch", "random_front"]]
+)
+def test_a_control_that_diverges_is_left_out(lost, lenets, digits, monkeypatch):
+    """What was stitched before it is not lost."""
+    order = iter(["stitched", "self_stitch", "random_front"])
+
+    def diverging(*cuts, main=True, **options):
+        if next(order) in lost:
+            raise Diverged("the loss became NaN or infinite in epoch 1.")
+        return find_map(*cuts, main=main, **options)
+
+    monkeypatch.setattr(run, "find_map", diverging)
+    front, end = (checkpoints.load(path) for path in lenets)
+    options = {"epochs": 1, "init": "ps_inv", "controls": True, "no_robustness": True}
+    train, test = (split.between(0, 128) for split in digits)
+    result = stitch(front, end, train, test, StitchConfig("relu2", "relu2", **options))
+    left_out = [note for note in result.notes if "was left out: the loss became NaN" in note]
+    assert [note.split()[2] for note in left_out] == lost
+    assert not set(lost) & result.scores.keys()
+    record = as_record(result, "")
+    assert all(record[name] is None for name in lost)
+    assert "--controls tells" in meaning(record)

@@ -12,7 +12,7 @@ TRAINED = 0.9  # the share of the end's own accuracy that a self-stitch reaches 
 
 def meaning(record: Mapping[str, Any]) -> str:
     """What the stitch shows of the front, seen beside its controls."""
-    if record["self_stitch"] is None:
+    if record["self_stitch"] is None or record["random_front"] is None:
         return _without_fronts(record["gaps"])
     stitched, top, bottom, end = (
         record[name]["accuracy"] for name in ("stitched", "self_stitch", "random_front", "end")
