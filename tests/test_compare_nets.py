@@ -180,6 +180,14 @@ def test_options_change_what_is_measured(compared, option, call_script, lenets, 
     assert next(values) != next(values)
 
 
+@pytest.mark.parametrize("measures", [[], ["--measures", "all"], ["--measures", "mutual-knn"]])
+def test_neighbours_count_wherever_they_are_looked_at(measures, call_script, lenets, tmp_path):
+    layers = ["--layers1", "relu3", "--layers2", "relu3"]
+    out = ["-o", tmp_path, "--run-name", "run", "--neighbours", "4"]
+    done = call_script("compare_nets.py", *lenets, "digits", *layers, *measures, *out)
+    assert done.status == 0 and "k = 4" in done.out
+
+
 def test_the_estimator_names_its_settings(compared):
     found = compared("--neighbours", "3", "-b", "13").record["measures"]
     assert "k = 3" in found["mutual-knn"]["estimator"]
@@ -272,6 +280,7 @@ def test_help_says_what_each_measure_is_and_costs(call_script):
         ("--measures minibatch-cka -b 2", "minibatch-cka needs batches of at least 4 images"),
         ("--measures debiased-cka --n-images 3", "debiased-cka needs at least 4 images, not 3"),
         ("--measures mutual-knn --n-images 11", "mutual-knn needs at least 12 images for 10"),
+        ("--measures cka --neighbours 4", "--neighbours is for the measure mutual-knn"),
         ("--n-images 1", "1 image is too few to compare anything"),
         ("--n-images 0", "'0' is not a whole number of at least 1"),
         ("--seed -1", "'-1' is not a whole number of at least 0"),

@@ -24,7 +24,7 @@ from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import BATCH_SIZE
-from robust_stitching.similarity.measures import DEFAULT, MEASURES
+from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 from robust_stitching.similarity.neighbours import K
 
 WIDTH = 120
@@ -96,7 +96,7 @@ def measures() -> str:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    if args.measures and "mutual-knn" not in args.measures:
+    if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
         needs = "is for the measure mutual-knn, which was not asked for."
         options.refuse(parser(), args, ("neighbours",), needs)
     device = cli.device(args.device)
