@@ -25,7 +25,7 @@ def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> 
     """
     if kind == "hard":
         return LABELS
-    views = [Folded(network).eval() for network in (front, end)]
+    views = [Folded(network) for network in (front, end)]
 
     def targets(images: Tensor, labels: Tensor) -> Tensor:
         with evaluating(*views), torch.autocast(images.device.type, enabled=False):
