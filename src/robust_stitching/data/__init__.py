@@ -9,6 +9,7 @@ from robust_stitching.data.sources import (
     Source,
     load,
     looks_like_a_path,
+    names_of,
     source_of,
     usual_epsilon,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "StreamedSplit",
     "load",
     "looks_like_a_path",
+    "names_of",
     "source_of",
     "usual_epsilon",
 ]

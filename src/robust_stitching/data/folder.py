@@ -50,6 +50,15 @@ def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:
     return parts
 
 
+def class_names(folder: Path) -> tuple[str, ...] | None:
+    """The names of the classes of such a folder, without a look at its images; None where it is not
+    there."""
+    try:
+        return tuple(torchvision().datasets.folder.find_classes(folder / "train")[0])
+    except (OSError, ValueError):
+        return None
+
+
 def _read_part(part: Path, progress: Progress) -> Part:
     try:
         found = torchvision().datasets.ImageFolder(str(part))

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from robust_stitching.config import CONFIG_FILE, dataset_root, dataset_workers
 from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation
-from robust_stitching.data.folder import Part, read_folder
+from robust_stitching.data.folder import Part, class_names, read_folder
 from robust_stitching.data.large import Files, celeba, imagenet
+from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS, FASHION
 from robust_stitching.data.pictures import Square
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
@@ -44,6 +45,7 @@ class Source:
     ----------
     name : as in file names.
     classes : how many there are, or how many attributes.
+    names : of the classes, in the order of their numbers, where they are known without the files.
     augmentation : of the training split.
     mean, std : per channel, as commonly published; published networks were made with them.
     read : finds the files of a dataset that is kept in memory.
@@ -61,6 +63,7 @@ class Source:
     epsilon: float = 8 / 255
     find: Callable[[Path], list[Files]] | None = None
     square: Square | None = None
+    names: tuple[str, ...] | None = None
 
     @property
     def image_size(self) -> int:
@@ -76,10 +79,10 @@ def _digits(root: Path | None, train: bool) -> Part:
     data = load_digits()
     rows = slice(None, -360) if train else slice(-360, None)
     images = torch.from_numpy(np.rint(data.images[rows] * (255 / 16)).astype(np.uint8))
-    return images[:, None], torch.from_numpy(data.target[rows]), tuple("0123456789")
+    return images[:, None], torch.from_numpy(data.target[rows]), DIGITS
 
 
-def _torchvision(name: str) -> Read:
+def _torchvision(name: str, classes: tuple[str, ...]) -> Read:
     """A reader of torchvision's class `name`, which finds, downloads and verifies the files."""
 
     def read(root: Path, train: bool) -> Part:
@@ -92,16 +95,32 @@ def _torchvision(name: str) -> Read:
         elif images.shape[-1] == 3:
             images = images.permute(0, 3, 1, 2)
         labels = torch.as_tensor(data.labels if name == "SVHN" else data.targets).long()
-        return images, labels, tuple(getattr(data, "classes", "0123456789"))
+        return images, labels, classes
 
     return read
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("Digits", 10, DIGIT, (0.3054,), (0.3227,), _digits, epsilon=0.3),
-    "mnist": Source("MNIST", 10, DIGIT, (0.1307,), (0.3081,), _torchvision("MNIST"), epsilon=0.3),
+    "digits": Source("Digits", 10, DIGIT, (0.3054,), (0.3227,), _digits, epsilon=0.3, names=DIGITS),
+    "mnist": Source(
+        "MNIST",
+        10,
+        DIGIT,
+        (0.1307,),
+        (0.3081,),
+        _torchvision("MNIST", DIGITS),
+        epsilon=0.3,
+        names=DIGITS,
+    ),
     "fashion": Source(
-        "FashionMNIST", 10, NATURAL, (0.2860,), (0.3530,), _torchvision("FashionMNIST"), epsilon=0.3
+        "FashionMNIST",
+        10,
+        NATURAL,
+        (0.2860,),
+        (0.3530,),
+        _torchvision("FashionMNIST", FASHION),
+        epsilon=0.3,
+        names=FASHION,
     ),
     "cifar10": Source(
         "CIFAR10",
@@ -109,7 +128,8 @@ SOURCES: dict[str, Source] = {
         NATURAL,
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
-        _torchvision("CIFAR10"),
+        _torchvision("CIFAR10", CIFAR10),
+        names=CIFAR10,
     ),
     "cifar100": Source(
         "CIFAR100",
@@ -117,7 +137,8 @@ SOURCES: dict[str, Source] = {
         NATURAL,
         (0.5071, 0.4865, 0.4409),
         (0.2673, 0.2564, 0.2762),
-        _torchvision("CIFAR100"),
+        _torchvision("CIFAR100", CIFAR100),
+        names=CIFAR100,
     ),
     "svhn": Source(
         "SVHN",
@@ -125,7 +146,8 @@ SOURCES: dict[str, Source] = {
         Augmentation(crop=4),  # a mirrored digit is no digit
         (0.4377, 0.4438, 0.4728),
         (0.1980, 0.2010, 0.1970),
-        _torchvision("SVHN"),
+        _torchvision("SVHN", DIGITS),
+        names=DIGITS,
     ),
     "celeba": Source(
         "CelebA",
@@ -222,6 +244,14 @@ def _streamed(key: str, device: torch.device | str) -> tuple[StreamedSplit, Stre
 def usual_epsilon(source: str) -> float:
     """The l-inf radius at which robustness on a dataset is usually reported; 8/255 for folders."""
     return SOURCES[source].epsilon if source in SOURCES else 8 / 255
+
+
+def names_of(dataset: str) -> tuple[str, ...] | None:
+    """The names of a dataset's classes, in the order of their numbers, where nobody has to look
+    into its files for them: a key of `SOURCES`, or the path of a folder that is there."""
+    if dataset in SOURCES:
+        return SOURCES[dataset].names
+    return class_names(Path(dataset))
 
 
 def looks_like_a_path(dataset: str) -> bool:

@@ -1,7 +1,7 @@
 """A split of a dataset: what every split can do, and one in memory, with batches by indexing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +82,13 @@ class AnySplit(ABC):
         if n >= len(self):
             return self
         return self.take(torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values)
+
+    def relabelled(self, order: Sequence[int]) -> "AnySplit":
+        """The same images with their classes, or attributes, in another order: class i is the one
+        that had the number ``order[i]``."""
+        number = torch.tensor(order, device=self.device)
+        labels = self.labels[:, number] if self.attributes else number.argsort()[self.labels]
+        return replace(self, labels=labels, classes=tuple(self.classes[old] for old in order))
 
     @abstractmethod
     def batches(self, batch_size: int) -> Iterator[Batch]:
