@@ -255,7 +255,7 @@ def _load_bare(
         num_classes=classes,
         in_channels=channels,
         image_size=SOURCES[dataset].image_size if dataset in SOURCES else None,
-        **entry.options_of(state),
+        **entry.options_of(state, dataset),
     )
     constants = constants or state.keys() >= NORMALISATION or entry.constants_for(channels)
     if entry.published_normalised and dataset in SOURCES and not constants:

@@ -10,23 +10,27 @@ from robust_stitching.models import (  # noqa: F401  importing registers them
     vgg,
 )
 from robust_stitching.models.registry import (
+    Constants,
     Entry,
     Network,
     build,
     choices,
     entry,
     entry_of_folder,
+    frame,
     is_name,
     names,
 )
 
 __all__ = [
+    "Constants",
     "Entry",
     "Network",
     "build",
     "choices",
     "entry",
     "entry_of_folder",
+    "frame",
     "is_name",
     "names",
 ]

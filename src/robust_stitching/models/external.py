@@ -3,6 +3,8 @@
 Their layers keep the names that their library's users know; only ``normalize`` stands before them.
 """
 
+import re
+from collections.abc import Mapping
 from functools import cache, partial
 from types import ModuleType
 from typing import Any
@@ -11,15 +13,23 @@ from torch import Tensor, nn
 
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.models.layers import Normalize
-from robust_stitching.models.registry import Entry, State, register_library
+from robust_stitching.models.registry import Entry, State, no_options, register_library
 from robust_stitching.vision import torchvision
 
 COLOUR = 3
 OF_FIXED_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 """torchvision's families whose constructor wants to know the size of the images, and as what."""
 
+INCEPTIONS = ("googlenet", "inception_v3")
+"""Networks with classifiers in the middle, and with weights that were ported from elsewhere."""
+
 AUXILIARIES = ("aux1.", "aux2.", "AuxLogits.")
-"""Classifiers in the middle of two networks, used in training only and left out here."""
+"""Those classifiers, used in training only and left out here."""
+
+DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+"""``norm.1``, as the layers of DenseNet were called when its weights were published."""
+
+IMAGENET_CLASSES = 1000
 
 
 @register_library("torchvision")
@@ -30,21 +40,27 @@ def torchvision_entry(name: str) -> Entry:
     if name not in known:
         see = "torchvision.models.list_models() lists all."
         raise unknown("torchvision network", name, known, see)
+    published = models.get_model_weights(name).DEFAULT.transforms()
     return Entry(
         f"torchvision:{name}",
         partial(_from_torchvision, name),
         published_normalised=True,
-        renamed=_without_auxiliaries,
+        options_of=_transforms_input if name in INCEPTIONS else no_options,
+        renamed=_todays_names,
+        imagenet_constants=(tuple(published.mean), tuple(published.std)),
+        remarks=_without_transform if name in INCEPTIONS else lambda options: [],
         external=True,
     )
 
 
-def _from_torchvision(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": num_classes}
+def _from_torchvision(
+    name: str, in_channels: int, num_classes: int, image_size: int, **options: Any
+) -> nn.Module:
+    options["num_classes"] = num_classes
     for family, option in OF_FIXED_SIZE.items():
         if name.startswith(family):
             options[option] = (image_size,) * 2 if option == "input_size" else image_size
-    if name in ("googlenet", "inception_v3"):
+    if name in INCEPTIONS:
         options |= {"aux_logits": False, "init_weights": True}
     network = torchvision().models.get_model(name, weights=None, **options)
     return _adopted(network, COLOUR)
@@ -57,8 +73,15 @@ def timm_entry(name: str) -> Entry:
     if not timm.is_model(name):
         known = timm.list_models()
         raise unknown("timm network", name, known, "timm.list_models() lists all.")
-    make = partial(_from_timm, name)
-    return Entry(f"timm:{name}", make, published_normalised=True, external=True)
+    published = timm.get_pretrained_cfg(name)
+    return Entry(
+        f"timm:{name}",
+        partial(_from_timm, name),
+        published_normalised=True,
+        renamed=_todays_names,
+        imagenet_constants=published and (tuple(published.mean), tuple(published.std)),
+        external=True,
+    )
 
 
 def _from_timm(name: str, in_channels: int, num_classes: int, image_size: int) -> nn.Module:
@@ -96,8 +119,31 @@ def _timm() -> ModuleType:
     return timm
 
 
-def _without_auxiliaries(state: State) -> State:
-    return {name: value for name, value in state.items() if not name.startswith(AUXILIARIES)}
+def _transforms_input(state: State, dataset: str | None) -> dict[str, Any]:
+    """Whether published weights expect torchvision's ``transform_input``, which turns images that
+    were normalised with ImageNet's constants into (x − 0.5) / 0.5: the weights for ImageNet came
+    from elsewhere and do. Weights for anything else are taken as torchvision makes the network."""
+    head = state.get("fc.weight", ())
+    for_imagenet = dataset == "imagenet" or len(head) == IMAGENET_CLASSES
+    return {"transform_input": True} if for_imagenet else {}
+
+
+def _without_transform(options: Mapping[str, Any]) -> list[str]:
+    if options.get("transform_input"):
+        return []
+    return [
+        "taken for trained without torchvision's transform_input; if it was tuned from the weights "
+        "for ImageNet, behind ImageNet's constants, mean and std are 0.5 here."
+    ]
+
+
+def _todays_names(state: State) -> State:
+    """Under the names that the networks have now, without what is only of use in training."""
+    return {
+        DENSE_LAYER.sub(r"\1\2.", name): value
+        for name, value in state.items()
+        if not name.startswith(AUXILIARIES)
+    }
 
 
 def _adopted(network: nn.Module, channels: int) -> nn.Module:

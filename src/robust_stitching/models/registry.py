@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.files import slug
-from robust_stitching.models.probe import first_line, require_logits
+from robust_stitching.models.probe import first_line, require_logits, skeleton
 from robust_stitching.sizes import IMAGE_SIZE
 
 State = Mapping[str, Tensor]
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
+OptionsOf = Callable[[State, str | None], dict[str, Any]]
+
+MOST_CLASSES = 2**20
+"""More than any network is known to tell apart; a damaged file may ask for any number."""
 
 
 class Network(nn.Module):
@@ -32,6 +36,11 @@ class Network(nn.Module):
     input_shape: tuple[int, int, int]
 
 
+def no_options(state: State, dataset: str | None) -> dict[str, Any]:
+    """Most networks have none to read off their weights."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the registry knows of a name.
@@ -43,20 +52,26 @@ class Entry:
         network, which has a `normalize`.
     published_normalised : whether published checkpoints without a mean and a deviation expect
         images normalised with their dataset's constants; if not, they take them as they are.
-    options_of : reads further options of `make` off a published state dict.
+    options_of : reads further options of `make` off a published state dict, and the key of the
+        dataset that it was made for, if that is known.
     renamed : a published state dict under our names, where publishers use others as well.
     image_size : height and width of its images, unless `build` is told otherwise.
     constants : mean and deviation that belong to the network, whatever its dataset.
+    imagenet_constants : those that its weights for ImageNet were published with; None where they
+        are the dataset's.
+    remarks : what a reader has to know of published weights that were read with these options.
     external : whether it comes from another library, which promises nothing about image sizes.
     """
 
     name: str
     make: Callable[..., nn.Module]
     published_normalised: bool = False
-    options_of: Callable[[State], dict[str, Any]] = lambda state: {}
+    options_of: OptionsOf = no_options
     renamed: Callable[[State], State] = lambda state: state
     image_size: int = IMAGE_SIZE
     constants: Constants | None = None
+    imagenet_constants: Constants | None = None
+    remarks: Callable[[Mapping[str, Any]], list[str]] = lambda options: []
     external: bool = False
 
     @property
@@ -77,7 +92,7 @@ _LIBRARIES: dict[str, Callable[[str], Entry]] = {}
 def register(
     *names: str,
     published_normalised: bool = False,
-    options_of: Callable[[State], dict[str, Any]] = lambda state: {},
+    options_of: OptionsOf = no_options,
     renamed: Callable[[State], State] = lambda state: state,
     image_size: int = IMAGE_SIZE,
     constants: Constants | None = None,
@@ -179,19 +194,14 @@ def build(
     """
     found = entry(model)
     size = image_size or found.image_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            network = found.make(
-                in_channels=in_channels, num_classes=num_classes, image_size=size, **options
-            )
-        except (RuntimeError, ValueError, AssertionError) as error:
-            if not found.external:
-                raise
-            raise UserError(
-                f"{found.name} cannot be made for images of {size}×{size} pixels "
-                f"({first_line(error)}); choose another network."
-            ) from error
+    network = _made(
+        found,
+        seed,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        image_size=size,
+        **options,
+    )
     channels = len(network.normalize.mean)
     network.normalize.set(*(found.constants_for(channels) or (None, None)))
     network.normalize.set(mean, std)
@@ -206,3 +216,40 @@ def build(
     if found.external or size != found.image_size:
         require_logits(network, num_classes)
     return network
+
+
+def frame(
+    found: Entry,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The modules that `build` would make, on the meta device: names and shapes without weights."""
+    size = image_size or found.image_size
+    sizes = {"in_channels": in_channels, "num_classes": num_classes, "image_size": size, **options}
+    try:
+        with torch.device("meta"):
+            return found.make(**sizes)
+    except Exception:  # some constructors calculate with what they make
+        return skeleton(_made(found, 0, **sizes))
+
+
+def _made(found: Entry, seed: int, *, num_classes: int, image_size: int, **sizes: Any) -> nn.Module:
+    if num_classes > MOST_CLASSES:
+        raise UserError(
+            f"{found.name} for {num_classes:,} classes is more than can be; {MOST_CLASSES:,} is "
+            "the limit."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return found.make(num_classes=num_classes, image_size=image_size, **sizes)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if not found.external:
+                raise
+            raise UserError(
+                f"{found.name} cannot be made for images of {image_size}×{image_size} pixels "
+                f"({first_line(error)}); choose another network."
+            ) from error

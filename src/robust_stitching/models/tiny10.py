@@ -10,7 +10,7 @@ CHANNELS = (16, 16, 32, 32, 32, 64, 64, 64)
 STRIDED = (3, 6)
 
 
-@register("tiny10", options_of=lambda state: {"bias": "conv1.bias" in state})
+@register("tiny10", options_of=lambda state, dataset: {"bias": "conv1.bias" in state})
 class Tiny10(Network):
     """Eight convolutions without padding, each with batch norm and ReLU, then a spatial mean.
 

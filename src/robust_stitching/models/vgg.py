@@ -58,4 +58,8 @@ for layers, depths in {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }.items():
-    register(f"vgg{layers}", options_of=lambda state: {"bias": BIASED in state}, depths=depths)(VGG)
+    register(
+        f"vgg{layers}",
+        options_of=lambda state, dataset: {"bias": BIASED in state},
+        depths=depths,
+    )(VGG)
