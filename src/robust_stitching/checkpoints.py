@@ -54,7 +54,7 @@ class Checkpoint:
 
     def to(self, device: torch.device) -> "Checkpoint":
         """The same on another device, in the layout in which convolutions are fastest."""
-        self.network.to(device, memory_format=torch.channels_last)
+        models.placed(self.network, device)
         return self
 
     def require_fit(self, split: AnySplit) -> None:

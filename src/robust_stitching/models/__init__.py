@@ -9,6 +9,7 @@ from robust_stitching.models import (  # noqa: F401  importing registers them
     tiny10,
     vgg,
 )
+from robust_stitching.models.placing import placed
 from robust_stitching.models.registry import (
     Constants,
     Entry,
@@ -33,4 +34,5 @@ __all__ = [
     "frame",
     "is_name",
     "names",
+    "placed",
 ]

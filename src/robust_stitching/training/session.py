@@ -103,7 +103,8 @@ def train_network(
         mean=mean,
         std=std,
         seed=plan.init_noise,
-    ).to(device, memory_format=torch.channels_last)
+    )
+    network = models.placed(network, device)
 
     examiner = Examiner(test, plan.adversary)
     objective = objective_of(plan.adversary, network, plan.config.iterations_on(train))
