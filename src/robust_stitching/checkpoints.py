@@ -16,14 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import models, published
+from robust_stitching import class_names, data, models, published
+from robust_stitching.class_names import Matching
 from robust_stitching.data import SOURCES, AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
+from robust_stitching.fitting import Fit, fill, misfit, require_stored
 from robust_stitching.stitching.network import rebuild
 
 FORMAT = "robust-stitching 1"
-NORMALISATION = {"normalize.mean", "normalize.std"}
+OURS = FORMAT.split()[0]
+IDENTITY = ((0.0,), (1.0,))
+
+SAY_IT = (
+    "put it under <model>/<Dataset>/, or name both with -m and -d to eval_net.py, or to "
+    "convert_checkpoint.py, which makes it a checkpoint."
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Checkpoint:
     classes : how many it tells apart.
     training : how it was trained, plain values; empty where unknown.
     path : the file.
+    class_names : of its answers, in their order; None where they are not known.
+    notes : what a reader of its numbers has to know, in sentences: what was guessed.
     """
 
     network: nn.Module
@@ -46,6 +56,8 @@ class Checkpoint:
     classes: int
     path: Path
     training: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def stitched(self) -> bool:
@@ -56,6 +68,39 @@ class Checkpoint:
         """The same on another device, in the layout in which convolutions are fastest."""
         models.placed(self.network, device)
         return self
+
+    def matching(self, split: AnySplit) -> Matching:
+        """Which class of `split`, which has as many, each of the network's answers stands for: by
+        name, or by number where the network does not know its names."""
+        return class_names.matched(self.class_names or split.classes, split.classes)
+
+    def shares_classes(self, split: AnySplit) -> bool:
+        """Whether a class of `split`, which has as many, is called as one of the network's."""
+        return len(self.matching(split).renamed) < self.classes
+
+    def answerable(self, split: AnySplit) -> tuple[AnySplit, list[str]]:
+        """`split` with its classes in the order of the network's answers, and a sentence where they
+        could not all be matched by name.
+
+        Raises
+        ------
+        UserError : unless the network can be asked about these images, and answers in as many
+            classes.
+        """
+        self.require_fit(split)
+        found, notes = self.matching(split), []
+        if found.renamed:
+            notes.append(
+                f"The classes of {split.name} have other names than those of {self.path}: taken "
+                f"were {found}. Its accuracy means something only where these are the same."
+            )
+        if self.class_names is None and self.dataset != split.source:
+            notes.append(
+                f"{self.path} does not say what its {self.classes} classes are called: they were "
+                f"taken for those of {split.name} in their order."
+            )
+        in_order = found.order == tuple(range(self.classes))
+        return split if in_order else split.relabelled(found.order), notes
 
     def require_fit(self, split: AnySplit) -> None:
         """Raise UserError unless the network can be asked about the images of `split`, and answers
@@ -93,13 +138,20 @@ def name_of(architecture: Mapping[str, Any]) -> str:
     return f"{name_of(architecture['front'])}-{name_of(architecture['end'])}"
 
 
-def save(path: Path, network: nn.Module, dataset: str, training: Mapping[str, Any]) -> None:
+def save(
+    path: Path,
+    network: nn.Module,
+    dataset: str,
+    training: Mapping[str, Any],
+    classes: Sequence[str] | None = None,
+) -> None:
     """Write a network, whole or not at all.
 
     Parameters
     ----------
     dataset : a key of `data.SOURCES`, or the path of a folder.
     training : plain values that say how the weights came about.
+    classes : the names of the network's answers, in their order; None where they are not known.
     """
     write(
         path,
@@ -107,6 +159,7 @@ def save(path: Path, network: nn.Module, dataset: str, training: Mapping[str, An
             "format": FORMAT,
             "architecture": network.architecture,
             "dataset": dataset,
+            "classes": None if classes is None else list(classes),
             "training": dict(training),
             "state_dict": {name: value.cpu() for name, value in network.state_dict().items()},
         },
@@ -147,6 +200,11 @@ def read(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
+def is_ours(found: Any) -> bool:
+    """Whether what `read` found says itself what it is."""
+    return isinstance(found, dict) and str(found.get("format")).startswith(OURS)
+
+
 def _unreadable(path: Path, error: Exception) -> UserError:
     with path.open("rb") as file:
         pickled = zipfile.is_zipfile(path) or file.read(1) == b"\x80"
@@ -166,34 +224,49 @@ def load(
     *,
     model: str | None = None,
     dataset: str | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
 ) -> Checkpoint:
     """A network from a file of ours, or from a bare state dict as published networks are.
 
     Parameters
     ----------
     model : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out.
-    dataset : what a bare state dict was trained on, where its path does not say.
-    mean, std : per channel; replace those of the file, or supply them where it has none.
+    dataset : what a bare state dict was made for, a key of `data.SOURCES` or the path of a folder
+        of images; where `model` is read from ``…/<model>/<Dataset>/…`` that says it.
+    mean, std : per channel, of images in [0, 1]; before those of the file.
+    weights : which to take of several in a bare state dict's file, see `published.find`.
+    image_size : of a bare state dict's images, where its dataset does not say.
 
     Raises
     ------
-    UserError : when the file is missing, damaged, no network, or does not fit its model.
+    UserError : when the file is missing, damaged, no network, does not fit its model, or holds
+        numbers that are not finite.
     """
     found = read(path)
-    if not isinstance(found, dict):
+    if not isinstance(found, dict | list | tuple):
         raise UserError(f"{path} holds no network but a {type(found).__name__}.")
-    if "format" in found:
+    given = {"mean": mean, "std": std}
+    if is_ours(found):
         if model is not None:
             raise UserError(f"{path} says itself what model it is; leave -m {model} out.")
+        if weights is not None:
+            raise UserError(f"{path} holds one set of weights; leave --weights {weights} out.")
+        if image_size is not None:
+            raise UserError(
+                f"{path} says itself how large its images are; leave --image-size {image_size} out."
+            )
         checkpoint = _load_ours(path, found)
+        if checkpoint.stitched and any(given.values()):
+            raise UserError(
+                "mean and std are for networks, not for a stitched one; leave them out."
+            )
+        if any(given.values()):
+            _normalise(checkpoint.network, mean, std, str(path))
     else:
-        checkpoint = _load_bare(path, found, model, dataset, bool(mean or std))
-    if mean or std:
-        if checkpoint.stitched:
-            raise UserError("--mean and --std are for networks, not for a stitched one.")
-        _normalise(checkpoint.network, mean, std, str(path))
+        checkpoint = _load_bare(path, found, model, dataset, given, weights, image_size)
     checkpoint.network.eval()
     return checkpoint
 
@@ -207,21 +280,42 @@ def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
     if "state_dict" not in found or "architecture" not in found:
         raise UserError(f"{path} holds no network; give a model.pt or an intermediate snapshot.")
     try:
-        network = rebuild(found["architecture"])
-        _fill(network, found["state_dict"], path)
+        architecture, state = found["architecture"], found["state_dict"]
+        require_stored(state, path)
+        network = rebuild(architecture)
+        amiss = misfit(network, state)
+        if amiss:
+            raise UserError(
+                f"the weights in {path} do not fit {name_of(network.architecture)}: {amiss}."
+            )
+        fill(network, state, path)
+        _require_deviations(network, path)
+        dataset, classes = str(found["dataset"]), _classes(architecture)
         return Checkpoint(
             network=network,
-            model=name_of(found["architecture"]),
-            dataset=str(found["dataset"]),
-            classes=_classes(found["architecture"]),
+            model=name_of(architecture),
+            dataset=dataset,
+            classes=classes,
             path=path,
             training=dict(found["training"]),
+            class_names=_names(found.get("classes"), dataset, classes),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path} does not hold what a network's file holds ({type(error).__name__}: {error}); "
             "copy or train it again."
         ) from error
+
+
+def _names(kept: Any, dataset: str, classes: int) -> tuple[str, ...] | None:
+    """What the answers of a network of ours are called: as its file says, or, where it is too old
+    to, as its dataset calls them."""
+    if kept is not None:
+        if len(kept) != classes or not all(isinstance(name, str) for name in kept):
+            raise ValueError(f"{len(kept)} names for {classes} classes")
+        return tuple(kept)
+    names = SOURCES[dataset].names if dataset in SOURCES else None
+    return names if names and len(names) == classes else None
 
 
 def _classes(architecture: Mapping[str, Any]) -> int:
@@ -231,69 +325,166 @@ def _classes(architecture: Mapping[str, Any]) -> int:
 
 
 def _load_bare(
-    path: Path, found: dict[str, Any], model: str | None, dataset: str | None, constants: bool
+    path: Path,
+    found: Any,
+    model: str | None,
+    dataset: str | None,
+    given: Mapping[str, Sequence[float] | None],
+    weights: str | None,
+    image_size: int | None,
 ) -> Checkpoint:
-    """A network from a bare state dict; `constants` says that mean and deviation are given."""
-    if found.keys() >= {"weight", "bias", "history"}:
+    if isinstance(found, dict) and found.keys() >= {"weight", "bias", "history"}:
         raise UserError(
             f"{path} holds the map of a stitch, not a network; give the file in frank_model beside."
         )
-    state = published.unwrapped(found)
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict of a network.")
-    entry = models.entry(model) if model else published.entry_in(path)
-    state = dict(entry.renamed(state))
-    dataset = published.dataset_in(path) or dataset
-    if dataset is None:
-        raise UserError(
-            f"{path} is a bare state dict and its path names no dataset; put it under "
-            "<model>/<Dataset>/, or tell eval_net.py with -d."
+    notes: list[str] = []
+    claim = published.claim_of(path)
+    if dataset is not None and not data.looks_like_a_path(dataset):
+        dataset = data.source_of(dataset)
+    entry = _entry_for(path, model, claim, notes)
+    made_for = _dataset_for(path, model, dataset, claim, notes)
+    source = SOURCES.get(made_for)
+    size = image_size or (source and source.image_size)
+    taken = published.find(path, found, entry, made_for, size, weights)
+    if taken.others:
+        notes.append(
+            f"{path} holds several sets of weights: '{taken.place}' was taken, not "
+            f"{' or '.join(map(repr, taken.others))}; --weights chooses."
         )
-    channels, classes = published.ends(path, state)
-    network = models.build(
-        entry.name,
-        num_classes=classes,
-        in_channels=channels,
-        image_size=SOURCES[dataset].image_size if dataset in SOURCES else None,
-        **entry.options_of(state, dataset),
+    notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
+    network = taken.fit.build()
+    fill(network, taken.fit.state, path)
+    constants = _constants_for(path, taken, made_for, given, notes)
+    _normalise(network, *constants, f"{path}, made for {made_for},")
+    names = data.names_of(made_for)
+    classes = taken.fit.classes
+    return Checkpoint(
+        network=network,
+        model=entry.name,
+        dataset=made_for,
+        classes=classes,
+        path=path,
+        class_names=names if names and len(names) == classes else None,
+        notes=tuple(notes),
     )
-    constants = constants or state.keys() >= NORMALISATION or entry.constants_for(channels)
-    if entry.published_normalised and dataset in SOURCES and not constants:
-        source = SOURCES[dataset]
-        _normalise(network, source.mean, source.std, f"{path}, made for {dataset},")
-    _fill(network, state, path, may_lack=NORMALISATION)
-    return Checkpoint(network, entry.name, dataset, classes, path)
+
+
+def _entry_for(
+    path: Path, model: str | None, claim: published.Claim, notes: list[str]
+) -> models.Entry:
+    """The model of a bare state dict: the one that is named, else the one of its folder."""
+    if model is None:
+        if claim.entry is None:
+            raise UserError(f"{path} is a bare state dict and its path names no model; {SAY_IT}")
+        return claim.entry
+    entry = models.entry(model)
+    if claim.paired and claim.entry.name != entry.name:
+        notes.append(
+            f"{path} was read as {entry.name}, as -m says, though its folder says "
+            f"{claim.entry.name}."
+        )
+    return entry
+
+
+def _dataset_for(
+    path: Path, model: str | None, dataset: str | None, claim: published.Claim, notes: list[str]
+) -> str:
+    """What a bare state dict was made for.
+
+    A dataset that is named with the model says it, before any folder. One that is named alone, of a
+    network that lies in ``<model>/<Dataset>/``, is only what it is evaluated on. A folder of images
+    says least: it is believed where the path says nothing, or nothing that fits its classes.
+    """
+    if dataset is None:
+        if claim.dataset is None:
+            raise UserError(f"{path} is a bare state dict and its path names no dataset; {SAY_IT}")
+        return claim.dataset
+    laid_out = claim.paired and model is None
+    if dataset not in SOURCES:
+        believed = claim.dataset and (laid_out or _share_names(claim.dataset, dataset))
+        return claim.dataset if believed else dataset
+    made_for = claim.dataset if laid_out else dataset
+    if claim.dataset not in (None, dataset):
+        why = "as its folders say" if laid_out else "as -d says, whatever its folders say"
+        notes.append(f"{path} was taken for a network made for {made_for}, {why}.")
+    return made_for
+
+
+def _share_names(dataset: str, folder: str) -> bool:
+    """Whether a folder of images has classes of a dataset, but for mere numbers."""
+    own, theirs = (set(data.names_of(name) or ()) for name in (dataset, folder))
+    return any(not name.isdecimal() for name in own & theirs)
+
+
+def _constants_for(
+    path: Path,
+    taken: published.Found,
+    made_for: str,
+    given: Mapping[str, Sequence[float] | None],
+    notes: list[str],
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation for a bare state dict: those given, else those of its file, else those
+    that networks of its kind are published with, which is a guess and told."""
+    values, whose = _usual(taken.fit, made_for)
+    usual = dict(zip(given, values, strict=True))
+    own = {kind: value.tolist() for kind, value in taken.constants.items()}
+    lacking = [kind for kind in given if not given[kind] and kind not in own]
+    if lacking:
+        told = " and ".join(f"{kind} {_listed(usual[kind])}" for kind in lacking)
+        notes.append(
+            f"{path} brings no {' and '.join(lacking)}: {told} were taken, {whose}; if it was made "
+            "with others, its numbers are wrong, and --mean and --std give them."
+        )
+    return tuple(given[kind] or own.get(kind) or usual[kind] for kind in given)
+
+
+def _usual(fit: Fit, made_for: str) -> tuple[models.Constants, str]:
+    """The constants that networks are published with, and whose they are."""
+    entry = fit.entry
+    own = entry.constants_for(fit.channels)
+    if own:
+        return own, f"those of {entry.name}"
+    if made_for == "imagenet" and entry.imagenet_constants:
+        return entry.imagenet_constants, f"those of {entry.name} for imagenet"
+    if entry.published_normalised and made_for in SOURCES:
+        return (SOURCES[made_for].mean, SOURCES[made_for].std), f"those of {made_for}"
+    return IDENTITY, "which leaves images in [0, 1] as they are"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _normalise(
     network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, what: str
 ) -> None:
     channels = network.input_shape[0]
-    for name, given in (("mean", mean), ("std", std)):
-        if given is not None and len(given) not in (1, channels):
-            raise UserError(
-                f"{what} takes images of {channels} channels, but the {name} to normalise them by "
-                f"has {len(given)} values; give {channels} with --{name}."
-            )
-    if std is not None and min(std) <= 0:
-        raise UserError(f"the std of {what} has to be above 0 everywhere, not {min(std):g}.")
+    for kind, given in (("mean", mean), ("std", std)):
+        if given is not None:
+            _check_constants(kind, given, channels, what)
     network.normalize.set(mean, std)
 
 
-def _fill(
-    network: nn.Module, state: Mapping[str, Tensor], path: Path, may_lack: set[str] = frozenset()
-) -> None:
-    own = network.state_dict()
-    missing = [name for name in own if name not in state and name not in may_lack]
-    extra = [name for name in state if name not in own]
-    bent = [n for n in own if n in state and own[n].shape != state[n].shape]
-    if missing or extra or bent:
-        told = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-            for what, names in (("missing", missing), ("not known", extra), ("misshapen", bent))
-            if names
-        ]
+def _check_constants(kind: str, given: Sequence[float], channels: int, what: str) -> None:
+    """Raise UserError for a mean or a deviation that images in [0, 1] cannot have."""
+    if len(given) not in (1, channels):
         raise UserError(
-            f"the weights in {path} do not fit {name_of(network.architecture)}: {'; '.join(told)}."
+            f"{what} takes images of {channels} channels, but the {kind} to normalise them by has "
+            f"{len(given)} values; give {channels}."
         )
-    network.load_state_dict(state, strict=False)
+    if max(given) > 1:
+        over = [value / 255 for value in given]
+        hint = f"give it over 255, {_listed(over)}" if max(over) <= 1 else "give another"
+        raise UserError(
+            f"the {kind} of {what} is {_listed(given)}, but images are in [0, 1]; {hint}."
+        )
+    if not all(value > 0 or (value == 0 and kind == "mean") for value in given):
+        least = "above 0" if kind == "std" else "0 or above"
+        raise UserError(f"the {kind} of {what} has to be {least} everywhere, not {_listed(given)}.")
+
+
+def _require_deviations(network: nn.Module, path: Path) -> None:
+    """Raise UserError where a network of ours divides its images by nothing."""
+    for name, value in network.state_dict().items():
+        if name.endswith("normalize.std") and not bool((value > 0).all()):
+            raise UserError(f"{name} in {path} is not above 0 everywhere; train it again.")

@@ -9,6 +9,7 @@ from robust_stitching.models import (  # noqa: F401  importing registers them
     tiny10,
     vgg,
 )
+from robust_stitching.models.answers import answering
 from robust_stitching.models.placing import placed
 from robust_stitching.models.registry import (
     Constants,
@@ -27,6 +28,7 @@ __all__ = [
     "Constants",
     "Entry",
     "Network",
+    "answering",
     "build",
     "choices",
     "entry",

@@ -14,7 +14,9 @@ import torch
 from robust_stitching import checkpoints, data, models
 from robust_stitching.errors import UserError
 from robust_stitching.files import claimed, replacing
+from robust_stitching.fitting import require_finite
 from robust_stitching.progress import Progress, silent
+from robust_stitching.published import flattened
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.objectives import Adversary, objective_of
 from robust_stitching.training.optimisation import TrainingConfig
@@ -123,7 +125,7 @@ def train_network(
             if trainer.iteration % plan.save_frequency == 0:
                 trainer.check_weights()
                 snapshot = folder / f"{trainer.iteration}.pt"
-                checkpoints.save(snapshot, network, plan.dataset, plan.as_dict())
+                checkpoints.save(snapshot, network, plan.dataset, plan.as_dict(), train.classes)
             if interrupted():
                 keep_state()
                 raise KeyboardInterrupt
@@ -136,7 +138,8 @@ def train_network(
             history = trainer.run(on_step, on_epoch, progress)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
-        checkpoints.save(folder / FINISHED, network, plan.dataset, plan.as_dict())
+        training = {**plan.as_dict(), "test_accuracy": history[-1].test_accuracy}
+        checkpoints.save(folder / FINISHED, network, plan.dataset, training, train.classes)
         unfinished.unlink(missing_ok=True)
     return Trained(folder / FINISHED, history)
 
@@ -156,6 +159,8 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
 def _state_of(plan: TrainingPlan, unfinished: Path) -> dict[str, Any]:
     """The trainer's state in `unfinished`, if it was begun with the same plan."""
     found = checkpoints.read(unfinished)
+    state = {".".join(keys): value for keys, value in flattened(found).items()}
+    require_finite(state, unfinished)
     before, now = _flat(found["plan"]), _flat(plan.as_dict())
     changed = [
         f"{key} was {before.get(key)} and is {now.get(key)}"
