@@ -49,7 +49,9 @@ def compared(call_script, lenets, tmp_path):
         options = ["-o", tmp_path / "out", "--run-name", "r", *small, *options]
         done = call_script("compare_nets.py", *nets, data, *options)
         folder = tmp_path / "out" / "r"
-        assert (done.status, done.err) == (0, ""), done.err
+        assert done.status == 0, done.err
+        # networks that were trained for a moment only, on few images
+        assert all("near chance" in line for line in done.err.splitlines()), done.err
         return SimpleNamespace(
             out=done.out, folder=folder, record=strict_json(only(folder / "json"))
         )
@@ -220,7 +222,8 @@ def test_wide_tables_stay_readable(compared, tiny10s, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     found = compared("--measures", "procrustes", nets=tiny10s, small=["--n-images", "30"])
     text = found.out.split("\njson ")[0]
-    assert max(map(len, text.splitlines()[3:])) <= columns
+    lines = [line for line in text.splitlines() if "model.pt" not in line]  # a path is one word
+    assert max(map(len, lines)) <= columns
     assert "27·fc" in text and "1·normalize" in text
     headings = [line.split() for line in text.splitlines() if re.fullmatch(r"( +\d+)+", line)]
     assert [int(i) for row in headings for i in row] == [*range(1, 28)] and len(headings) > 1

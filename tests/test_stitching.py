@@ -348,7 +348,8 @@ def test_scores_are_those_of_the_networks_they_name(result):
         result.scores["front"].cka_to_end, result.scores["front"].l2_to_end
     )  # fmt: skip
     assert result.scores["direct_matching"].l2_to_end < result.measured.l2
-    assert result.train_images == 300 and result.notes == []
+    assert result.train_images == 300
+    assert all("near chance" in note for note in result.notes)  # donors that never learned
 
 
 def test_the_map_is_kept_as_it_is_trained(result):

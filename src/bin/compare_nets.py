@@ -18,12 +18,13 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data, options, values
+from robust_stitching import cli, data, options, values
+from robust_stitching.evaluation.pair import look_at
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
 from robust_stitching.similarity import compare
-from robust_stitching.similarity.compare import BATCH_SIZE
+from robust_stitching.similarity.compare import BATCH_SIZE, prepared
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 from robust_stitching.similarity.neighbours import K
 
@@ -81,6 +82,7 @@ def parser() -> cli.Parser:
     p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
     p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
     options.add_device_options(p, training=False)
+    options.add_constants(p, "model 1", "model 2")
     return p
 
 
@@ -100,7 +102,8 @@ def main(argv: list[str]) -> None:
         needs = "is for the measure mutual-knn, which was not asked for."
         options.refuse(parser(), args, ("neighbours",), needs)
     device = cli.device(args.device)
-    models = tuple(checkpoints.load(path).to(device) for path in (args.model1, args.model2))
+    paths = ((args.model1, "1"), (args.model2, "2"))
+    models = tuple(cli.one_of_two(path, args, number).to(device) for path, number in paths)
     train, test = data.load(cli.dataset(args.dataset), device, shown)
     split = test if args.split == "test" else train
     for model in models:
@@ -108,21 +111,19 @@ def main(argv: list[str]) -> None:
     if args.n_images is not None:
         split = split.sample(args.n_images, args.seed)
     folder = cli.run_folder(args.out_dir, args.run_name)
+    networks = [model.network for model in models]
+    asked = (split, args.layers1, args.layers2, args.measures)
+    settings = {"batch_size": args.batch_size, "k": args.neighbours}
+    prepared(*networks, *asked, **settings)  # mistakes are told before the first image
     with claimed(folder):
+        pair = look_at(models, split, args.batch_size, shown)
+        cli.warn(*pair.notes)
         found = compare(
-            *(model.network for model in models),
-            split,
-            args.layers1,
-            args.layers2,
-            args.measures,
-            batch_size=args.batch_size,
-            k=args.neighbours,
-            seed=args.seed,
-            progress=shown,
+            *networks, *asked, **settings, seed=args.seed, order=pair.order, progress=shown
         )
         params = {key: getattr(args, key) for key in SETTINGS}
         command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
-        record = as_record(found, models, params, command)
+        record = as_record(found, models, pair, params, command)
         paths = write_comparison(found, record, models, folder)
     print(as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns)))
     print()

@@ -13,6 +13,7 @@ import _library  # noqa: F401
 from robust_stitching import cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
+from robust_stitching.evaluation.doubts import doubts
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned
@@ -47,12 +48,14 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    checkpoint, train, test = cli.evaluated(args)
+    checkpoint, train, test, notes = cli.evaluated(args)
     split = test if args.split == "test" else train
     with json_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
+        doubtful = doubts(checkpoint, split, found.accuracy, found.loss)
+        cli.warn(*doubtful)
         if args.json:
-            write_json(args.json, as_values(args, checkpoint, split, found))
+            write_json(args.json, as_values(args, checkpoint, split, found, [*notes, *doubtful]))
     print(
         aligned(
             [
@@ -79,7 +82,11 @@ def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:
 
 
 def as_values(
-    args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    split: data.AnySplit,
+    found: Accuracy,
+    notes: list[str],
 ) -> dict[str, Any]:
     """What --json writes."""
     values = {
@@ -90,6 +97,7 @@ def as_values(
         "accuracy": found.accuracy,
         "loss": found.loss,
         "n_images": found.n_images,
+        "notes": notes,
     }
     if found.per_attribute is not None:
         values["accuracy_per_attribute"] = by_attribute(split, found)

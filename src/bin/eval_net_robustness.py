@@ -16,6 +16,7 @@ import _library  # noqa: F401
 from robust_stitching import checkpoints, cli, data, options, values
 from robust_stitching.attacks.threat import NORMS, Threat
 from robust_stitching.errors import UserError
+from robust_stitching.evaluation.doubts import doubts
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
 from robust_stitching.files import json_file, write_json
@@ -88,7 +89,7 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    checkpoint, _, test = cli.evaluated(args)
+    checkpoint, _, test, notes = cli.evaluated(args)
     split = test.sample(args.n_images or len(test), args.seed)
     threat = Threat(args.epsilon or usual_radius(args.norm, split), args.norm)
     if threat.norm == "linf" and threat.epsilon > 1:
@@ -131,8 +132,11 @@ def main(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=shown,
         )
+        doubtful = doubts(checkpoint, split, found.clean_accuracy())
+        cli.warn(*doubtful)
         if args.json:
-            write_json(args.json, as_values(found, settings))
+            told = {"notes": [*notes, *doubtful]}
+            write_json(args.json, {**as_values(found, settings), **told})
     print(as_text(checkpoint.model, found, settings, attacks))
 
 

@@ -12,31 +12,46 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, models, values
+from robust_stitching import checkpoints, cli, models, options, values
 from robust_stitching.graph import Graph
 from robust_stitching.report.table import aligned
 
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
-    p.add_argument("model", help=f"a checkpoint's path, or one of: {models.choices()}")
+    p.add_argument(
+        "network", metavar="model", help=f"a checkpoint's path, or one of: {models.choices()}"
+    )
     p.add_argument(
         "--image-size",
         type=values.positive_int,
-        help="height and width of a named model's images (default: 32; 224 for imagenetrn50)",
+        help="height and width of the images of a named model, or of a bare state dict (default: "
+        "32; 224 for imagenetrn50 and imagenet)",
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
+    p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
+    options.add_checkpoint_options(p)
     return p
 
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    path = Path(args.model)
-    if not models.is_name(args.model) and (path.suffix or path.exists()):
-        network = checkpoints.load(path).network
+    path = Path(args.network)
+    if not models.is_name(args.network) and (path.suffix or path.exists()):
+        checkpoint = checkpoints.load(
+            path,
+            model=args.model,
+            dataset=args.dataset and cli.dataset(args.dataset),
+            image_size=args.image_size,
+            **cli.constants(args),
+        )
+        cli.warn(*checkpoint.notes)
+        network = checkpoint.network
     else:
+        given = ("model", "dataset", "mean", "std", "weights")
+        options.refuse(parser(), args, given, "says how to read a file; leave it out.")
         network = models.build(
-            args.model, num_classes=10, in_channels=3, image_size=args.image_size
+            args.network, num_classes=10, in_channels=3, image_size=args.image_size
         )
     layers = Graph(network).layers.values()
     table = [["layer", "kind", "activation", "cut"]]

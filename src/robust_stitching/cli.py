@@ -2,14 +2,17 @@
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
+from tqdm import tqdm
 
 from robust_stitching import checkpoints, data
 from robust_stitching.checkpoints import Checkpoint
@@ -19,6 +22,8 @@ from robust_stitching.files import slug
 from robust_stitching.progress import shown
 
 INTERRUPTED = 130
+CONSTANTS = ("mean", "std", "weights")
+"""The options that say how to read a published network."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,17 +106,55 @@ def dataset(name: str) -> str:
     return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
 
 
-def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]:
-    """The network that is to be evaluated, and both splits of the dataset to do it on: the one that
-    -d names, or the one it was trained on."""
+def constants(args: argparse.Namespace, number: str = "") -> dict[str, Any]:
+    """What the options of a published network, or of that with this number, say of it, as
+    `checkpoints.load` takes it."""
+    return {kind: getattr(args, kind + number) for kind in CONSTANTS}
+
+
+def one_of_two(path: Path, args: argparse.Namespace, number: str) -> Checkpoint:
+    """One of two networks, read as the options with its number say, which are named where there is
+    something to tell."""
+
+    def numbered(text: str) -> str:
+        return re.sub(rf"--({'|'.join(CONSTANTS)})\b", rf"--\g<1>{number}", text)
+
+    try:
+        found = checkpoints.load(path, **constants(args, number))
+    except UserError as error:
+        raise UserError(numbered(str(error))) from error
+    return replace(found, notes=tuple(map(numbered, found.notes)))
+
+
+class Evaluated(NamedTuple):
+    """A network, both splits of a dataset with their classes in the order of its answers, and what
+    a reader of its numbers has to know, in sentences."""
+
+    checkpoint: Checkpoint
+    train: AnySplit
+    test: AnySplit
+    notes: list[str]
+
+
+def evaluated(args: argparse.Namespace) -> Evaluated:
+    """The network that is to be evaluated, and the dataset to do it on: the one that -d names, or
+    the one it was trained on. What there is to know is told."""
     where = device(args.device)
     named = args.dataset if args.dataset is None else dataset(args.dataset)
     checkpoint = checkpoints.load(
-        args.checkpoint, model=args.model, dataset=named, mean=args.mean, std=args.std
+        args.checkpoint, model=args.model, dataset=named, **constants(args)
     ).to(where)
     train, test = data.load(named or checkpoint.dataset, where, shown)
-    checkpoint.require_fit(test)
-    return checkpoint, train, test
+    (train, _), (test, notes) = map(checkpoint.answerable, (train, test))
+    notes = [*checkpoint.notes, *notes]
+    warn(*notes)
+    return Evaluated(checkpoint, train, test, notes)
+
+
+def warn(*notes: str) -> None:
+    """Tell on stderr what a reader of the numbers has to know."""
+    for note in notes:
+        tqdm.write(f"{Path(sys.argv[0]).name}: warning: {note}", file=sys.stderr)
 
 
 def run_folder(out: Path, name: str | None) -> Path:

@@ -4,7 +4,7 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from robust_stitching import checkpoints, cli, data, options
+from robust_stitching import cli, data, options
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.record import as_record
@@ -34,7 +34,8 @@ def stitch_and_report(
         cli.log_verbosely()
     device = cli.device(args.device)
     config = options.stitch_config(parser, args, device, **more)
-    front, end = (checkpoints.load(path).to(device) for path in (args.front_model, args.end_model))
+    front = cli.one_of_two(args.front_model, args, "1").to(device)
+    end = cli.one_of_two(args.end_model, args, "2").to(device)
     train, test = data.load(cli.dataset(args.dataset), device, shown)
     elsewhere = None
     if eval_dataset is not None:
@@ -42,7 +43,7 @@ def stitch_and_report(
     folder = cli.run_folder(args.out_dir, args.run_name)
     check_collected(args.out_dir)
     with claimed(folder):
-        result = stitch(front, end, train, test, config, shown, elsewhere)
+        result = stitch(front, end, train, test, config, shown, elsewhere, warn=cli.warn)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
         paths = write_results(result, record, folder)
     print(as_text(record))

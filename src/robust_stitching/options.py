@@ -79,6 +79,7 @@ def add_stitching_arguments(parser: Parser) -> None:
         help="also stitch the end network to itself, and a front with random weights, and report "
         "the gaps: a map can learn the task by itself; takes three times as long",
     )
+    add_constants(parser, "the front", "the end")
 
 
 def _add_map_options(parser: Parser) -> None:
@@ -220,22 +221,44 @@ def add_attack_options(parser: Parser, *, trades: bool = True) -> None:
     )
 
 
-def add_checkpoint_options(parser: Parser) -> None:
-    """How to read networks that others published."""
+def add_checkpoint_options(parser: Parser, *, required: bool = False) -> None:
+    """How to read a network that others published; `required` says that the model has to be."""
     group = parser.add_argument_group("published networks (bare state dicts)")
     group.add_argument(
         "-m",
         "--model",
-        help="which model a bare state dict is of; read from its "
-        f"path if not given. One of: {choices()}",
+        required=required,
+        help="which model a bare state dict is of"
+        + ("" if required else "; read from its path if not given")
+        + f". One of: {choices()}",
+    )
+    _add_constants(group, "", "the network")
+
+
+def add_constants(parser: Parser, *roles: str) -> None:
+    """How to read several networks that others published, which have these roles."""
+    group = parser.add_argument_group("published networks (bare state dicts)")
+    for number, role in enumerate(roles, start=1):
+        _add_constants(group, str(number), role)
+
+
+def _add_constants(group: argparse._ArgumentGroup, number: str, role: str) -> None:
+    group.add_argument(
+        f"--mean{number}",
+        type=values.numbers,
+        metavar="MEAN",
+        help=f"mean of the images that {role} was made with, per channel in [0, 1], such as "
+        "0.49,0.48,0.45; before what its file says",
     )
     group.add_argument(
-        "--mean",
-        type=values.numbers,
-        help="mean of the images that the network was made "
-        "with, per channel in [0, 1], such as 0.49,0.48,0.45",
+        f"--std{number}", type=values.numbers, metavar="STD", help="their standard deviation"
     )
-    group.add_argument("--std", type=values.positive_numbers, help="their standard deviation")
+    group.add_argument(
+        f"--weights{number}",
+        metavar="NAME",
+        help=f"which weights to take for {role} where its file holds several, such as ema "
+        "(default: the plain ones)",
+    )
 
 
 ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio", "ramp")

@@ -65,8 +65,3 @@ radius = _checked(number, lambda x: 0 < x <= 1, "a radius above 0 and at most 1"
 def numbers(text: str) -> list[float]:
     """Numbers with commas between them."""
     return [number(part) for part in text.split(",")]
-
-
-def positive_numbers(text: str) -> list[float]:
-    """Numbers above 0 with commas between them."""
-    return [positive(part) for part in text.split(",")]

@@ -8,6 +8,9 @@ from typing import Any
 import pandas as pd
 
 from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.evaluation import Accuracy
+from robust_stitching.evaluation.pair import Pair
+from robust_stitching.evaluation.robustness import interval
 from robust_stitching.files import replacing, slug, write_json
 from robust_stitching.report.heatmap import heatmap, save_figure
 from robust_stitching.report.record import commit, donor, versions
@@ -20,6 +23,7 @@ GAP = 2
 def as_record(
     found: Comparison,
     models: tuple[Checkpoint, Checkpoint],
+    pair: Pair,
     params: Mapping[str, Any],
     command: str,
 ) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def as_record(
 
     Parameters
     ----------
+    pair : how good the networks are.
     params : the settings of the run, plain values.
     command : the command line that asked for it.
     """
@@ -48,12 +53,22 @@ def as_record(
         "commit": commit(),
         "data": {"name": found.data, "n_images": max(found.n_images.values())},
         "seconds": round(found.seconds, 1),
-        "notes": [*found.notes, *(_about(models) if found.outputs else [])],
-        "models": [donor(model) for model in models],
+        "notes": [*pair.notes, *found.notes, *(_about(models) if found.outputs else [])],
+        "models": [
+            {**donor(model), **_accuracy(accuracy)}
+            for model, accuracy in zip(models, pair.accuracies, strict=True)
+        ],
         "layers1": list(found.layers1),
         "layers2": list(found.layers2),
         "measures": measures,
     }
+
+
+def _accuracy(found: Accuracy | None) -> dict[str, Any]:
+    if found is None:
+        return {"accuracy": None, "accuracy_interval": None}
+    between = interval(found.accuracy, found.n_images)
+    return {"accuracy": found.accuracy, "accuracy_interval": list(between)}
 
 
 def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
@@ -74,8 +89,8 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     """
     first, second = record["models"]
     head = [
-        f"model 1  {first['path']} (rows)",
-        f"model 2  {second['path']} (columns)",
+        f"model 1  {first['path']} (rows), {_right_on(first)}",
+        f"model 2  {second['path']} (columns), {_right_on(second)}",
         f"data     {record['data']['name']} ({record['params']['split']})",
     ]
     parts = ["\n".join(head)]
@@ -98,6 +113,13 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
         parts.append(aligned(outputs))
     parts += ["\n".join(_filled(note, width)) for note in record["notes"]]
     return "\n\n".join(parts)
+
+
+def _right_on(model: Mapping[str, Any]) -> str:
+    if model["accuracy"] is None:
+        return f"no accuracy: made for {model['classes']} classes"
+    low, high = model["accuracy_interval"]
+    return f"accuracy {model['accuracy']:.2%} ({low:.1%} to {high:.1%})"
 
 
 def _filled(text: str, width: int) -> list[str]:

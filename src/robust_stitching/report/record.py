@@ -79,6 +79,7 @@ def donor(checkpoint: Checkpoint) -> dict[str, Any]:
         "path": str(checkpoint.path),
         "model": checkpoint.model,
         "dataset": checkpoint.dataset,
+        "classes": checkpoint.classes,
         "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
         "training": checkpoint.training,
     }

@@ -30,7 +30,11 @@ def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path)
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
     checkpoints.save(
-        paths["frank_model"], result.network, result.measured.source, result.training()
+        paths["frank_model"],
+        result.network,
+        result.measured.source,
+        result.training(),
+        result.class_names,
     )
     write_json(paths["json"], record)
     with replacing(paths["pdf"]) as temporary:

@@ -66,6 +66,7 @@ def compare(
     batch_size: int = BATCH_SIZE,
     k: int = neighbours.K,
     seed: int = 0,
+    order: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare layers of two networks, and their answers, on the images of `split`.
@@ -82,6 +83,8 @@ def compare(
     batch_size : also that of minibatch CKA.
     k : how many neighbours "mutual-knn" looks at.
     seed : of the order in which images are put into batches.
+    order : for each answer of network 1 the number of the same one of network 2; as they stand if
+        left out.
 
     Raises
     ------
@@ -89,24 +92,13 @@ def compare(
         where nothing can be compared.
     """
     started = time.perf_counter()
-    n, notes = len(split), []
-    if n < 2:
-        raise UserError(f"{n} image is too few to compare anything; take at least 2.")
-    named = chosen(DEFAULT if measures is None else measures)
-    sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
-    wanted = tuple(m for m in named if _is_defined(m, sides, notes))
-    for measure in wanted:
-        lacking = too_few(measure, n, batch_size, k) or _too_wide(measure, sides, n)
-        if lacking and measures is not None:
-            raise UserError(f"{lacking}.")
-        if lacking:
-            notes.append(f"{lacking}: it is left out.")
-            wanted = tuple(m for m in wanted if m != measure)
-    if not wanted:
-        raise UserError(f"nothing can be compared. {' '.join(notes)}")
+    n = len(split)
+    sides, wanted, notes = prepared(
+        network1, network2, split, layers1, layers2, measures, batch_size=batch_size, k=k
+    )
     stream = Stream(sides, split, batch_size, seed)
     with evaluating(*stream.pieces):
-        found, outputs, n_minibatch = _one_pass(stream, wanted, k, progress)
+        found, outputs, n_minibatch = _one_pass(stream, wanted, k, order, progress)
         if any(measure.name in WHOLE for measure in wanted):
             found |= _all_images(stream, progress)
     notes += _undefined(wanted, stream, n)
@@ -126,6 +118,37 @@ def compare(
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
     )
+
+
+def prepared(
+    network1: nn.Module,
+    network2: nn.Module,
+    split: AnySplit,
+    layers1: Sequence[str] | None = None,
+    layers2: Sequence[str] | None = None,
+    measures: Sequence[str] | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    k: int = neighbours.K,
+) -> tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]:
+    """What `compare` looks at: both sides with their layers, the measures, and why others are left
+    out. It raises what that raises, before any image is looked at."""
+    n, notes = len(split), []
+    if n < 2:
+        raise UserError(f"{n} image is too few to compare anything; take at least 2.")
+    named = chosen(DEFAULT if measures is None else measures)
+    sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
+    wanted = tuple(m for m in named if _is_defined(m, sides, notes))
+    for measure in wanted:
+        lacking = too_few(measure, n, batch_size, k) or _too_wide(measure, sides, n)
+        if lacking and measures is not None:
+            raise UserError(f"{lacking}.")
+        if lacking:
+            notes.append(f"{lacking}: it is left out.")
+            wanted = tuple(m for m in wanted if m != measure)
+    if not wanted:
+        raise UserError(f"nothing can be compared. {' '.join(notes)}")
+    return sides, wanted, notes
 
 
 def _is_defined(measure: Measure, sides: tuple[Side, Side], notes: list[str]) -> bool:
@@ -154,7 +177,11 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
 
 
 def _one_pass(
-    stream: Stream, wanted: Sequence[Measure], k: int, progress: Progress
+    stream: Stream,
+    wanted: Sequence[Measure],
+    k: int,
+    order: Sequence[int] | None,
+    progress: Progress,
 ) -> tuple[dict[str, Tensor], dict[str, float], int]:
     """The measures that need no Gram matrix of all images: layerwise values, those of the outputs,
     and how many images went into minibatch CKA."""
@@ -186,8 +213,11 @@ def _one_pass(
         rows = [Channels(torch.cat(kept)) for kept in means]
         stream.check(torch.stack([side.norm for side in rows]))
         found |= _channelwise(rows, by_channels, len(stream.sides[0].layers), k, progress)
-    compared = _outputs(*map(torch.cat, answers), stream.multi_label) if with_outputs else {}
-    return found, compared, sums.n
+    if not with_outputs:
+        return found, {}, sums.n
+    first, second = map(torch.cat, answers)
+    second = second if order is None else second[:, list(order)]
+    return found, _outputs(first, second, stream.multi_label), sums.n
 
 
 def _outputs(first: Tensor, second: Tensor, multi_label: bool) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_cka, check_fit, check_target
 from robust_stitching.stitching.config import StitchConfig
+from robust_stitching.stitching.donors import doubts_about, in_one_order
 from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
 from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.network import StitchedNetwork
@@ -30,6 +32,7 @@ class StitchResult:
     ----------
     trained : the map, with the stitched network around it.
     train_images : how many the map was trained on.
+    class_names : of the stitched network's answers, in their order.
     measured : scores of "front", "end", "untrained", "stitched", with direct matching and controls
         "direct_matching", "self_stitch" and "random_front", on the test split.
     elsewhere : the same on another dataset's test split, where one was given.
@@ -41,6 +44,7 @@ class StitchResult:
     end: Checkpoint
     trained: TrainedMap
     train_images: int
+    class_names: tuple[str, ...]
     measured: Measured
     elsewhere: Measured | None
     notes: list[str]
@@ -82,6 +86,7 @@ class StitchResult:
             "kind": "stitch",
             "front": str(self.front.path),
             "end": str(self.end.path),
+            "test_accuracy": self.scores["stitched"].accuracy,
             **asdict(self.config),
         }
 
@@ -94,12 +99,19 @@ def stitch(
     config: StitchConfig,
     progress: Progress = silent,
     elsewhere: AnySplit | None = None,
+    warn: Callable[..., None] = lambda *notes: None,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another and measure what that shows.
 
     The map is trained on `train`; every score is taken on `test` and, where it is given, on
-    `elsewhere`, the test split of another dataset with as many classes. Networks and splits must be
-    on the same device; the donors stay as they are.
+    `elsewhere`, the test split of another dataset with as many classes. Classes are matched by
+    their names, in whatever order a network answers or a dataset has them. Networks and splits must
+    be on the same device; the donors stay as they are.
+
+    Parameters
+    ----------
+    warn : called, before anything is trained, with those notes of the result that are doubts about
+        the donors.
 
     Raises
     ------
@@ -111,22 +123,26 @@ def stitch(
         check_fit(front, end, split)
     check_target(config.target_type, config.temperature, front, train)
     check_cka(config.cka_reg, config.batch_size, config.adversary)
+    donors = in_one_order(front, end, train, test, elsewhere)
+    train, test, elsewhere = donors.splits
     if config.debug:
         few = DEBUG_BATCHES * config.batch_size
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
 
-    front_cut, end_cut = (front.network, config.front_layer), (end.network, config.end_layer)
+    front_cut, end_cut = (donors.front, config.front_layer), (donors.end, config.end_layer)
     check_cut(front_cut, end_cut, train, config)
-    goal = goal_of(config.target_type, config.temperature, front.network, end.network)
+    goal = goal_of(config.target_type, config.temperature, donors.front, donors.end)
     others = _control_cuts(front_cut, end_cut, train, config) if config.controls else {}
+    notes = [*donors.notes, *doubts_about(front, end, donors, test, config.seed, progress)]
+    warn(*notes)
     trained = find_map(front_cut, end_cut, train, test, config, goal, progress=progress)
     joined = {"untrained": trained.untrained, "stitched": trained.network}
     if trained.direct is not None and not config.no_pinv:
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
-    notes = _notes(front, end, trained, train, elsewhere, config)
+    notes += _notes(front, end, trained, train, elsewhere, config)
     for name, cut in others.items():
         try:
             control = find_map(
@@ -159,6 +175,7 @@ def stitch(
         end=end,
         trained=trained,
         train_images=len(train),
+        class_names=donors.class_names,
         measured=measured,
         elsewhere=other,
         notes=notes,
@@ -228,11 +245,6 @@ def _notes(
         notes.append(
             f"The front network tells {front.classes} classes apart, the data has "
             f"{len(train.classes)}: it has no accuracy here."
-        )
-    if elsewhere and elsewhere.classes != train.classes:
-        notes.append(
-            f"The classes of {elsewhere.name} have other names than those of {train.name}; they "
-            "were matched by number."
         )
     if config.debug:
         notes.append("A debugging run on a few batches: these numbers mean nothing.")

@@ -1,0 +1,89 @@
+"""Signs that a network does not answer as it should: that its constants, its classes or its weights
+are others than those that it was made with."""
+
+import csv
+import math
+from pathlib import Path
+
+import torch
+
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import SOURCES, AnySplit
+from robust_stitching.evaluation.robustness import interval
+from robust_stitching.files import slug
+
+LOG = "training_log.csv"
+ABOVE_CHANCE = 0.05
+"""Of what can be gained over chance, a network that has learned its task gains at least as much."""
+
+LEAST_IMAGES = 20
+"""Fewer tell nothing."""
+
+FAR = 0.05
+"""By so much an accuracy, its 95% interval taken off, may lie below what is promised."""
+
+
+def doubts(
+    checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float = 0.0
+) -> list[str]:
+    """What is strange about the accuracy of a network on `split`, in sentences: one near chance, or
+    far below what its training promises for the same data, or a loss that is no number. A stitched
+    network may well be near chance.
+
+    Parameters
+    ----------
+    split : with the network's classes, see `Checkpoint.answerable`.
+    """
+    told = []
+    if not math.isfinite(loss):
+        told.append(f"{checkpoint.path} answers with numbers that are not finite on {split.name}.")
+    if len(split) < LEAST_IMAGES:
+        return told
+    chance, promise = chance_of(split), promised(checkpoint, split)
+    near = accuracy < chance + ABOVE_CHANCE * (1 - chance)
+    below = promise is not None and interval(accuracy, len(split))[1] + FAR < promise
+    expected = checkpoint.stitched and promise is not None and not below
+    if below or (near and not expected):
+        signs = [f"near chance ({chance:.2%} by always giving the most frequent answer)"] * near
+        signs += [f"far below the {promise or 0:.2%} that its training ended with"] * below
+        told.append(
+            f"{checkpoint.path} is right on {accuracy:.2%} of {len(split):,} images of "
+            f"{split.name}, {' and '.join(signs)}: are mean and std, classes and weights those "
+            "that it was made with?"
+        )
+    return told
+
+
+def chance_of(split: AnySplit) -> float:
+    """The accuracy of giving the most frequent answer always, of each attribute or of the class;
+    at least that of guessing."""
+    if split.attributes:
+        share = split.labels.double().mean(dim=0)
+        return torch.maximum(share, 1 - share).mean().item()
+    most = split.labels.bincount().max().item() / len(split)
+    return max(most, 1 / len(split.classes))
+
+
+def promised(checkpoint: Checkpoint, split: AnySplit) -> float | None:
+    """The test accuracy with which a network's training ended, where that was on the same dataset
+    and is known: from its file, else from the training log beside it."""
+    dataset = checkpoint.dataset
+    name = SOURCES[dataset].name if dataset in SOURCES else slug(Path(dataset).name)
+    if name != split.name:
+        return None
+    told = checkpoint.training.get("test_accuracy")
+    return told if isinstance(told, float) else _logged(checkpoint.path)
+
+
+def _logged(path: Path) -> float | None:
+    """The accuracy in the last line of a training log; of an intermediate snapshot, which is called
+    by its iteration, in the last line before that."""
+    try:
+        with path.with_name(LOG).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if path.stem.isdecimal():
+            rows = [row for row in rows if int(row["iteration"]) <= int(path.stem)]
+        accuracy = float(rows[-1]["test_accuracy"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, csv.Error):
+        return None  # no log, or somebody else's
+    return accuracy if 0 <= accuracy <= 1 else None

@@ -1,0 +1,59 @@
+"""Two networks that are to be compared, looked at before: how good each is, and whether they have
+their answers in one order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.class_names import matched
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation.accuracy import BATCH_SIZE, Accuracy, evaluate
+from robust_stitching.evaluation.doubts import doubts
+from robust_stitching.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is known of two networks.
+
+    Attributes
+    ----------
+    accuracies : None for a network whose classes are not as many as those of the data.
+    order : for each answer of the first the number of the same one of the second; None where
+        nothing says that they stand in different orders.
+    notes : what a reader has to know, in sentences.
+    """
+
+    accuracies: tuple[Accuracy | None, Accuracy | None]
+    order: tuple[int, ...] | None
+    notes: list[str]
+
+
+def look_at(
+    models: tuple[Checkpoint, Checkpoint],
+    split: AnySplit,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = silent,
+) -> Pair:
+    """Look at two networks on the images on which they will be compared."""
+    accuracies, names, notes = [], [], [*models[0].notes, *models[1].notes]
+    for model in models:
+        if model.classes != len(split.classes):
+            accuracies.append(None)
+            names.append(model.class_names)
+            continue
+        own, told = model.answerable(split)
+        found = evaluate(model.network, own, batch_size, progress)
+        accuracies.append(found)
+        names.append(model.class_names or split.classes)
+        notes += told
+        if model.shares_classes(split):
+            notes += doubts(model, own, found.accuracy, found.loss)
+    order = _order(*names)
+    return Pair(tuple(accuracies), order, list(dict.fromkeys(notes)))
+
+
+def _order(first: Sequence[str] | None, second: Sequence[str] | None) -> tuple[int, ...] | None:
+    if first is None or second is None or len(first) != len(second):
+        return None
+    return matched(first, second).order

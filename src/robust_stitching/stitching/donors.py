@@ -1,0 +1,83 @@
+"""The donors of a stitch and its data, brought to one order of classes, and looked at before any
+work is done with them."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from robust_stitching import models
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation import evaluate
+from robust_stitching.evaluation.doubts import doubts
+from robust_stitching.progress import Progress, silent
+
+CHECKED_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class Donors:
+    """Two networks that answer alike.
+
+    Attributes
+    ----------
+    front, end : the networks; the front's answers are in the order of the end's, where both tell
+        equally many classes apart.
+    splits : those that were given, with their classes in that order.
+    class_names : of the answers, in that order.
+    notes : what was guessed, in sentences.
+    """
+
+    front: nn.Module
+    end: nn.Module
+    splits: tuple[AnySplit | None, ...]
+    class_names: tuple[str, ...]
+    notes: list[str]
+
+
+def in_one_order(front: Checkpoint, end: Checkpoint, *splits: AnySplit | None) -> Donors:
+    """Bring the front's answers, and the classes of splits, to the order of the end's answers.
+
+    Raises
+    ------
+    UserError : unless the end answers in the classes of each split, and both take its images.
+    """
+    notes = [*front.notes, *end.notes]
+    found = []
+    for split in splits:
+        ours, told = end.answerable(split) if split else (None, [])
+        found.append(ours)
+        notes += told
+    network, reference = front.network, splits[0]
+    if front.classes == end.classes:
+        notes += front.answerable(reference)[1]
+        theirs = front.matching(reference).order
+        order = [theirs.index(number) for number in end.matching(reference).order]
+        if order != sorted(order):
+            network = models.answering(network, order)
+    return Donors(
+        front=network,
+        end=end.network,
+        splits=tuple(found),
+        class_names=end.class_names or found[0].classes,
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def doubts_about(
+    front: Checkpoint,
+    end: Checkpoint,
+    donors: Donors,
+    test: AnySplit,
+    seed: int,
+    progress: Progress = silent,
+) -> list[str]:
+    """What is strange about the accuracies of the donors on some images of `test`, which has its
+    classes in their order. A front that was made for other classes has none."""
+    some, told = test.sample(CHECKED_IMAGES, seed), []
+    for checkpoint, network in ((front, donors.front), (end, donors.end)):
+        asked = checkpoint.classes == end.classes and checkpoint.shares_classes(test)
+        if asked or checkpoint is end:
+            found = evaluate(network, some, progress=progress)
+            told += doubts(checkpoint, some, found.accuracy, found.loss)
+    return told
