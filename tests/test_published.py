@@ -1,8 +1,11 @@
 """State dicts in whatever form others save them: found by what fits the network."""
 
 import random
+from argparse import Namespace
 from collections import OrderedDict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -242,3 +245,45 @@ def test_ours_holds_one_set(tmp_path):
     checkpoints.save(tmp_path / "x.pt", net(), "cifar10", {})
     with pytest.raises(UserError, match="leave --weights ema out"):
         checkpoints.load(tmp_path / "x.pt", weights="ema")
+
+
+# Wrappers inside, and what stands beside
+
+
+@pytest.mark.parametrize("part", ["module", "_orig_mod", "_fsdp_wrapped_module"])
+def test_wrappers_around_modules_inside(part, tmp_path):
+    network = net("resnet_w1")
+    state = {name.replace("layer2.", f"layer2.{part}."): v for name, v in bare(network).items()}
+    loaded = checkpoints.load(put(tmp_path, under("model.")(state), "resnet_w1"))
+    assert torch.equal(loaded.network.layer2[0].conv1.weight, network.layer2[0].conv1.weight)
+
+
+def test_a_loss_beside_the_network(tmp_path):
+    value = {**under("model.")(bare(net())), "criterion.weight": torch.ones(10)}
+    assert checkpoints.load(put(tmp_path, {"state_dict": value})).classes == 10
+
+
+HARMLESS = {
+    "argparse": Namespace(lr=0.1, arch="tiny10", schedule=[30, 60]),
+    "numpy's numbers": [np.float64(0.93), np.float32(0.1), np.int64(3), np.bool_(True)],
+    "numpy's arrays": {
+        "curve": np.linspace(0, 1, 5),
+        "state": np.random.RandomState(0).get_state(),
+    },
+    "paths": Path("runs/3"),
+}
+
+
+@pytest.mark.parametrize("beside", HARMLESS)
+@pytest.mark.parametrize("legacy", [False, True], ids=["", "before torch 1.6"])
+def test_settings_and_results_beside_the_weights(beside, legacy, tmp_path):
+    path = tmp_path / "x.pt"
+    value = {"state_dict": bare(net()), "beside": HARMLESS[beside]}
+    torch.save(value, path, _use_new_zipfile_serialization=not legacy)
+    assert checkpoints.load(path, model="tiny10", dataset="cifar10").classes == 10
+
+
+def test_objects_of_numpy_are_refused(tmp_path):
+    value = {"state_dict": bare(net()), "beside": np.array([{1: 2}, None], dtype=object)}
+    with pytest.raises(UserError, match="could run code"):
+        checkpoints.load(put(tmp_path, value))

@@ -16,22 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import class_names, data, models, published
+from robust_stitching import claims, class_names, data, harmless, models, published
 from robust_stitching.class_names import Matching
+from robust_stitching.constants import constants_for, normalise
 from robust_stitching.data import SOURCES, AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.files import replacing
-from robust_stitching.fitting import Fit, fill, misfit, require_stored
+from robust_stitching.fitting import fill, misfit, require_stored
 from robust_stitching.stitching.network import rebuild
 
 FORMAT = "robust-stitching 1"
 OURS = FORMAT.split()[0]
-IDENTITY = ((0.0,), (1.0,))
-
-SAY_IT = (
-    "put it under <model>/<Dataset>/, or name both with -m and -d to eval_net.py, or to "
-    "convert_checkpoint.py, which makes it a checkpoint."
-)
 
 
 @dataclass(frozen=True)
@@ -193,7 +188,7 @@ def read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist.")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), harmless.allowed():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # any file may be given, and the unpickler raises what it likes
@@ -209,7 +204,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     with path.open("rb") as file:
         pickled = zipfile.is_zipfile(path) or file.read(1) == b"\x80"
     refused = isinstance(error, pickle.UnpicklingError) and any(
-        word in str(error) for word in ("Unsupported", "GLOBAL", "protocol")
+        word in str(error) for word in ("Unsupported", "GLOBAL", "protocol", "Can only")
     )
     if pickled and refused:
         return UserError(
@@ -264,7 +259,7 @@ def load(
                 "mean and std are for networks, not for a stitched one; leave them out."
             )
         if any(given.values()):
-            _normalise(checkpoint.network, mean, std, str(path))
+            normalise(checkpoint.network, mean, std, str(path))
     else:
         checkpoint = _load_bare(path, found, model, dataset, given, weights, image_size)
     checkpoint.network.eval()
@@ -338,11 +333,11 @@ def _load_bare(
             f"{path} holds the map of a stitch, not a network; give the file in frank_model beside."
         )
     notes: list[str] = []
-    claim = published.claim_of(path)
+    claim = claims.claim_of(path)
     if dataset is not None and not data.looks_like_a_path(dataset):
         dataset = data.source_of(dataset)
-    entry = _entry_for(path, model, claim, notes)
-    made_for = _dataset_for(path, model, dataset, claim, notes)
+    entry = claims.entry_for(path, model, claim, notes)
+    made_for = claims.made_for(path, model, dataset, claim, notes)
     source = SOURCES.get(made_for)
     size = image_size or (source and source.image_size)
     taken = published.find(path, found, entry, made_for, size, weights)
@@ -354,8 +349,8 @@ def _load_bare(
     notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
     network = taken.fit.build()
     fill(network, taken.fit.state, path)
-    constants = _constants_for(path, taken, made_for, given, notes)
-    _normalise(network, *constants, f"{path}, made for {made_for},")
+    constants = constants_for(path, taken, made_for, given, notes)
+    normalise(network, *constants, f"{path}, made for {made_for},")
     names = data.names_of(made_for)
     classes = taken.fit.classes
     return Checkpoint(
@@ -367,120 +362,6 @@ def _load_bare(
         class_names=names if names and len(names) == classes else None,
         notes=tuple(notes),
     )
-
-
-def _entry_for(
-    path: Path, model: str | None, claim: published.Claim, notes: list[str]
-) -> models.Entry:
-    """The model of a bare state dict: the one that is named, else the one of its folder."""
-    if model is None:
-        if claim.entry is None:
-            raise UserError(f"{path} is a bare state dict and its path names no model; {SAY_IT}")
-        return claim.entry
-    entry = models.entry(model)
-    if claim.paired and claim.entry.name != entry.name:
-        notes.append(
-            f"{path} was read as {entry.name}, as -m says, though its folder says "
-            f"{claim.entry.name}."
-        )
-    return entry
-
-
-def _dataset_for(
-    path: Path, model: str | None, dataset: str | None, claim: published.Claim, notes: list[str]
-) -> str:
-    """What a bare state dict was made for.
-
-    A dataset that is named with the model says it, before any folder. One that is named alone, of a
-    network that lies in ``<model>/<Dataset>/``, is only what it is evaluated on. A folder of images
-    says least: it is believed where the path says nothing, or nothing that fits its classes.
-    """
-    if dataset is None:
-        if claim.dataset is None:
-            raise UserError(f"{path} is a bare state dict and its path names no dataset; {SAY_IT}")
-        return claim.dataset
-    laid_out = claim.paired and model is None
-    if dataset not in SOURCES:
-        believed = claim.dataset and (laid_out or _share_names(claim.dataset, dataset))
-        return claim.dataset if believed else dataset
-    made_for = claim.dataset if laid_out else dataset
-    if claim.dataset not in (None, dataset):
-        why = "as its folders say" if laid_out else "as -d says, whatever its folders say"
-        notes.append(f"{path} was taken for a network made for {made_for}, {why}.")
-    return made_for
-
-
-def _share_names(dataset: str, folder: str) -> bool:
-    """Whether a folder of images has classes of a dataset, but for mere numbers."""
-    own, theirs = (set(data.names_of(name) or ()) for name in (dataset, folder))
-    return any(not name.isdecimal() for name in own & theirs)
-
-
-def _constants_for(
-    path: Path,
-    taken: published.Found,
-    made_for: str,
-    given: Mapping[str, Sequence[float] | None],
-    notes: list[str],
-) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation for a bare state dict: those given, else those of its file, else those
-    that networks of its kind are published with, which is a guess and told."""
-    values, whose = _usual(taken.fit, made_for)
-    usual = dict(zip(given, values, strict=True))
-    own = {kind: value.tolist() for kind, value in taken.constants.items()}
-    lacking = [kind for kind in given if not given[kind] and kind not in own]
-    if lacking:
-        told = " and ".join(f"{kind} {_listed(usual[kind])}" for kind in lacking)
-        notes.append(
-            f"{path} brings no {' and '.join(lacking)}: {told} were taken, {whose}; if it was made "
-            "with others, its numbers are wrong, and --mean and --std give them."
-        )
-    return tuple(given[kind] or own.get(kind) or usual[kind] for kind in given)
-
-
-def _usual(fit: Fit, made_for: str) -> tuple[models.Constants, str]:
-    """The constants that networks are published with, and whose they are."""
-    entry = fit.entry
-    own = entry.constants_for(fit.channels)
-    if own:
-        return own, f"those of {entry.name}"
-    if made_for == "imagenet" and entry.imagenet_constants:
-        return entry.imagenet_constants, f"those of {entry.name} for imagenet"
-    if entry.published_normalised and made_for in SOURCES:
-        return (SOURCES[made_for].mean, SOURCES[made_for].std), f"those of {made_for}"
-    return IDENTITY, "which leaves images in [0, 1] as they are"
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values)
-
-
-def _normalise(
-    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, what: str
-) -> None:
-    channels = network.input_shape[0]
-    for kind, given in (("mean", mean), ("std", std)):
-        if given is not None:
-            _check_constants(kind, given, channels, what)
-    network.normalize.set(mean, std)
-
-
-def _check_constants(kind: str, given: Sequence[float], channels: int, what: str) -> None:
-    """Raise UserError for a mean or a deviation that images in [0, 1] cannot have."""
-    if len(given) not in (1, channels):
-        raise UserError(
-            f"{what} takes images of {channels} channels, but the {kind} to normalise them by has "
-            f"{len(given)} values; give {channels}."
-        )
-    if max(given) > 1:
-        over = [value / 255 for value in given]
-        hint = f"give it over 255, {_listed(over)}" if max(over) <= 1 else "give another"
-        raise UserError(
-            f"the {kind} of {what} is {_listed(given)}, but images are in [0, 1]; {hint}."
-        )
-    if not all(value > 0 or (value == 0 and kind == "mean") for value in given):
-        least = "above 0" if kind == "std" else "0 or above"
-        raise UserError(f"the {kind} of {what} has to be {least} everywhere, not {_listed(given)}.")
 
 
 def _require_deviations(network: nn.Module, path: Path) -> None:

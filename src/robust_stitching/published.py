@@ -1,5 +1,4 @@
-"""Networks as others publish them: weights somewhere in a file, and a place among folders,
-``…/<model>/<Dataset>/…``, that says what they are of.
+"""Weights somewhere in a file of somebody else's.
 
 Nothing is promised about the file but that there are tensors in it. What is looked for is the place
 where names and shapes are those of the network: below wrappers (``state_dict``, ``model``, …) and
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor
 
 from robust_stitching import models
-from robust_stitching.data import source_of
 from robust_stitching.errors import UserError
 from robust_stitching.fitting import NORMALISATION, Fit, Misfit, State, fit, frame_of
 
@@ -37,6 +35,13 @@ COPIES = {"attacker"}
 
 OPTIMISERS = {"exp_avg", "exp_avg_sq", "momentum_buffer", "grad", "grads", "gradients"}
 """Words for what an optimiser keeps, maybe under the names of the weights that it is about."""
+
+LOSSES = {"criterion", "criteria", "loss", "losses", "metric", "metrics"}
+"""Words for what a training has beside its network."""
+
+WRAPPING = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts of a name that stand for nothing but a wrapper, which may be around any module of a network
+(data parallel training, torch.compile, sharding)."""
 
 BOOKKEEPING = {"decay", "total_ops", "total_params"}
 """Single numbers that averages, and packages that count operations, put beside weights."""
@@ -124,19 +129,20 @@ def find(
     if not tensors:
         raise UserError(f"{path} holds no state dict of a network.")
     frame = frame_of(entry.name, image_size, (), classes=2, channels=3)
-    places = _places(tensors, frame.state_dict().keys() - set(NORMALISATION))
+    names = frame.state_dict().keys() - set(NORMALISATION)
+    places = _places(_without_wrapping(tensors, names), names)
     fits = {place.name: fit(entry, place.state, path, dataset, image_size) for place in places}
     fitting = [p for p in places if not (fits[p.name].misfit.missing or fits[p.name].misfit.bent)]
     if not fitting:
         raise _no_fit(path, fits[places[0].name])
-    names = sorted((place.name for place in fitting), key=_plainness)
-    name = names[0] if wanted is None else _chosen(path, wanted, names)
+    choices = sorted((place.name for place in fitting), key=_plainness)
+    name = choices[0] if wanted is None else _chosen(path, wanted, choices)
     chosen = fits[name]
     (place,) = (place for place in fitting if place.name == name)
     strange = _strange(place, chosen, [p.name for p in places if p.name])
     if strange:
         raise _no_fit(path, replace(chosen, misfit=Misfit(unknown=strange)))
-    others = (n for n in names if n != name and not _words(n) & COPIES)
+    others = (n for n in choices if n != name and not _words(n) & COPIES)
     return Found(
         fit=chosen,
         constants=_constants(place),
@@ -147,6 +153,19 @@ def find(
 
 def _no_fit(path: Path, found: Fit) -> UserError:
     return UserError(f"the weights in {path} do not fit {found.entry.name}: {found.misfit}.")
+
+
+def _without_wrapping(
+    tensors: dict[tuple[str, ...], Tensor], names: Collection[str]
+) -> dict[tuple[str, ...], Tensor]:
+    """The tensors without the `WRAPPING` in their names, but where a network has such names itself,
+    or the file the same tensor with and without."""
+    own = {part for name in names for part in name.split(".")}
+    found = {}
+    for keys, value in tensors.items():
+        parts = [part for part in keys[-1].split(".") if part not in WRAPPING - own]
+        found[(*keys[:-1], ".".join(parts))] = value
+    return found if len(found) == len(tensors) else tensors
 
 
 def _places(tensors: dict[tuple[str, ...], Tensor], names: Collection[str]) -> list[_Place]:
@@ -216,7 +235,11 @@ def _strange(place: _Place, found: Fit, others: Sequence[str]) -> tuple[str, ...
     """Names beside a network's weights that nobody expects: a layer more, say, without which it
     would answer something else. Constants, counters and weights at other places are expected."""
     others = [other for other in others if not place.prefix.startswith(f"{other}.")]
-    beyond = [name for name in place.around if not name.startswith(place.prefix)]
+    beyond = [
+        name
+        for name in place.around
+        if not name.startswith(place.prefix) and not _words(name) & LOSSES
+    ]
     loose = [*(place.prefix + name for name in found.misfit.unknown), *beyond]
     return tuple(name for name in loose if not _expected(name, place.around.get(name), others))
 
@@ -250,48 +273,3 @@ def _constants(place: _Place) -> dict[str, Tensor]:
 def _differ(state: State, other: State) -> bool:
     """Whether two sets of weights for a network are not the same ones."""
     return any(name not in other or not torch.equal(v, other[name]) for name, v in state.items())
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the folders above a file say that is in it.
-
-    Attributes
-    ----------
-    entry, dataset : the model and the key of the dataset that one of them is named for, if any.
-    paired : whether they are a model's folder and a dataset's in that, as people lay out networks;
-        else they may be called so by chance.
-    """
-
-    entry: models.Entry | None
-    dataset: str | None
-    paired: bool
-
-
-def claim_of(path: Path) -> Claim:
-    """What ``…/<model>/<Dataset>/…`` says: the deepest such pair, else the deepest names."""
-    parts = path.absolute().parent.parts
-    entries = [_entry_of(part) for part in parts]
-    datasets = [_dataset_of(part) for part in parts]
-    for entry, dataset in reversed(list(zip(entries, datasets[1:], strict=False))):
-        if entry and dataset:
-            return Claim(entry, dataset, True)
-    return Claim(_last(entries), _last(datasets), False)
-
-
-def _entry_of(folder: str) -> models.Entry | None:
-    try:
-        return models.entry_of_folder(folder)
-    except UserError:
-        return None
-
-
-def _dataset_of(folder: str) -> str | None:
-    try:
-        return source_of(folder)
-    except UserError:
-        return None
-
-
-def _last(found: Sequence[Any]) -> Any:
-    return next((value for value in reversed(found) if value is not None), None)

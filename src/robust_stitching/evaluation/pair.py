@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.class_names import matched
+from robust_stitching.class_names import Matching, matched
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import BATCH_SIZE, Accuracy, evaluate
 from robust_stitching.evaluation.doubts import doubts
@@ -49,11 +49,17 @@ def look_at(
         notes += told
         if model.shares_classes(split):
             notes += doubts(model, own, found.accuracy, found.loss)
-    order = _order(*names)
+    matching = _between(*names)
+    if matching and matching.renamed:
+        notes.append(
+            f"Models 1 and 2 call their classes by other names: where their answers are compared, "
+            f"{matching} was taken."
+        )
+    order = matching.order if matching else None
     return Pair(tuple(accuracies), order, list(dict.fromkeys(notes)))
 
 
-def _order(first: Sequence[str] | None, second: Sequence[str] | None) -> tuple[int, ...] | None:
+def _between(first: Sequence[str] | None, second: Sequence[str] | None) -> Matching | None:
     if first is None or second is None or len(first) != len(second):
         return None
-    return matched(first, second).order
+    return matched(first, second)
