@@ -146,6 +146,14 @@ def test_a_checkpoint_cannot_ask_for_any_number_of_classes(tmp_path):
         checkpoints.load(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("device", ["sparse", "meta"])
+def test_constants_without_numbers(device, tmp_path):
+    mean = torch.empty(3, device="meta") if device == "meta" else torch.zeros(3).to_sparse()
+    path = put(tmp_path, {"normalize.mean": mean, **bare(net())})
+    with pytest.raises(UserError, match=r"normalize\.mean in "):
+        checkpoints.load(path)
+
+
 def test_small_tensors_may_be_spread(tmp_path):
     spread = {"mean": torch.tensor(0.5).expand(3, 1, 1), "std": torch.tensor(0.5).expand(3, 1, 1)}
     state = {**bare(net()), "bn1.weight": torch.ones(1).expand(16), **spread}

@@ -96,6 +96,7 @@ FORMS = {
     "counters among them": lambda state: {"n_averaged": torch.tensor(9), **under("module.")(state)},
     "modules as dictionaries": nested,
     "a circle": in_a_circle,
+    "a long history": lambda state: {"history": [0.5] * 10**6, "state_dict": state},
     "beside an optimiser": lambda state: {"model": state, "optimizer": {"state": adams(state)}},
     "before an optimiser": lambda state: {"a_optim": adams(state), "z": state},
     "beside its optimiser": lambda state: {**state, "optimizer": {"state": adams(state)}},

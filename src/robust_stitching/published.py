@@ -6,7 +6,7 @@ behind prefixes (``module.``, ``net.``, …), whatever they are called.
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -18,7 +18,15 @@ from torch import Tensor
 
 from robust_stitching import models
 from robust_stitching.errors import UserError
-from robust_stitching.fitting import NORMALISATION, Fit, Misfit, State, fit, frame_of
+from robust_stitching.fitting import (
+    NORMALISATION,
+    Fit,
+    Misfit,
+    State,
+    fit,
+    frame_of,
+    require_stored,
+)
 
 MEAN = {"mean", "mu", "new_mean", "_mean", "pixel_mean", "image_mean"}
 STD = {"std", "sigma", "new_std", "_std", "pixel_std", "image_std"}
@@ -42,6 +50,8 @@ LOSSES = {"criterion", "criteria", "loss", "losses", "metric", "metrics"}
 WRAPPING = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Parts of a name that stand for nothing but a wrapper, which may be around any module of a network
 (data parallel training, torch.compile, sharding)."""
+
+HOLDERS = (Tensor, dict, list, tuple)
 
 BOOKKEEPING = {"decay", "total_ops", "total_params"}
 """Single numbers that averages, and packages that count operations, put beside weights."""
@@ -88,16 +98,16 @@ class _Place:
 def flattened(found: Any) -> dict[tuple[str, ...], Tensor]:
     """Every tensor in nested dictionaries and lists, under its keys."""
     tensors = {}
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), found)]
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
     seen = set()
     while waiting:
-        keys, value = waiting.pop(0)
+        keys, value = waiting.popleft()
         if isinstance(value, Tensor):
             tensors[keys] = value.detach()
-        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+        elif id(value) not in seen:
             seen.add(id(value))  # a dictionary may hold itself
             inside = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting += [((*keys, str(key)), inner) for key, inner in inside]
+            waiting += [((*keys, str(k)), v) for k, v in inside if isinstance(v, HOLDERS)]
     return tensors
 
 
@@ -145,7 +155,7 @@ def find(
     others = (n for n in choices if n != name and not _words(n) & COPIES)
     return Found(
         fit=chosen,
-        constants=_constants(place),
+        constants=_constants(place, path),
         place=name,
         others=tuple(n for n in others if _differ(fits[n].state, chosen.state)),
     )
@@ -253,13 +263,14 @@ def _expected(name: str, value: Tensor | None, others: Sequence[str]) -> bool:
     return counts or name.rpartition(".")[2] in BOOKKEEPING or _kind(name, value) is not None
 
 
-def _constants(place: _Place) -> dict[str, Tensor]:
+def _constants(place: _Place, path: Path) -> dict[str, Tensor]:
     """Mean and deviation that stand nearest to a network's weights."""
     own = {place.prefix + name for name in place.state}
     groups: dict[str, dict[str, Tensor]] = {}
     for name, value in place.around.items():
         kind = _kind(name, value)
         if kind and name not in own:
+            require_stored({name: value}, path)
             groups.setdefault(name.rpartition(".")[0], {})[kind] = value.reshape(-1).float()
 
     def nearness(parent: str) -> tuple:
