@@ -80,6 +80,13 @@ def test_a_dataset_alone_is_what_a_network_of_a_layout_is_evaluated_on(tmp_path)
     assert any("made for mnist, as its folders say" in note for note in found.notes)
 
 
+def test_a_layout_for_images_of_another_size_says_nothing_against_the_user(tmp_path):
+    path = bare("lenet", tmp_path / "lenet" / "imagenet" / "x.pt")
+    found = checkpoints.load(path, dataset="digits")
+    assert (found.dataset, found.network.input_shape) == ("digits", (1, 32, 32))
+    assert constants(found) == those_of(DIGITS)
+
+
 def test_a_folder_of_images_is_evaluated_on(digits, tmp_path, monkeypatch):
     """It says what a network was made for only where the path says nothing that fits."""
     images = str(write_digits(tmp_path / "images", digits, n=10))

@@ -12,7 +12,11 @@ from robust_stitching.class_names import matched
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS
 from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.files import REPOSITORY
+from robust_stitching.folding import Folded
+from robust_stitching.graph import Graph
+from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.run import StitchConfig, stitch
+from streamed_files import write_imagenet
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,14 @@ def test_a_split_in_another_order(digits):
     assert torch.equal(found.between(5, 9).labels, found.labels[5:9])
 
 
+def test_a_streamed_split_in_another_order(tmp_path, monkeypatch):
+    test = data.load(write_imagenet(tmp_path, monkeypatch) and "imagenet")[1]
+    found = test.relabelled((2, 0, 1))
+    assert found.classes == tuple(test.classes[i] for i in (2, 0, 1))
+    before, after = (torch.cat([labels for _, labels in s.batches(5)]) for s in (test, found))
+    assert [found.classes[i] for i in after] == [test.classes[i] for i in before]
+
+
 def test_attributes_in_another_order(digits):
     labels = torch.tensor([[0, 1, 1], [1, 0, 1]])
     split = data.Split("Faces", digits[1].images[:2], labels, ("bald", "young", "smiling"))
@@ -125,14 +137,21 @@ def in_order(source, path, order=ORDER, **more):
     return path
 
 
-def test_a_view_answers_in_another_order_and_has_the_same_layers(archived, digits):
-    from robust_stitching.graph import Graph
-
-    net, test = checkpoints.load(archived[0]).network, digits[1]
+@pytest.mark.parametrize("stitched", [False, True], ids=["", "of a stitched network"])
+def test_a_view_answers_in_another_order_and_has_the_same_layers(stitched, archived, digits):
+    net, end = (checkpoints.load(path).network for path in archived)
+    if stitched:
+        net = StitchedNetwork(net, "relu2", end, "relu2").eval()
+    kind, test = type(net), digits[1].between(0, 50)
     view = models.answering(net, ORDER)
-    assert torch.equal(predict(view, test), predict(net, test)[:, list(ORDER)])
+    expected = predict(net, test)[:, list(ORDER)]
+    assert torch.equal(predict(view, test), expected)
+    torch.testing.assert_close(predict(Folded(view), test), expected)
     assert [*Graph(view).layers][:-1] == [*Graph(net).layers]
-    assert view.fc3.weight is net.fc3.weight and type(net).__name__ == "LeNet"
+    assert Graph(view).answer_shape == (10,)
+    assert type(net) is kind and torch.equal(predict(net, test)[:, list(ORDER)], expected)
+    assert all(a is b for a, b in zip(view.parameters(), net.parameters(), strict=True))
+    StitchedNetwork(view, "transform" if stitched else "relu3", end, "relu3")
 
 
 def test_names_are_kept_in_the_file(archived, tmp_path, digits):

@@ -82,8 +82,9 @@ def made_for(
     """What a bare state dict was made for.
 
     A dataset that is named with the model says it, before any folder. One that is named alone, of a
-    network that lies in ``<model>/<Dataset>/``, is only what it is evaluated on. A folder of images
-    says least: it is believed where the path says nothing, or nothing that fits its classes.
+    network that lies in ``<model>/<Dataset>/``, is only what it is evaluated on, if its images have
+    the same size. A folder of images says least: it is believed where the path says nothing, or
+    nothing that fits its classes.
     """
     if dataset is None:
         if claim.dataset is None:
@@ -93,6 +94,8 @@ def made_for(
     if dataset not in SOURCES:
         believed = claim.dataset and (laid_out or _share_names(claim.dataset, dataset))
         return claim.dataset if believed else dataset
+    if laid_out:
+        laid_out = SOURCES[claim.dataset].image_size == SOURCES[dataset].image_size
     made_for = claim.dataset if laid_out else dataset
     if claim.dataset not in (None, dataset):
         why = "as its folders say" if laid_out else "as -d says, whatever its folders say"
