@@ -39,6 +39,7 @@ def those_of(source):
         ("tiny10/CIFAR10/in0-gn0/kept", "tiny10", "cifar10", True),
         ("svhn/resnet20_w1/MNIST/x", "resnet_w1", "mnist", True),
         ("tiny10/CIFAR10/imagenet/x", "tiny10", "cifar10", True),
+        ("lenet/MNIST/tiny10/SVHN/x", "tiny10", "svhn", True),
         ("vgg11/lenet/fashion", "lenet", "fashion", True),
         ("svhn/lenet/x", "lenet", "svhn", False),
         ("lenet/runs/MNIST", "lenet", "mnist", False),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data
 from robust_stitching.data import Split
@@ -209,3 +210,12 @@ def test_a_training_keeps_its_accuracy(call_script, tmp_path, digits):
     (path.parent / "training_log.csv").unlink()
     assert promised(loaded, digits[1]) == expected
     assert loaded.class_names == data.names_of("digits")
+
+
+def test_a_training_on_a_folder_keeps_the_names_of_its_classes(call_script, tmp_path, digits):
+    folder = write_digits(tmp_path / "words", digits, WORDS)
+    flags = f"-m lenet -d {folder} -e 1 -b 20 -s 2 -o {tmp_path / 'out'}"
+    assert call_script("train.py", *flags.split()).status == 0
+    for name in ("2.pt", "model.pt"):
+        loaded = checkpoints.load(tmp_path / "out/lenet/words/in0-gn0" / name)
+        assert loaded.class_names == tuple(sorted(WORDS))

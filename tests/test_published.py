@@ -219,6 +219,13 @@ def test_of_equals_the_choice_does_not_depend_on_their_order(tmp_path):
         assert torch.equal(found.fc.weight, other["fc.weight"])
 
 
+def test_a_second_copy_is_not_taken_for_the_network(tmp_path):
+    one, other = bare(net(seed=1)), bare(net(seed=2))
+    loaded = checkpoints.load(put(tmp_path, {"attacker": other, "classifier": one}))
+    assert torch.equal(loaded.network.fc.weight, one["fc.weight"])
+    assert "several" not in " ".join(loaded.notes)
+
+
 def test_the_same_weights_twice_are_one_set(tmp_path):
     state = bare(net())
     assert "several" not in " ".join(checkpoints.load(put(tmp_path, [state, state])).notes)

@@ -56,6 +56,7 @@ def test_compare_nets_takes_constants_for_each_side(sides, call_script, bare, tm
         right = record["models"][side]["accuracy"] == expected["models"][side]["accuracy"]
         warned = f"{paths[side]} brings no mean and std" in done.err
         assert (right, warned) == (side in sides, side not in sides)
+        assert (f"--mean{side + 1} and --std{side + 1} give them" in done.err) == warned
         assert any(str(paths[side]) in note for note in record["notes"]) == warned
     values = [found["measures"]["cka"]["values"][0][0] for found in (record, expected)]
     assert (values[0] == pytest.approx(values[1], abs=1e-6)) == (sides == (0, 1))
@@ -101,6 +102,11 @@ def test_weights_are_chosen_for_each_side(call_script, tmp_path):
 def test_constants_that_cannot_be_stop_a_comparison(option, call_script, bare, tmp_path):
     done = call_script("compare_nets.py", *bare[0], "digits", *option.split(), "-o", tmp_path / "o")
     assert done.status == 2 and done.err.count("\n") == 1 and not (tmp_path / "o").exists()
+
+
+def test_mistakes_name_the_option_of_their_side(call_script, bare, tmp_path):
+    done = call_script("compare_nets.py", bare[0][0], OURS[0], "digits", "--weights2", "ema")
+    assert done.status == 2 and "leave --weights2 ema out" in done.err
 
 
 def test_layers_of_a_bare_state_dict(call_script, tmp_path):

@@ -3,12 +3,14 @@ is made, saved as its state dict, and read back."""
 
 import re
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from robust_stitching import checkpoints, fitting, models
+from robust_stitching.constants import constants_for
 from robust_stitching.vision import torchvision
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -50,9 +52,9 @@ INCEPTIONS = {
 
 
 @pytest.mark.parametrize("given", [{}, {"mean": IMAGENET[0], "std": IMAGENET[1]}], ids=["", "said"])
-@pytest.mark.parametrize("name", INCEPTIONS)
-def test_weights_for_imagenet_that_transform_their_input(name, given, tmp_path):
-    net = theirs(name, **INCEPTIONS[name])
+@pytest.mark.parametrize(("name", "classes"), [("googlenet", 1000), ("inception_v3", 12)])
+def test_weights_for_imagenet_that_transform_their_input(name, classes, given, tmp_path):
+    net = theirs(name, classes, **INCEPTIONS[name])
     path = put(tmp_path, net.state_dict())
     loaded = checkpoints.load(path, model=f"torchvision:{name}", dataset="imagenet", **given)
     x = images(224)
@@ -172,6 +174,16 @@ def test_constants_with_which_weights_were_published():
     assert models.entry("timm:vit_tiny_patch16_224").imagenet_constants == half
 
 
+def test_constants_of_a_model_for_imagenet_are_those_it_was_published_with(tmp_path):
+    entry = models.entry("torchvision:efficientnet_v2_l")
+    taken = SimpleNamespace(fit=SimpleNamespace(entry=entry, channels=3), constants={})
+    given, notes = {"mean": None, "std": None}, []
+    found = constants_for(tmp_path, taken, "imagenet", given, notes)
+    assert found == ((0.5,) * 3, (0.5,) * 3) and "efficientnet_v2_l for imagenet" in notes[0]
+    found = constants_for(tmp_path, taken, "cifar10", given, notes)
+    assert found == tuple(map(tuple, CIFAR10))
+
+
 def test_published_constants_are_for_imagenet_only(tmp_path):
     net = theirs("mobilenet_v3_small", 10)
     path = put(tmp_path, net.state_dict())
@@ -185,11 +197,11 @@ def test_published_constants_are_for_imagenet_only(tmp_path):
 class FiveDimensions(nn.Module):
     """A network with a convolution of volumes, as lambda networks have them."""
 
-    input_shape = (1, 8, 8)
+    input_shape = (2, 8, 8)
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3)
+        self.conv = nn.Conv2d(2, 4, 3)
         self.volumes = nn.Conv3d(1, 2, (1, 3, 3))
         self.fc = nn.Linear(2 * 4 * 4 * 4, 3)
 
@@ -199,10 +211,11 @@ class FiveDimensions(nn.Module):
 
 def test_weights_of_five_dimensions_keep_their_layout(tmp_path):
     net = FiveDimensions()
-    x = torch.rand(2, 1, 8, 8)
+    x = torch.rand(2, 2, 8, 8)
     expected = net(x)
     checkpoint = checkpoints.Checkpoint(net, "five", "digits", 3, tmp_path / "x.pt")
     assert checkpoint.to(torch.device("cpu")).network is net
     assert net.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not net.conv.weight.is_contiguous()
     assert net.volumes.weight.is_contiguous() and net.volumes.weight.ndim == 5
     torch.testing.assert_close(net(x), expected)
