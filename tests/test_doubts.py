@@ -219,3 +219,19 @@ def test_a_training_on_a_folder_keeps_the_names_of_its_classes(call_script, tmp_
     for name in ("2.pt", "model.pt"):
         loaded = checkpoints.load(tmp_path / "out/lenet/words/in0-gn0" / name)
         assert loaded.class_names == tuple(sorted(WORDS))
+
+
+def test_a_network_for_other_classes_is_not_doubted(call_script, tmp_path):
+    """What it is right on says nothing; that its classes are others is told."""
+    network = checkpoints.models.build("lenet", num_classes=10, in_channels=1)
+    other = tmp_path / "x.pt"
+    checkpoints.save(other, network, "cifar10", {}, data.names_of("cifar10"))
+    layers = "--layers1 fc1 --layers2 fc1 --measures cka --run-name r"
+    where = (*layers.split(), "-o", tmp_path / "out")
+    done = call_script("compare_nets.py", GOOD, other, "digits", *where)
+    assert "have other names" in done.err and "near chance" not in done.err
+    flags = f"relu3 relu3 digits -e 1 --no-robustness --no-pinv --run-name s -o {tmp_path}"
+    done = call_script("find_transform.py", other, GOOD, *flags.split())
+    assert "have other names" in done.err and "near chance" not in done.err
+    done = call_script("find_transform.py", GOOD, other, *flags.replace(" s ", " t ").split())
+    assert "have other names" in done.err and "near chance" in done.err
