@@ -61,6 +61,14 @@ def test_whole_numbers_have_their_own_order_among_names_that_are_left():
     assert [int(hundred[i]) for i in matched(CIFAR100, hundred).order] == list(range(100))
 
 
+def test_other_whole_numbers_only_count():
+    from_one = sorted(str(i) for i in range(1, 11))
+    found = matched(DIGITS, from_one)
+    assert [int(from_one[i]) for i in found.order] == list(range(1, 11))
+    assert len(found.renamed) == 10
+    assert matched(from_one, from_one[::-1]).renamed == ()
+
+
 def test_spelling_is_matched_and_told():
     found = matched(("T-shirt", "Ankle boot", "bag"), ("Bag", "ankle_boot", "t-shirt"))
     assert found.order == (2, 1, 0)
@@ -188,6 +196,7 @@ NAMES = {
     "two renamed": (("null", *DIGITS[1:8], "acht", "9"), "taken were acht for 0, null for 8"),
     "words": (WORDS, "taken were eight for 0, five for 1, four for 2 and 7 more"),
     "numbers": ([f"{i:02d}" for i in range(10)], "taken were 00 for 0, 01 for 1"),
+    "from one": ([f"{i + 1}" for i in range(10)], "taken were 1 for 0, 2 for 1, 3 for 2 and 7"),
 }
 
 
@@ -205,7 +214,7 @@ def test_eval_net_on_folders_under_other_names(case, own, call_script, archived,
         assert "other names" not in done.err and found["notes"] == []
     elif own is DIGITS:
         assert told in done.err and any(told in note for note in found["notes"])
-    if case in ("as they are", "one renamed", "numbers"):
+    if case in ("as they are", "one renamed", "numbers", "from one"):
         assert found["accuracy"] == pytest.approx(expected.accuracy)
     elif case == "words":
         assert "classes of folder have other names" in done.err

@@ -36,9 +36,12 @@ def matched(answers: Sequence[str], classes: Sequence[str]) -> Matching:
     A class stands for the answer of its name. Of those that are left over, one stands for the
     answer that differs in capitals, blanks, hyphens and underscores only, and the rest for the
     answers that are left, in their order; names that are all whole numbers have the order of those.
+    Two different sets of whole numbers only count, one from 0 and the other from 1, say: they are
+    matched in their order.
     """
     found: dict[int, int] = {}
-    for same in (str, _folded):
+    count = _are_numbers(answers) and _are_numbers(classes) and set(answers) != set(classes)
+    for same in () if count else (str, _folded):
         own = _unique(answers, _left(answers, found.keys()), same)
         theirs = _unique(classes, _left(classes, found.values()), same)
         found |= {own[name]: theirs[name] for name in own.keys() & theirs.keys()}
@@ -53,12 +56,16 @@ def _folded(name: str) -> str:
     return "".join(c for c in name.casefold() if c not in " -_")
 
 
+def _are_numbers(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in names)
+
+
 def _left(names: Sequence[str], taken: Iterable[int]) -> list[int]:
     """The numbers of the names that are not taken, in their order."""
     taken = set(taken)
     left = [i for i in range(len(names)) if i not in taken]
-    whole = all(names[i].isdecimal() for i in left)
-    return sorted(left, key=lambda i: int(names[i])) if whole else left
+    numbers = _are_numbers([names[i] for i in left])
+    return sorted(left, key=lambda i: int(names[i])) if numbers else left
 
 
 def _unique(
