@@ -14,6 +14,7 @@ from torch import Tensor
 from robust_stitching import models
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
+from robust_stitching.layout import Layout
 from robust_stitching.similarity import cka, compare, debiased_cka, linear_cka, minibatch_cka
 from robust_stitching.similarity import neighbours as knn
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
@@ -297,10 +298,11 @@ def test_subspaces_of_something_constant_are_not_defined(measure):
 
 def test_channel_means():
     maps = torch.rand(5, 3, 4, 6)
-    torch.testing.assert_close(channel_means(maps), maps.flatten(2).mean(2))
-    tokens = torch.rand(5, 7, 3)
-    torch.testing.assert_close(channel_means(tokens), tokens.transpose(1, 2).mean(2))
-    assert torch.equal(channel_means(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+    torch.testing.assert_close(channel_means(maps, Layout(3, (4, 6))), maps.flatten(2).mean(2))
+    tokens = torch.rand(5, 8, 3)
+    found = channel_means(tokens, Layout(3, (2, 3), prefix=2))
+    torch.testing.assert_close(found, tokens[:, 2:].transpose(1, 2).mean(2))
+    assert torch.equal(channel_means(maps[:, :, 0, 0], Layout(3)), maps[:, :, 0, 0])
 
 
 # Neighbours
@@ -419,7 +421,7 @@ def test_every_pair_of_layers_against_the_dense_formulas(compared, name):
         for j, second in enumerate(LAYERS2):
             x, y = seen(networks[0], first, split), seen(networks[1], second, split)
             if "cka" not in name:
-                x, y = (channel_means(side) for side in (x, y))
+                x, y = (side.flatten(2).mean(2) if side.ndim == 4 else side for side in (x, y))
             dense = DENSE.get(name, lambda x, y: brute_mutual(x, y, 3))
             assert found.layerwise[name][i, j].item() == pytest.approx(dense(x, y), abs=1e-6)
 

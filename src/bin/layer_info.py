@@ -38,15 +38,21 @@ def main(argv: list[str]) -> None:
         network = models.build(
             args.model, num_classes=10, in_channels=3, image_size=args.image_size
         )
-    layers = Graph(network).layers.values()
+    traced = Graph(network)
+    layers = traced.layers.values()
     table = [["layer", "kind", "activation", "cut"]]
     for layer in layers:
         if layer.clean or not args.clean:
-            shape = "×".join(map(str, layer.shape))
-            table.append([layer.name, layer.kind, shape, "clean" if layer.clean else "leaks"])
+            held = str(layer.layout) if layer.layout.prefix else "×".join(map(str, layer.shape))
+            table.append([layer.name, layer.kind, held, "clean" if layer.clean else "leaks"])
     print(aligned(table))
     clean = sum(layer.clean for layer in layers)
     print(f"\n{len(layers)} layers, {clean} of them clean cuts, {len(layers) - clean} leak")
+    if traced.refused:
+        print(
+            f"left out, because they do not hold channels at positions of the image, as windows and "
+            f"heads of an attention: {len(traced.refused)}"
+        )
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         "estimators": {"cka": CKA_ESTIMATOR, "l2": L2_DEFINITION},
         "donors": {"front": donor(result.front), "end": donor(result.end)},
         "transformation": {
-            "in_shape": list(result.network.transform.in_shape),
-            "out_shape": list(result.network.transform.out_shape),
+            "in_shape": list(result.network.transform.source.shape),
+            "out_shape": list(result.network.transform.target.shape),
             "parameters": result.network.transform.size,
         },
         **_numbers(result.measured, n_train_images=result.train_images),

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
-from robust_stitching.layout import channels
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import neighbours
@@ -145,7 +144,7 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
     for side in sides:
         needs = side.number in measure.more_images_than
         if needs and len(side.too_wide(n)) == len(side.layers):
-            fewest = min(map(channels, side.layers.values()))
+            fewest = min(layout.channels for layout in side.layers.values())
             return (
                 f"{measure.name} needs more images than channels, but there are {n} images, and "
                 f"{fewest} channels or more at every layer of model {side.number}"
@@ -171,8 +170,8 @@ def _one_pass(
             if "minibatch-cka" in names:
                 sums.add(activations)
             if by_channels:
-                for kept, activation in zip(means, activations, strict=True):
-                    kept.append(channel_means(activation))
+                for kept, *seen in zip(means, activations, stream.layouts, strict=True):
+                    kept.append(channel_means(*seen))
             if with_outputs:
                 for kept, output in zip(answers, outputs, strict=True):
                     kept.append(output.float())
@@ -232,7 +231,7 @@ def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
     sums = blockwise_sums(
         len(stream),
         stream.batch_size,
-        stream.features,
+        [layout.units for layout in stream.layouts],
         lambda skip: (activations for activations, _, _ in stream.batches(skip)),
         progress,
     )
@@ -255,7 +254,7 @@ def _undefined(wanted: Sequence[Measure], stream: Stream, n: int) -> list[str]:
                 f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
                 f"channels than there are images ({n:,}): {', '.join(wide)}."
             )
-        single = [name for name, shape in side.layers.items() if channels(shape) == 1]
+        single = [name for name, layout in side.layers.items() if layout.channels == 1]
         if single and any(measure.name == "mutual-knn" for measure in wanted):
             notes.append(
                 "mutual-knn: no value where all cosines are ±1, for layers of model "

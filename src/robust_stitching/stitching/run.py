@@ -194,8 +194,8 @@ def _notes(
     transform = network.transform
     if transform.resizes:
         notes.append(
-            f"Activations of shape {transform.in_shape} were brought to the positions of "
-            f"{transform.out_shape} before the map."
+            f"Activations of {transform.source} were brought to the positions of "
+            f"{transform.target} before the map."
         )
     if trained.direct is None and not config.no_pinv:
         notes.append(

@@ -1,6 +1,5 @@
 """All that is measured of the networks of one stitching run, on one split."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -118,7 +117,7 @@ class _Observed:
         self.logits: dict[str, Tensor] = {}
         self.distances: dict[str, Tensor] = {}
         features = sum(
-            math.prod(graph.shape_of(network, layer)) for network, layer in networks.values()
+            graph.layout_of(network, layer).units for network, layer in networks.values()
         )
         self.activations = Activations(len(split), self._compute, features)
 
