@@ -50,8 +50,8 @@ def main(argv: list[str]) -> None:
     print(f"\n{len(layers)} layers, {clean} of them clean cuts, {len(layers) - clean} leak")
     if traced.refused:
         print(
-            f"left out, because they do not hold channels at positions of the image, as windows and "
-            f"heads of an attention: {len(traced.refused)}"
+            "left out, because they do not hold channels at positions of the image, as windows "
+            f"and heads of an attention: {len(traced.refused)}"
         )
 
 
