@@ -65,7 +65,7 @@ def test_it_prints_a_table_for_each_measure(by_default):
     assert (done.status, done.err) == (0, "")
     for estimator in ("minibatch linear CKA", "orthogonal Procrustes", "SVCCA", "k = 10"):
         assert estimator in done.out
-    assert done.out.count("; 360 images") == 4
+    assert " ".join(done.out.split()).count("; 360 images") == 4
     rows = re.findall(r"^conv1(?: +(?:\d\.\d{3}|–)){13}$", done.out, re.MULTILINE)
     assert len(rows) == 4 and sum(row.count("–") for row in rows) == 1  # normalize: one channel
     assert (

@@ -7,8 +7,8 @@
 
 Prints a table of layers × layers for each measure and leaves the numbers (json, csv) and a heat map
 of each measure (figures) in results/<run-name>/. CKA takes whole feature maps. All other measures
-of layers take channels, averaged over positions; cca, squared-cca, svcca and regression need more
-images than channels, and many more to mean anything.
+of layers take channels, averaged over positions or at positions (--positions); cca, squared-cca,
+svcca and regression need more rows than channels, and many more to mean anything.
 """
 
 import shlex
@@ -26,9 +26,10 @@ from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import BATCH_SIZE
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 from robust_stitching.similarity.neighbours import K
+from robust_stitching.similarity.rows import POOLED, POSITIONS
 
 WIDTH = 120
-SETTINGS = ("dataset", "split", "batch_size", "neighbours", "seed", "n_images")
+SETTINGS = ("dataset", "split", "batch_size", "neighbours", "positions", "seed", "n_images")
 
 
 def parser() -> cli.Parser:
@@ -73,10 +74,17 @@ def parser() -> cli.Parser:
         help="how many nearest neighbours mutual-knn looks at",
     )
     p.add_argument(
+        "--positions",
+        choices=POSITIONS,
+        default=POOLED,
+        help="what measures of channels compare: the mean over the positions of each image, or the "
+        "positions themselves, on the coarser grid of two layers, a random choice of them",
+    )
+    p.add_argument(
         "--seed",
         type=values.seed,
         default=0,
-        help="seed of the choice of images and of their order in batches",
+        help="seed of the choice of images and positions and of the order in batches",
     )
     p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
     p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
@@ -88,7 +96,7 @@ def measures() -> str:
     """A paragraph for each measure."""
     told = []
     for measure in MEASURES.values():
-        estimator = measure.estimator.format(batch_size="--batch-size", k="--neighbours")
+        estimator = measure.estimator_for("--batch-size", "--neighbours", "channels (--positions)")
         indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
         told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
     return "\n".join(told)
@@ -117,6 +125,7 @@ def main(argv: list[str]) -> None:
             args.measures,
             batch_size=args.batch_size,
             k=args.neighbours,
+            positions=args.positions,
             seed=args.seed,
             progress=shown,
         )

@@ -75,7 +75,7 @@ def resize(x: Tensor, own: Layout, target: Layout) -> Tensor:
     mean = grid.mean(dim=(2, 3))
     if target.grid is None:
         return mean
-    sized = _to_size(grid, target.grid)
+    sized = to_size(grid, target.grid)
     if not target.prefix:
         return sized
     if own.prefix == target.prefix:
@@ -85,7 +85,8 @@ def resize(x: Tensor, own: Layout, target: Layout) -> Tensor:
     return torch.cat([prefix, sized.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _to_size(grid: Tensor, size: tuple[int, int]) -> Tensor:
+def to_size(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (N, C, H, W) at another size: averaged over areas where they shrink, else bilinear."""
     own = grid.shape[2:]
     if own == size:
         return grid

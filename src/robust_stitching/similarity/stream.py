@@ -107,6 +107,16 @@ class Stream:
             if value <= 0:
                 self.constant.add((number, name))
 
+    @staticmethod
+    def check_outputs(outputs: Sequence[Tensor]) -> None:
+        """Raise UserError unless all outputs of both networks are finite numbers."""
+        for number, output in enumerate(outputs, 1):
+            if not bool(output.isfinite().all()):
+                raise UserError(
+                    f"model {number} answers with values that are no finite numbers; the network "
+                    "is broken or has diverged."
+                )
+
     def between(self, values: Tensor) -> Tensor:
         """Of values (all layers, all layers), those with one layer of each network."""
         first = len(self.sides[0].layers)
