@@ -136,12 +136,16 @@ def test_save_frequency(stitch):
 
 
 def test_controls(stitch, digits, tmp_path):
-    out, record, _, _ = stitch("--controls --init ps_inv -e 2")
+    out, record, _, _ = stitch("--controls --random-fronts 2 --init ps_inv -e 2")
     stitched = record["stitched"]["accuracy"]
+    assert len(record["random_fronts"]) == 2
     for name in ("untrained", "direct_matching", *CONTROLS):
-        assert record["gaps"][name] == pytest.approx(stitched - record[name]["accuracy"])
+        accuracy = record[name]["accuracy"]
+        if name == "random_front":
+            accuracy = sum(record["random_fronts"]) / 2
+        assert record["gaps"][name] == pytest.approx(stitched - accuracy)
         gap = rf"{100 * record['gaps'][name]:+.2f} points"
-        assert re.search(rf"^{name.replace('_', ' ')} .*{re.escape(gap)}$", out, re.MULTILINE)
+        assert re.search(rf"^{name.replace('_', ' ')}.*{re.escape(gap)}$", out, re.MULTILINE)
     assert " ".join(meaning(record).split()) in " ".join(out.split())
     with (tmp_path / "results" / "results.csv").open() as file:
         (line,) = csv.DictReader(file)

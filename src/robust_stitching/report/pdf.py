@@ -198,6 +198,7 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
         ["parameters of the map", f"{record['transformation']['parameters']:,}"],
         ["settings", settings],
         ["versions", versions],
+        ["another seed varies", "; ".join(record["seed_varies"])],
         ["commit", record["commit"] or "not under git"],
         ["time taken", f"{record['seconds']:.0f} s"],
     ]
@@ -226,7 +227,8 @@ def _tables(
     tables = [
         (
             "Accuracy and answers",
-            table.rows(record, (*table.ACCURACY[:2], *table.ANSWERS)),
+            table.rows(record, (*table.ACCURACY[:3], *table.ANSWERS)),
+            "Intervals are Wilson’s, over the images; the spread over trainings is not in them. "
             "Loss is the cross-entropy with the labels, CE to end that with the end network’s "
             "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
             f"network (second) get right or wrong. {images}.",
@@ -234,10 +236,7 @@ def _tables(
         ("Controls", table.control_rows(record), f"{meaning(record)} {images}."),
     ]
     if record["l2"] is not None or record["cka"] is not None:
-        caption = (
-            f"CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where shapes differ. "
-            f"{images}."
-        )
+        caption = f"{table.similarity_caption(estimators)} “–” where shapes differ. {images}."
         similarity = table.rows(record, table.SIMILARITY)
         tables.append(("Similarity to the end network", similarity, caption))
     if record["attacks"] is not None:
@@ -258,8 +257,11 @@ def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:
         ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
         ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
     ]
-    columns = len(rows[0]) - 1
-    widths = [share * WIDTH * inch for share in [0.18] + [0.82 / columns] * columns]
+    lengths = [
+        2 + max(len(line) for text in column for line in text.split("\n"))
+        for column in zip(*rows, strict=True)
+    ]
+    widths = [length / sum(lengths) * WIDTH * inch for length in lengths]
     parts = [
         Paragraph(heading, SECTION),
         Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4),
