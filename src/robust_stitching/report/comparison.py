@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.files import replacing, slug, write_json
 from robust_stitching.report.heatmap import heatmap, save_figure
 from robust_stitching.report.record import commit, donor, versions
@@ -38,7 +39,10 @@ def as_record(
             "range": [measure.low, measure.high],
         }
         if measure.of_outputs:
-            measures[measure.name]["value"] = found.outputs[measure.name]
+            value, n = found.outputs[measure.name], found.n_images[measure.name]
+            measures[measure.name]["value"] = value
+            if measure.share:
+                measures[measure.name]["value_interval"] = interval_of(value, n)
         else:
             measures[measure.name]["values"] = found.layerwise[measure.name].tolist()
     return {
@@ -89,10 +93,12 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
             rows = _numbers(measure["values"])
             tables = _tables(record["layers1"], record["layers2"], rows, width, named)
             parts.append("\n".join([*_filled(about, width), "", "\n\n".join(tables)]))
-    outputs = [["outputs", "value", "images"]]
+    outputs = [["outputs", "value", "95% interval", "images"]]
     for measure in record["measures"].values():
         if "value" in measure:
-            cells = [f"{measure['value']:.4f}", f"{measure['n_images']:,}"]
+            ends = measure.get("value_interval")
+            interval = "–" if ends is None else " – ".join(f"{end:.4f}" for end in ends)
+            cells = [f"{measure['value']:.4f}", interval, f"{measure['n_images']:,}"]
             outputs.append([measure["estimator"], *cells])
     if len(outputs) > 1:
         parts.append(aligned(outputs))

@@ -44,6 +44,11 @@ class Measure:
     more_rows_than: tuple[int, ...] = ()
 
     @property
+    def share(self) -> bool:
+        """Whether its value is a share of the images, which has an interval."""
+        return self.name in ("disagreement", "agreement")
+
+    @property
     def of_outputs(self) -> bool:
         """Whether it compares the answers of the networks rather than pairs of layers."""
         return self.of == OUTPUTS
