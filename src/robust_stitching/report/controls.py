@@ -57,6 +57,9 @@ def _without_fronts(gaps: Mapping[str, float]) -> str:
         told += (
             f" and {_better(gaps['direct_matching'])} than direct matching, which sees no labels"
         )
+    if "direct_matching_recalibrated" in gaps:
+        again = _better(gaps["direct_matching_recalibrated"])
+        told += f" ({again}, where that has the statistics of its batch norms estimated again)"
     return f"{told}. How much a map learns by itself, from any front, --controls tells."
 
 

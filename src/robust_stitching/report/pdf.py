@@ -34,6 +34,7 @@ from robust_stitching.stitching.run import StitchResult
 
 SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
 MARGIN = (A4[0] - WIDTH * inch) / 2
+WIDE = 105  # characters: beyond them a table is set smaller
 PADDING = 6  # points that reportlab keeps free inside a page frame
 TEXT = ParagraphStyle("text", fontName=SERIF, fontSize=10, leading=13, spaceAfter=4)
 TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=17, leading=21, spaceAfter=2)
@@ -115,11 +116,19 @@ def summary(record: Mapping[str, Any]) -> str:
         return told + "."
     return told + (
         f". Direct matching, which sees no labels, gives "
-        f"{record['direct_matching']['accuracy']:.2%}. At the cut, linear CKA with the end "
+        f"{record['direct_matching']['accuracy']:.2%}{_recalibrated(record)}. At the cut, linear CKA with the end "
         f"network's own activations is {_number(record['front'], 'cka_to_end')} for the front's, "
         f"{_number(stitched, 'cka_to_end')} behind the trained map and "
         f"{_number(record['direct_matching'], 'cka_to_end')} behind direct matching."
     )
+
+
+def _recalibrated(record: Mapping[str, Any]) -> str:
+    """A trained stitch has moved the statistics of batch norms: so may direct matching."""
+    again = record["direct_matching_recalibrated"]
+    if again is None:
+        return ""
+    return f", and {again['accuracy']:.2%} with the statistics of batch norms estimated again"
 
 
 def robust_summary(record: Mapping[str, Any]) -> str:
@@ -251,15 +260,16 @@ def _tables(
 
 def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:
     """A table of numbers under its heading, all on one page."""
-    style = [
-        *_rules(len(rows)),
-        ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
-        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
-        ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
-    ]
     lengths = [
         2 + max(len(line) for text in column for line in text.split("\n"))
         for column in zip(*rows, strict=True)
+    ]
+    size = 9.5 if sum(lengths) < WIDE else 8.3
+    style = [
+        *_rules(len(rows)),
+        ("FONT", (0, 0), (-1, -1), SERIF, size),
+        ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
+        ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
     ]
     widths = [length / sum(lengths) * WIDTH * inch for length in lengths]
     parts = [
