@@ -114,12 +114,13 @@ def summary(record: Mapping[str, Any]) -> str:
         )
     if record["direct_matching"] is None:
         return told + "."
-    return told + (
-        f". Direct matching, which sees no labels, gives "
-        f"{record['direct_matching']['accuracy']:.2%}{_recalibrated(record)}. "
-        f"At the cut, linear CKA with the end network's own activations is {_number(record['front'], 'cka_to_end')} for the front's, "
+    matched = record["direct_matching"]
+    return (
+        f"{told}. Direct matching, which sees no labels, gives {matched['accuracy']:.2%}"
+        f"{_recalibrated(record)}. At the cut, linear CKA with the end network's own activations "
+        f"is {_number(record['front'], 'cka_to_end')} for the front's, "
         f"{_number(stitched, 'cka_to_end')} behind the trained map and "
-        f"{_number(record['direct_matching'], 'cka_to_end')} behind direct matching."
+        f"{_number(matched, 'cka_to_end')} behind direct matching."
     )
 
 
