@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from robust_stitching.errors import UserError, unknown
+from robust_stitching.inplace import Lookout, only_overwrites, without_overwriting
 from robust_stitching.layout import Layout
 from robust_stitching.models.probe import first_line, skeleton
 from robust_stitching.modes import evaluating
@@ -77,6 +78,11 @@ class Graph:
         tracer = Tracer(network)
         self.network = network
         self.graph = trace(tracer, network)
+        traced = {name: node for name, (node, _) in tracer.found.items()}
+        lookouts = self._run_anywhere(self._look_out_on)
+        if any(lookout.found for lookout in lookouts):
+            self.graph, first = without_overwriting(self.graph, lookouts)
+            traced = {name: first[node] for name, node in traced.items()}
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
         if not isinstance(self.output.args[0], fx.Node):
@@ -89,8 +95,11 @@ class Graph:
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}
         found = self._run_anywhere(self._arrangements_on)
-        for name, (node, kind) in tracer.found.items():
-            if isinstance(found.get(node), Arrangement):
+        for name, (_, kind) in tracer.found.items():
+            node = traced[name]
+            if only_overwrites(node):
+                self.refused[name] = "it only overwrites a part of another one"
+            elif isinstance(found.get(node), Arrangement):
                 self._nodes[name], self.arrangements[node] = node, found[node]
                 self.layers[name] = Layer(name, kind, found[node].layout, node in clean)
             elif node in found:
@@ -145,6 +154,14 @@ class Graph:
                     return run(self.network, like.device)
             except Exception as error:
                 raise no_graph(self.network, first_line(error)) from error
+
+    def _look_out_on(self, network: nn.Module, device: torch.device | str) -> list[Lookout]:
+        """What overwrites what, in evaluation and, where nothing is computed, in training mode."""
+        found = []
+        for training in (False, True) if device == "meta" else (False,):
+            found.append(Lookout(fx.GraphModule(network.train(training), self.graph)))
+            found[-1].run(torch.zeros(FEW, *self.network.input_shape, device=device))
+        return found
 
     def _sizes_on(self, network: nn.Module, device: torch.device | str) -> list[Sizes]:
         """For both numbers of images; for one, where the network asks for no number."""
