@@ -4,6 +4,7 @@ Small ones are in memory (`Split`), large ones are streamed (`StreamedSplit`); w
 need not know which (`AnySplit`).
 """
 
+from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.sources import (
     SOURCES,
     Source,
@@ -21,6 +22,7 @@ __all__ = [
     "Source",
     "Split",
     "StreamedSplit",
+    "Unreadable",
     "load",
     "looks_like_a_path",
     "source_of",
