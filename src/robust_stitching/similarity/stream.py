@@ -81,7 +81,7 @@ class Stream:
     def batches(self, skip: int = 0) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
         """(activations at the layers of network 1, then 2; their two outputs; labels), behind the
         first `skip` batches."""
-        order = {"seed": self.seed, "epoch": 0, "skip": skip}
+        order = {"seed": self.seed, "epoch": 0, "skip": skip, "fold": False}
         for images, labels in self.split.epoch(self.batch_size, **order):
             yield *self._seen(images), labels
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -178,7 +179,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16), _enough_of(images):
             outcome = self.objective(self.network, images, labels, self.iteration)
         self.optimizer.zero_grad()
         outcome.loss.backward()
@@ -235,6 +236,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.iteration,
+            "steps_per_epoch": self.steps_per_epoch,
             "meter": self.meter.state_dict(),
             "seconds": self._spent,
             "history": [asdict(record) for record in self.history],
@@ -243,7 +245,21 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a training where `state_dict` left it, with the same network, data and config."""
+        """Take up a training where `state_dict` left it, with the same network, data and config.
+
+        Raises
+        ------
+        UserError : where an epoch had another number of batches: the data have changed.
+        """
+        history = state["history"]  # earlier versions kept no more than its iterations
+        before = history[0]["iteration"] if history else self.steps_per_epoch
+        before = state.get("steps_per_epoch", before)
+        if before != self.steps_per_epoch:
+            raise UserError(
+                f"the training was begun with {before} batches an epoch, but now there are "
+                f"{self.steps_per_epoch}: the images are others, or put into batches by another "
+                "version; begin it anew."
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration = state["iteration"]
@@ -259,6 +275,24 @@ class Trainer:
         torch.set_rng_state(self._random[0].cpu())
         for state in self._random[1:]:
             torch.cuda.set_rng_state(state.cpu(), self.device)
+
+
+@contextmanager
+def _enough_of(images: Tensor) -> Iterator[None]:
+    """Say in a sentence what batch norms say of a single number a channel.
+
+    Batches are folded so that none is of one image (see `data.split.sizes_of_epoch`) unless that is
+    what was asked for; then the first step ends here, before anything is lost.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if len(images) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "of a batch of 1 image, batch norms of this network get a single number a channel, "
+            "which cannot be normalised; train on 2 images at a time or more (--batch-size)."
+        ) from error
 
 
 def _told(metrics: Metrics) -> str:
