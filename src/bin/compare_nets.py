@@ -18,7 +18,7 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data, options, values
+from robust_stitching import checkpoints, cli, options, values
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
         options.refuse(parser(), args, ("neighbours",), needs)
     device = cli.device(args.device)
     models = tuple(checkpoints.load(path).to(device) for path in (args.model1, args.model2))
-    train, test = data.load(cli.dataset(args.dataset), device, shown)
+    train, test = cli.load_data(cli.dataset(args.dataset), device, *models)
     split = test if args.split == "test" else train
     for model in models:
         model.require_images(split)

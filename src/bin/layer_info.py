@@ -13,6 +13,7 @@ from pathlib import Path
 import _library  # noqa: F401
 
 from robust_stitching import checkpoints, cli, models, values
+from robust_stitching.errors import UserError
 from robust_stitching.graph import Graph
 from robust_stitching.report.table import aligned
 
@@ -23,7 +24,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--image-size",
         type=values.positive_int,
-        help="height and width of a named model's images (default: 32; 224 for imagenetrn50)",
+        help="height and width of a named model's images (default: 32; 224 for imagenetrn50); a "
+        "checkpoint has its own",
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     return p
@@ -34,6 +36,12 @@ def main(argv: list[str]) -> None:
     path = Path(args.model)
     if not models.is_name(args.model) and (path.suffix or path.exists()):
         network = checkpoints.load(path).network
+        size = network.input_shape[-1]
+        if args.image_size not in (None, size):
+            raise UserError(
+                f"{path} takes images of {size}×{size} pixels; leave out --image-size "
+                f"{args.image_size}, which is for models named without a file."
+            )
     else:
         network = models.build(
             args.model, num_classes=10, in_channels=3, image_size=args.image_size

@@ -101,6 +101,35 @@ def dataset(name: str) -> str:
     return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
 
 
+def load_data(name: str, where: torch.device, *networks: Checkpoint) -> tuple[AnySplit, AnySplit]:
+    """Both splits of a dataset at the size of the networks' images; what there is to know of them
+    is told on stderr.
+
+    Raises
+    ------
+    UserError : where networks take images of different sizes.
+    """
+    first, *others = networks
+    size = first.network.input_shape[-1]
+    for other in others:
+        if other.network.input_shape[-1] != size:
+            theirs = other.network.input_shape[-1]
+            raise UserError(
+                f"{first.path} takes images of {size}×{size} pixels and {other.path} of "
+                f"{theirs}×{theirs}, but both have to see the same ones; train one of them at the "
+                "size of the other (train.py --image-size)."
+            )
+    train, test = data.load(name, where, shown, size)
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        tell(note)
+    return train, test
+
+
+def tell(note: str) -> None:
+    """Something that people should know, on stderr."""
+    print(f"note: {note}", file=sys.stderr)
+
+
 def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]:
     """The network that is to be evaluated, and both splits of the dataset to do it on: the one that
     -d names, or the one it was trained on."""
@@ -109,7 +138,7 @@ def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]
     checkpoint = checkpoints.load(
         args.checkpoint, model=args.model, dataset=named, mean=args.mean, std=args.std
     ).to(where)
-    train, test = data.load(named or checkpoint.dataset, where, shown)
+    train, test = load_data(named or checkpoint.dataset, where, checkpoint)
     checkpoint.require_fit(test)
     return checkpoint, train, test
 

@@ -4,7 +4,7 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from robust_stitching import checkpoints, cli, data, options
+from robust_stitching import checkpoints, cli, options
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.record import as_record
@@ -35,10 +35,10 @@ def stitch_and_report(
     device = cli.device(args.device)
     config = options.stitch_config(parser, args, device, **more)
     front, end = (checkpoints.load(path).to(device) for path in (args.front_model, args.end_model))
-    train, test = data.load(cli.dataset(args.dataset), device, shown)
+    train, test = cli.load_data(cli.dataset(args.dataset), device, front, end)
     elsewhere = None
     if eval_dataset is not None:
-        _, elsewhere = data.load(cli.dataset(eval_dataset), device, shown)
+        _, elsewhere = cli.load_data(cli.dataset(eval_dataset), device, front, end)
     folder = cli.run_folder(args.out_dir, args.run_name)
     check_collected(args.out_dir)
     with claimed(folder):

@@ -12,6 +12,7 @@ from robust_stitching.data.sources import (
     looks_like_a_path,
     source_of,
     usual_epsilon,
+    usual_size,
 )
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
@@ -27,4 +28,5 @@ __all__ = [
     "looks_like_a_path",
     "source_of",
     "usual_epsilon",
+    "usual_size",
 ]

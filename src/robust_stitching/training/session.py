@@ -34,6 +34,7 @@ class TrainingPlan:
     init_noise : seed of the initialisation; the seed of the order is `config.seed`.
     adversary : the attack of adversarial training; None for standard training.
     augment : whether training images are augmented, as their dataset has it.
+    image_size : pixels of the side that images are scaled to; None takes that of the dataset.
     save_frequency : iterations between intermediate snapshots.
     """
 
@@ -44,6 +45,7 @@ class TrainingPlan:
     save_frequency: int = 10000
     adversary: Adversary | None = None
     augment: bool = True
+    image_size: int | None = None
 
     def folder(self, out: Path, dataset: str) -> Path:
         """``<out>/<model>/<Dataset>/in<i>-gn<g>``; kind and radius of an adversarial training
@@ -73,6 +75,7 @@ def train_network(
     resume: bool = False,
     progress: Progress = silent,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Trained:
     """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
 
@@ -82,6 +85,7 @@ def train_network(
     Parameters
     ----------
     resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
+    tell : is given what people should know of the images, in sentences.
 
     Raises
     ------
@@ -89,7 +93,12 @@ def train_network(
         another plan; Diverged, with the last good snapshot kept.
     """
     models.entry(plan.model)
-    train, test = data.load(plan.dataset, device, progress)
+    train, test = data.load(plan.dataset, device, progress, plan.image_size)
+    plan = replace(plan, image_size=train.image_size)
+    notes = list(dict.fromkeys((*train.notes, *test.notes)))
+    for note in notes:
+        tell(note)
+    record = {**plan.as_dict(), "notes": notes}
     if not plan.augment:
         train = replace(train, augmentation=None)
     folder = plan.folder(out, train.name)
@@ -122,7 +131,7 @@ def train_network(
             if trainer.iteration % plan.save_frequency == 0:
                 trainer.check_weights()
                 snapshot = folder / f"{trainer.iteration}.pt"
-                checkpoints.save(snapshot, network, plan.dataset, plan.as_dict())
+                checkpoints.save(snapshot, network, plan.dataset, record)
             if interrupted():
                 keep_state()
                 raise KeyboardInterrupt
@@ -135,7 +144,7 @@ def train_network(
             history = trainer.run(on_step, on_epoch, progress)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
-        checkpoints.save(folder / FINISHED, network, plan.dataset, plan.as_dict())
+        checkpoints.save(folder / FINISHED, network, plan.dataset, record)
         unfinished.unlink(missing_ok=True)
     return Trained(folder / FINISHED, history)
 
@@ -155,7 +164,9 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
 def _state_of(plan: TrainingPlan, unfinished: Path) -> dict[str, Any]:
     """The trainer's state in `unfinished`, if it was begun with the same plan."""
     found = checkpoints.read(unfinished)
-    before, now = _flat(found["plan"]), _flat(plan.as_dict())
+    # Earlier versions knew one size of a dataset's images, and did not name it.
+    known = {"image_size": data.usual_size(plan.dataset)} | found["plan"]
+    before, now = _flat(known), _flat(plan.as_dict())
     changed = [
         f"{key} was {before.get(key)} and is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
