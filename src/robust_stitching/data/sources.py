@@ -25,6 +25,7 @@ from robust_stitching.data.pictures import Square
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
 from robust_stitching.errors import UserError, unknown
+from robust_stitching.labels import are_attributes
 from robust_stitching.progress import Progress, silent
 from robust_stitching.sizes import IMAGE_SIZE, MOST_IN_MEMORY
 from robust_stitching.vision import torchvision
@@ -75,6 +76,11 @@ class Source:
     def image_size(self) -> int:
         """Pixels of an image's side where nobody chooses another."""
         return self.square.size if self.square else IMAGE_SIZE
+
+    @property
+    def root(self) -> str:
+        """The kind of folder that its files lie in, see `config.dataset_root`."""
+        return self.name.lower() if self.find else "pytorch"
 
 
 def _digits(root: Path | None, train: bool) -> Part:
@@ -190,7 +196,8 @@ def load(
 
     Raises
     ------
-    UserError : for an unknown name, missing or damaged files, a folder of another shape.
+    UserError : for an unknown name, missing or damaged files, labels of no class, a folder of
+        another shape.
     """
     if image_size is not None and image_size < 1:
         raise UserError(f"images of {image_size}×{image_size} pixels are none; take 1 at least.")
@@ -204,7 +211,7 @@ def load(
         parts, split_of = SOURCES[key].find(dataset_root(key)), _streamed
     else:
         parts, split_of = _read_source(key), _kept
-    train, test = (split_of(key, part, size, device) for part in parts)
+    train, test = (split_of(key, _checked(key, part), size, device) for part in parts)
     return replace(train, augmentation=SOURCES[key].augmentation.at(size)), test
 
 
@@ -242,6 +249,31 @@ def _note_on_size(key: str, size: int) -> list[str]:
     return [f"The images of {name} are scaled to {size}×{size} pixels, not to {usual}×{usual}."]
 
 
+def _checked(key: str, part: Part | Files) -> Part | Files:
+    """A part that has images, whose labels are of its classes, each 0 or 1 for attributes.
+
+    Raises
+    ------
+    UserError : for other labels, as another dataset's files under this one's name have them.
+    """
+    labels, attributes = part.labels, are_attributes(part.labels)
+    count = 2 if attributes else len(part.classes)
+    if not len(labels):
+        found = "have no images in one of the parts"
+    elif labels.min() < 0 or labels.max() >= count:
+        kinds = (
+            "attributes are 0 or 1" if attributes else f"its {count} classes are 0 to {count - 1}"
+        )
+        found = f"have labels from {labels.min()} to {labels.max()}, but {kinds}"
+    else:
+        return part
+    kind = SOURCES[key].root
+    raise UserError(
+        f"the files of {key} in {dataset_root(kind)} {found}; put its own files there, or name the "
+        f"folder that has them in {CONFIG_FILE} or in DATASET_ROOT_{kind.upper()}."
+    )
+
+
 def usual_epsilon(source: str) -> float:
     """The l-inf radius at which robustness on a dataset is usually reported; 8/255 for folders."""
     return SOURCES[source].epsilon if source in SOURCES else 8 / 255
@@ -264,10 +296,11 @@ def _read_source(key: str) -> list[Part]:
         return [source.read(None, True), source.read(None, False)]
     root = dataset_root("pytorch")
     try:
-        return [_whole(source.read(root, train)) for train in (True, False)]
-    except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
-        _download(source, root)
-        return [source.read(root, True), source.read(root, False)]
+        try:
+            return [_whole(source.read(root, train)) for train in (True, False)]
+        except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
+            _download(source, root)
+            return [_whole(source.read(root, train)) for train in (True, False)]
     except (OSError, *DAMAGE) as error:
         raise UserError(
             f"the files of {key} in {root} cannot be read ({_reason(error)}); "
