@@ -15,7 +15,7 @@ from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary, Trainer, TrainingConfig, standard
+from robust_stitching.training import Adversary, Metrics, Trainer, TrainingConfig, standard
 
 NUMBERS = [(n, b) for n in (1, 2, 3, 5, 9, 10, 13, 31) for b in (1, 2, 3, 4, 9, 10, 40)]
 
@@ -229,8 +229,8 @@ def small():
     return nn.Sequential(nn.Flatten(), nn.Linear(36, 13), nn.BatchNorm1d(13), nn.Dropout())
 
 
-def trainer(n=9):
-    return Trainer(small(), standard, numbered(n), TrainingConfig(3, 0.1, batch_size=4))
+def trainer(n=9, evaluate=None):
+    return Trainer(small(), standard, numbered(n), TrainingConfig(3, 0.1, batch_size=4), evaluate)
 
 
 class Stop(Exception):
@@ -268,3 +268,40 @@ def test_a_state_of_other_batches_is_refused(version):
     with pytest.raises(UserError, match="begun with 3 batches an epoch, but now there are 2"):
         trainer(9).load_state_dict(state)
     trainer(13).load_state_dict(state)
+
+
+@pytest.mark.parametrize("at", ["step", "end"])
+def test_what_was_learned_is_kept_where_images_become_unreadable(at, monkeypatch):
+    """Between two steps, or when the test images are looked at after an epoch."""
+    looks = []
+
+    def look(network):
+        looks.append(1)
+        if at == "end" and len(looks) == 2:
+            raise data.Unreadable("gone")
+        return Metrics(0.0, 1.0)
+
+    def epoch(self, *args, **kwargs):
+        for i, batch in enumerate(whole(self, *args, **kwargs)):
+            if at == "step" and kwargs["epoch"] == 1 and i == 1:
+                raise data.Unreadable("gone")
+            yield batch
+
+    whole, kept = data.Split.epoch, {}
+
+    def keep(running):
+        kept.update(running.state_dict())
+        kept["network"] = {k: v.clone() for k, v in kept["network"].items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.Split, "epoch", epoch)
+        with pytest.raises(data.Unreadable):
+            trainer(evaluate=look).run(before_failing=keep)
+    assert kept["iteration"] == (3 if at == "step" else 4)
+    resumed, straight = (trainer(evaluate=lambda network: Metrics(0.0, 1.0)) for _ in range(2))
+    resumed.load_state_dict(kept)
+    resumed.run()
+    straight.run()
+    for name, value in straight.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+    assert [r.train_loss for r in resumed.history] == [r.train_loss for r in straight.history]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robust_stitching import checkpoints
+from robust_stitching import checkpoints, data
+from robust_stitching.training import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,27 @@ def test_a_checkpoint_has_its_own_size(trained, call_script):
     done = call_script("layer_info.py", trained(), "--image-size", 32)
     assert done.status == 2
     assert "64×64" in done.err and "--image-size 32" in done.err
+
+
+@pytest.mark.parametrize("version", ["now", "before"])
+def test_an_interrupted_training_of_another_size(version, mine, call_script, tmp_path, monkeypatch):
+    command = ("train.py", "-m", "tiny10", "-d", mine, "-e", 2, "-b", 6, "-o", tmp_path)
+
+    def fail(trainer):
+        raise data.Unreadable("an image is gone.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_close_epoch", fail)
+        done = call_script(*command)
+    assert done.status == 2
+    assert "an image is gone. The training so far is kept in" in done.err
+    done = call_script(*command, "--resume", "--image-size", 64)
+    assert done.status == 2
+    assert "image_size was 32 and is 64" in done.err
+    if version == "before":  # it did not name the size, and had one only
+        path = tmp_path / "tiny10" / "mine" / "in0-gn0" / "resume.pt"
+        state = checkpoints.read(path)
+        del state["plan"]["image_size"], state["trainer"]["steps_per_epoch"]
+        checkpoints.write(path, state)
+        assert "was 32 and is 64" in call_script(*command, "--resume", "--image-size", 64).err
+    assert call_script(*command, "--resume", "--image-size", 32).status == 0

@@ -5,6 +5,8 @@ drawn here before any worker starts, so their number changes nothing but the spe
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,6 +30,7 @@ from robust_stitching.data.split import (
     order_and_draws,
     sizes_in_order,
 )
+from robust_stitching.errors import first_line
 from robust_stitching.progress import Progress, silent
 
 WORTH_WORKERS = 500
@@ -179,19 +182,51 @@ class StreamedSplit(AnySplit):
             pin_memory=on_gpu,
             generator=torch.Generator(),  # it would draw a number from the global one otherwise
         )
+        decoded = self._yielded_by(loader)
+        for some, images in zip(batches, decoded, strict=True):
+            if isinstance(images, Unreadable):
+                raise images
+            yield some, images.to(self.device, non_blocking=on_gpu)
+
+    def _yielded_by(self, loader: DataLoader) -> Iterator[Tensor | Unreadable]:
+        """What the loader yields; `Unreadable` where its workers have died."""
         try:
-            for some, images in zip(batches, loader, strict=True):
-                if isinstance(images, Unreadable):
-                    raise images
-                yield some, images.to(self.device, non_blocking=on_gpu)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            iterator = _begun(loader)
+            while (found := next(iterator, None)) is not None:
+                yield found
+        except (RuntimeError, OSError, EOFError) as error:
+            # What a worker raises comes with its traceback, and is a mistake of ours.
+            if not loader.num_workers or str(error).startswith("Caught"):
                 raise
             raise Unreadable(
                 f"a process that reads {self.name} was ended by the system, mostly for want of "
-                "(shared) memory; set DATASET_WORKERS to fewer than "
+                f"(shared) memory ({first_line(error)}); set DATASET_WORKERS to fewer than "
                 f"{loader.num_workers}, 0 for none."
             ) from error
+
+
+def _begun(loader: DataLoader) -> Iterator[Tensor | Unreadable]:
+    """The loader's iterator, which notices dead workers where it waits for them and nowhere else.
+
+    Torch answers the signal of a child's death by an exception wherever the main thread is: in the
+    midst of a training step, or while it ends the other workers. Its iterator looks after its
+    workers without that signal, too, every few seconds in which no batch arrives.
+    """
+    handled = (
+        loader.num_workers
+        and hasattr(signal, "SIGCHLD")
+        and threading.current_thread() is threading.main_thread()
+    )
+    before = signal.getsignal(signal.SIGCHLD) if handled else None
+    iterator = iter(loader)
+    if handled and _is_torchs(signal.getsignal(signal.SIGCHLD)):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if _is_torchs(before) else before)
+    return iterator
+
+
+def _is_torchs(handler: object) -> bool:
+    """Whether a handler of a signal is torch's, or none that could be set again."""
+    return handler is None or getattr(handler, "__module__", "").startswith("torch.utils.data")
 
 
 def _leave_the_terminal(worker: int) -> None:

@@ -140,10 +140,19 @@ def train_network(
             keep_state()
             after_epoch(trainer.history)
 
+        def before_failing(trainer: Trainer) -> None:
+            if trainer.iteration:
+                keep_state()
+
         try:
-            history = trainer.run(on_step, on_epoch, progress)
+            history = trainer.run(on_step, on_epoch, progress, before_failing)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
+        except data.Unreadable as error:
+            if not unfinished.exists():
+                raise
+            kept = f"The training so far is kept in {unfinished}: --resume goes on from there."
+            raise data.Unreadable(f"{error} {kept}") from error
         checkpoints.save(folder / FINISHED, network, plan.dataset, record)
         unfinished.unlink(missing_ok=True)
     return Trained(folder / FINISHED, history)

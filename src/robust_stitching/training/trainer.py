@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from robust_stitching.data import AnySplit
+from robust_stitching.data import AnySplit, Unreadable
 from robust_stitching.errors import UserError
 from robust_stitching.labels import are_right
 from robust_stitching.progress import Progress, silent
@@ -120,20 +120,26 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, from 0."""
-        return self.iteration // self.steps_per_epoch
+        """The epoch under way, from 0; one ends with the look at the test split."""
+        return len(self.history)
 
     def run(
         self,
         after_step: Callable[["Trainer"], None] = lambda trainer: None,
         after_epoch: Callable[["Trainer"], None] = lambda trainer: None,
         progress: Progress = silent,
+        before_failing: Callable[["Trainer"], None] = lambda trainer: None,
     ) -> list[EpochRecord]:
         """Train to the end from wherever the state stands; returns the record of every epoch.
+
+        Parameters
+        ----------
+        before_failing : called where images can no longer be read, with a consistent state.
 
         Raises
         ------
         Diverged : when the loss is NaN or infinite, noticed within half a second.
+        Unreadable : when images cannot be read.
         """
         devices = [self.device] if self.device.type == "cuda" else []
         images = self.config.epochs * len(self.data)
@@ -143,9 +149,13 @@ class Trainer:
         ):
             self._restore_random()
             bar.initial = bar.n = self._images_seen()
-            while self.iteration < self.iterations:
+            while self.epoch < self.config.epochs:
                 bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}", refresh=False)
-                self._run_epoch(after_step, bar)
+                try:
+                    self._run_epoch(after_step, bar)
+                except Unreadable:
+                    before_failing(self)
+                    raise
                 after_epoch(self)
         return self.history
 
@@ -154,9 +164,9 @@ class Trainer:
         return epoch * len(self.data) + steps * self.config.batch_size
 
     def _run_epoch(self, after_step: Callable[["Trainer"], None], bar: tqdm) -> None:
-        epoch, done = divmod(self.iteration, self.steps_per_epoch)
+        done = self.iteration - self.epoch * self.steps_per_epoch
         batches = self.data.epoch(
-            self.config.batch_size, seed=self.config.seed, epoch=epoch, skip=done
+            self.config.batch_size, seed=self.config.seed, epoch=self.epoch, skip=done
         )
         self.network.train()
         spent_before = self._spent
@@ -171,7 +181,7 @@ class Trainer:
                 looked = now
             if self.iteration % self.steps_per_epoch:
                 after_step(self)
-        self._close_epoch(epoch)
+        self._close_epoch()
         after_step(self)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
@@ -189,12 +199,12 @@ class Trainer:
         self.meter.add(outcome, labels)
         self.iteration += 1
 
-    def _close_epoch(self, epoch: int) -> None:
+    def _close_epoch(self) -> None:
         train = self.read_meter()
         test = self.evaluate(self.network) if self.evaluate else None
         self.history.append(
             EpochRecord(
-                epoch=epoch + 1,
+                epoch=self.epoch + 1,
                 iteration=self.iteration,
                 lr=learning_rate(self.config, self.iteration - 1, self.iterations),
                 train_loss=train.loss,
