@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from left_behind import strict_json
 from robust_stitching import checkpoints, data
 from robust_stitching.training import Trainer
 
@@ -86,6 +87,19 @@ def test_small_networks_are_told_what_they_see(trained, call_script):
     done = call_script("eval_net.py", trained(size=32))
     assert done.status == 0
     assert done.err.count("have 64×64 pixels and are scaled to 32×32") == 1
+
+
+def test_reports_tell_what_was_scaled(trained, mine, call_script, tmp_path):
+    small, out = trained(size=32), ("-o", tmp_path, "--run-name")
+    fast = ("-e", 1, "-b", 6, "--no-robustness")
+    stitched = call_script("find_transform.py", small, small, "bn3", "bn3", mine, *fast, *out, "s")
+    compared = call_script("compare_nets.py", small, small, mine, *out, "c")
+    for done, where in ((stitched, "s/json/*.json"), (compared, "c/**/*.json")):
+        assert done.status == 0, done.err
+        (path,) = tmp_path.glob(where)
+        told = "have 64×64 pixels and are scaled to 32×32"
+        assert sum(told in note for note in strict_json(path)["notes"]) == 1
+        assert done.err.count(told) == 1
 
 
 @pytest.mark.parametrize("command", ["find_transform.py", "compare_nets.py"])

@@ -99,7 +99,7 @@ def compare(
         where nothing can be compared.
     """
     started = time.perf_counter()
-    n, notes = len(split), []
+    n, notes = len(split), list(split.notes)
     if n < 2:
         raise UserError(f"{n} image is too few to compare anything; take at least 2.")
     if positions not in POSITIONS:

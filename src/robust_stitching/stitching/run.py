@@ -136,7 +136,9 @@ def stitch(
         if not config.no_bn and batch_norms(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, config.seed)
-    notes = _notes(front, end, trained, train, elsewhere, config)
+    seen = filter(None, (train, test, elsewhere))
+    notes = list(dict.fromkeys(note for split in seen for note in split.notes))
+    notes += _notes(front, end, trained, train, elsewhere, config)
     fronts = []
     for name, cut in _control_cuts(front_cut, end_cut, train, config):
         try:
