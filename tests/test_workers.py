@@ -58,6 +58,20 @@ def test_killed_while_the_main_process_computes(train, after):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("what", ["a death", "a broken file"])
+def test_whoever_keeps_the_error_keeps_no_process(train, what):
+    if what == "a broken file":
+        train.paths[20:].fill(b"nowhere.jpg")
+    batches = train.batches(1)
+    next(batches)
+    if what == "a death":
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(data.Unreadable) as error:
+        list(batches)
+    assert error.value.__traceback__
+    assert not multiprocessing.active_children()
+
+
 def test_killed_and_no_longer_needed(train, capfd):
     batches = train.batches(1)
     next(batches)

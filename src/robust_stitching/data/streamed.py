@@ -7,7 +7,7 @@ drawn here before any worker starts, so their number changes nothing but the spe
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -185,11 +185,13 @@ class StreamedSplit(AnySplit):
         decoded = self._yielded_by(loader)
         for some, images in zip(batches, decoded, strict=True):
             if isinstance(images, Unreadable):
+                decoded.close()  # whoever keeps the error does not keep the processes
                 raise images
             yield some, images.to(self.device, non_blocking=on_gpu)
 
-    def _yielded_by(self, loader: DataLoader) -> Iterator[Tensor | Unreadable]:
+    def _yielded_by(self, loader: DataLoader) -> Generator[Tensor | Unreadable, None, None]:
         """What the loader yields; `Unreadable` where its workers have died."""
+        iterator = reason = None
         try:
             iterator = _begun(loader)
             while (found := next(iterator, None)) is not None:
@@ -198,11 +200,14 @@ class StreamedSplit(AnySplit):
             # What a worker raises comes with its traceback, and is a mistake of ours.
             if not loader.num_workers or str(error).startswith("Caught"):
                 raise
+            reason = first_line(error)
+        if reason is not None:
+            del iterator  # the other processes end before anybody hears of it
             raise Unreadable(
                 f"a process that reads {self.name} was ended by the system, mostly for want of "
-                f"(shared) memory ({first_line(error)}); set DATASET_WORKERS to fewer than "
+                f"(shared) memory ({reason}); set DATASET_WORKERS to fewer than "
                 f"{loader.num_workers}, 0 for none."
-            ) from error
+            )
 
 
 def _begun(loader: DataLoader) -> Iterator[Tensor | Unreadable]:
