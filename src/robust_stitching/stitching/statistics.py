@@ -1,7 +1,5 @@
 """The running statistics of batch norms, estimated again from images."""
 
-from itertools import pairwise
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -34,16 +32,13 @@ def estimate_statistics(network: nn.Module, split: AnySplit, seed: int) -> None:
     if len(some) < 2:
         raise UserError(f"{len(some)} training image is too few for the statistics of batch norms.")
     momenta = [norm.momentum for norm in norms]
-    parts = max(1, len(some) // BATCH_SIZE)
-    edges = [i * len(some) // parts for i in range(parts + 1)]
     with evaluating(network):
         for norm in norms:
             norm.reset_running_stats()
             norm.train().momentum = None  # the plain mean of all batches
         try:
-            for start, stop in pairwise(edges):
-                for images, _ in some.between(start, stop).batches(stop - start):
-                    network(images)
+            for images, _ in some.equal_batches(BATCH_SIZE):
+                network(images)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
