@@ -51,26 +51,31 @@ def main(argv: list[str]) -> None:
     split = test if args.split == "test" else train
     with json_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
-        if args.json:
-            write_json(args.json, as_values(args, checkpoint, split, found))
-    print(
-        aligned(
-            [
-                ["network", "data", "images", "accuracy", "loss"],
-                [
-                    checkpoint.model,
-                    f"{split.name} ({args.split})",
-                    f"{found.n_images:,}",
-                    f"{found.accuracy:.2%}",
-                    f"{found.loss:.4f}",
-                ],
-            ]
-        )
-    )
+        try:
+            if args.json:
+                write_json(args.json, as_values(args, checkpoint, split, found))
+        finally:  # whatever becomes of the file, these are the numbers
+            print(as_text(args, checkpoint, split, found))
+
+
+def as_text(
+    args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
+) -> str:
+    """What is printed."""
+    heading = ["network", "data", "images", "accuracy", "loss"]
+    row = [
+        checkpoint.model,
+        f"{split.name} ({args.split})",
+        f"{found.n_images:,}",
+        f"{found.accuracy:.2%}",
+        f"{found.loss:.4f}",
+    ]
+    told = aligned([heading, row])
     if found.per_attribute is not None:
         named = by_attribute(split, found).items()
         table = [["attribute", "accuracy"], *([name, f"{share:.2%}"] for name, share in named)]
-        print(f"\n{aligned(table)}")
+        told += f"\n\n{aligned(table)}"
+    return told
 
 
 def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:

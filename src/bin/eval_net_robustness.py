@@ -131,9 +131,11 @@ def main(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=shown,
         )
-        if args.json:
-            write_json(args.json, as_values(found, settings))
-    print(as_text(checkpoint.model, found, settings, attacks))
+        try:
+            if args.json:
+                write_json(args.json, as_values(found, settings))
+        finally:  # whatever becomes of the file, these are the numbers
+            print(as_text(checkpoint.model, found, settings, attacks))
 
 
 def usual_radius(norm: str, split: data.AnySplit) -> float:

@@ -27,6 +27,7 @@ from reportlab.platypus import (
 )
 
 from robust_stitching.evaluation.robustness import WORST
+from robust_stitching.files import TEMPORARY
 from robust_stitching.report import table
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.figures import WIDTH, figures_of
@@ -76,7 +77,7 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         title=f"Stitching {title}",
         author="robust-stitching",
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
         story = [
             Paragraph(escape(f"Stitching {title}"), TITLE),
             Paragraph(escape(_byline(record)), BYLINE),
