@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from robust_stitching import locks
 from robust_stitching.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,11 +32,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whatever ends the block early, Ctrl-C included, leaves `path` as it was. The content is on the
     disk before the name changes: else a machine that loses its power could leave an empty file in
-    the place of a good one, and some file systems tell only then that a quota is used up.
+    the place of a good one, and some file systems tell only then that a quota is used up. In a
+    folder that this process has locked nothing is replaced once the lock is lost.
 
     Raises
     ------
     NotWritten : when the system refuses, a full disk for example.
+    LockLost : see `locks`.
     """
     handled = sys.exc_info()[1]
     target = Path(os.path.realpath(path))  # of a link, what it points at is replaced
@@ -44,6 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _bring_to_disk(temporary)
+        locks.check_above(path)
         os.replace(temporary, target)
     except UserError:
         raise
