@@ -7,10 +7,9 @@ python src/bin/train.py -m tiny10 -d my/images --image-size 64
 """
 
 import _library  # noqa: F401
-from tqdm import tqdm
 
 from robust_stitching import cli, models, options, values
-from robust_stitching.progress import shown
+from robust_stitching.progress import shown, tell_above_bars
 from robust_stitching.training import EpochRecord, TrainingConfig
 from robust_stitching.training.examiner import collapsed
 from robust_stitching.training.session import TrainingPlan, train_network
@@ -108,9 +107,9 @@ def main(argv: list[str]) -> None:
     )
 
     def tell(history: list[EpochRecord]) -> None:
-        tqdm.write(line(history[-1], config.epochs))
+        tell_above_bars(line(history[-1], config.epochs))
         if collapsed(history):
-            tqdm.write("warning: accuracy under attack fell below half of its best")
+            tell_above_bars("warning: accuracy under attack fell below half of its best")
 
     try:
         trained = train_network(plan, args.out_dir, device, args.resume, shown, tell, cli.tell)

@@ -6,12 +6,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from robust_stitching import checkpoints, data
+from robust_stitching import checkpoints, data, terminal
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
@@ -47,20 +48,24 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call `main` with the command line; mistakes of users become one sentence and status 2."""
+    terminal.prepare()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        main(sys.argv[1:])
+        try:
+            main(sys.argv[1:])
+        finally:
+            terminal.flush()
     except UserError as error:
-        sys.exit(_say(error, 2))
+        sys.exit(_failed(error, 2))
     except KeyboardInterrupt as interruption:
         hint = str(interruption)
-        sys.exit(_say(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
+        sys.exit(_failed(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, nobody is left to tell
+        terminal.give_up()  # the reader of our output went away, nobody is left to tell
         sys.exit(1)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        sys.exit(_say(f"the system refused{where}: {error.strerror or error}.", 2))
+        sys.exit(_failed(f"the system refused{where}: {error.strerror or error}.", 2))
     sys.exit(0)
 
 
@@ -69,9 +74,16 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _say(message: object, status: int) -> int:
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+def _failed(message: object, status: int) -> int:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        say(message)
+    terminal.give_up()
     return status
+
+
+def say(message: object) -> None:
+    """Tell the user something besides the results."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
 
 
 def device(name: str) -> torch.device:
