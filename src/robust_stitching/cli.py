@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
 from robust_stitching.files import slug
 from robust_stitching.progress import shown
+from robust_stitching.signals import raise_interruptions
 
 INTERRUPTED = 130
 
@@ -49,7 +49,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call `main` with the command line; mistakes of users become one sentence and status 2."""
     terminal.prepare()
-    signal.signal(signal.SIGTERM, _interrupt)
+    raise_interruptions()
     try:
         try:
             main(sys.argv[1:])
@@ -67,11 +67,6 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         where = f" {error.filename}" if error.filename else ""
         sys.exit(_failed(f"the system refused{where}: {error.strerror or error}.", 2))
     sys.exit(0)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """As Ctrl-C does, also where that is ignored, as in the background of a shell."""
-    raise KeyboardInterrupt
 
 
 def _failed(message: object, status: int) -> int:
