@@ -5,11 +5,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from robust_stitching import checkpoints, cli, options
+from robust_stitching.errors import UserError
 from robust_stitching.files import claimed
 from robust_stitching.progress import shown
+from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text
-from robust_stitching.report.write import check_collected, write_results
+from robust_stitching.report.write import write_results
 from robust_stitching.stitching.run import stitch
 
 
@@ -40,12 +42,33 @@ def stitch_and_report(
     if eval_dataset is not None:
         _, elsewhere = cli.load_data(cli.dataset(eval_dataset), device, front, end)
     folder = cli.run_folder(args.out_dir, args.run_name)
-    check_collected(args.out_dir)
+    collected.read(args.out_dir / collected.NAME)  # what is no table is refused before any work
     with claimed(folder):
         result = stitch(front, end, train, test, config, shown, elsewhere)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
         paths = write_results(result, record, folder)
+    lacking = None if config.debug else _collect(args.out_dir, paths)
     print(as_text(record))
     print()
     for kind, path in paths.items():
         print(f"{kind:12} {path}")
+    if lacking is not None:
+        raise lacking
+
+
+def _collect(out: Path, paths: dict[str, Path]) -> UserError | None:
+    """Put the run into the table of all, and that into `paths`; returns why it could not be."""
+    try:
+        table = collected.collect(out)
+    except (UserError, OSError) as error:
+        return UserError(
+            f"the run is whole, but has no line in {collected.NAME} yet: {error} The next run adds "
+            "it, and so does collect_results.py."
+        )
+    if table.aside:
+        cli.say(
+            f"{table.path} had lines that were not whole and was made again; as it was, it is in "
+            f"{table.aside}."
+        )
+    paths["csv"] = table.path
+    return None

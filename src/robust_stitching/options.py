@@ -72,7 +72,11 @@ def add_stitching_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has Nesterov momentum 0.9"
     )
-    parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="a few batches only, verbose log; no line in results.csv",
+    )
     _add_map_options(parser)
     parser.add_argument(
         "--controls",
