@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 from types import SimpleNamespace
 
@@ -244,6 +245,13 @@ def test_networks_for_other_classes(compared, lenets, tmp_path):
     found = compared(nets=(lenets[0], other))
     assert set(found.record["measures"]) == {"minibatch-cka", "procrustes", "svcca", "mutual-knn"}
     assert "Model 1 has 10 outputs and model 2 7: disagreement is left out." in found.out
+
+
+def test_files_whose_names_are_no_text(compared, lenets, tmp_path):
+    other = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    other.write_bytes(lenets[0].read_bytes())
+    found = compared("--measures", "procrustes", nets=(lenets[0], other))
+    assert names_of(found.folder / "figures") == {"procrustes.png", "procrustes.pdf"}
 
 
 def test_networks_trained_on_other_data_are_said_to_be(compared, lenets, tmp_path):

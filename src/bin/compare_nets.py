@@ -19,14 +19,15 @@ from pathlib import Path
 import _library  # noqa: F401
 
 from robust_stitching import checkpoints, cli, options, values
-from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
+from robust_stitching.signals import uninterrupted
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import BATCH_SIZE
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 from robust_stitching.similarity.neighbours import K
 from robust_stitching.similarity.rows import POOLED, POSITIONS
+from robust_stitching.unfinished import begun
 
 WIDTH = 120
 SETTINGS = ("dataset", "split", "batch_size", "neighbours", "positions", "seed", "n_images")
@@ -115,8 +116,7 @@ def main(argv: list[str]) -> None:
         model.require_images(split)
     if args.n_images is not None:
         split = split.sample(args.n_images, args.seed)
-    folder = cli.run_folder(args.out_dir, args.run_name)
-    with claimed(folder):
+    with begun(args.out_dir, args.run_name, cli.say) as run:
         found = compare(
             *(model.network for model in models),
             split,
@@ -132,8 +132,15 @@ def main(argv: list[str]) -> None:
         params = {key: getattr(args, key) for key in SETTINGS}
         command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
         record = as_record(found, models, params, command)
-        paths = write_comparison(found, record, models, folder)
-    print(as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns)))
+        told = as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
+        try:
+            paths = write_comparison(found, record, models, run.folder)
+            with uninterrupted():
+                paths = run.finish(paths)
+        except Exception:
+            print(told)  # the work is done, and these are its numbers
+            raise
+    print(told)
     print()
     for kind, path in paths.items():
         print(f"{kind:12} {path}")

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,6 @@ from robust_stitching import checkpoints, data, terminal
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
-from robust_stitching.files import slug
 from robust_stitching.progress import shown
 from robust_stitching.signals import raise_interruptions
 
@@ -148,23 +146,6 @@ def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]
     train, test = load_data(named or checkpoint.dataset, where, checkpoint)
     checkpoint.require_fit(test)
     return checkpoint, train, test
-
-
-def run_folder(out: Path, name: str | None) -> Path:
-    """The folder of a run that is still to be made, named by the date and time for None; UserError
-    where there is one already."""
-    if name is None:
-        name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    if not name or slug(name) != name or name.strip(".") == "":
-        raise UserError(
-            f"--run-name '{name}' is no plain folder name; use letters, digits, '.', '_' and '-'."
-        )
-    folder = out / name
-    if folder.exists():
-        raise UserError(
-            f"the run {folder} exists already; choose another --run-name, or remove that folder."
-        )
-    return folder
 
 
 def log_verbosely() -> None:

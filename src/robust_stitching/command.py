@@ -6,13 +6,14 @@ from pathlib import Path
 
 from robust_stitching import checkpoints, cli, options
 from robust_stitching.errors import UserError
-from robust_stitching.files import claimed
 from robust_stitching.progress import shown
 from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text
 from robust_stitching.report.write import write_results
+from robust_stitching.signals import uninterrupted
 from robust_stitching.stitching.run import stitch
+from robust_stitching.unfinished import begun
 
 
 def stitch_and_report(
@@ -41,13 +42,18 @@ def stitch_and_report(
     elsewhere = None
     if eval_dataset is not None:
         _, elsewhere = cli.load_data(cli.dataset(eval_dataset), device, front, end)
-    folder = cli.run_folder(args.out_dir, args.run_name)
     collected.read(args.out_dir / collected.NAME)  # what is no table is refused before any work
-    with claimed(folder):
+    with begun(args.out_dir, args.run_name, cli.say) as run:
         result = stitch(front, end, train, test, config, shown, elsewhere)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
-        paths = write_results(result, record, folder)
-    lacking = None if config.debug else _collect(args.out_dir, paths)
+        try:
+            paths = write_results(result, record, run.folder)
+            with uninterrupted():
+                paths = run.finish(paths)
+                lacking = None if config.debug else _collect(args.out_dir, paths)
+        except Exception:
+            print(as_text(record))  # the work is done, and these are its numbers
+            raise
     print(as_text(record))
     print()
     for kind, path in paths.items():

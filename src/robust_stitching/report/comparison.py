@@ -1,5 +1,6 @@
 """A comparison of two networks as plain values, as text for the terminal, and as files."""
 
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,7 +174,9 @@ def write_comparison(
 def _label(model: Checkpoint) -> str:
     """What tells a network from others of its kind: its folder, where all files are model.pt."""
     path = model.path
-    return f"{model.model}, {path.resolve().parent.name if path.stem == 'model' else path.stem}"
+    name = path.resolve().parent.name if path.stem == "model" else path.stem
+    readable = os.fsencode(name).decode("utf-8", "replace")  # file names need not be text
+    return f"{model.model}, {readable}"
 
 
 def _lines(record: Mapping[str, Any]) -> list[dict[str, Any]]:
