@@ -19,6 +19,7 @@ from pathlib import Path
 import _library  # noqa: F401
 
 from robust_stitching import checkpoints, cli, options, values
+from robust_stitching.misplaced import check_places
 from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
 from robust_stitching.signals import uninterrupted
@@ -42,14 +43,18 @@ def parser() -> cli.Parser:
         p.add_argument(
             f"--layers{number}",
             nargs="+",
+            action=cli.Listed,
             metavar="LAYER",
-            help=f"layers of model {number}, as layer_info.py lists them (default: its clean cuts)",
+            help=f"layers of model {number}, as layer_info.py lists them, with spaces or "
+            "commas between them (default: its clean cuts)",
         )
     p.add_argument(
         "--measures",
         nargs="+",
+        action=cli.Listed,
         metavar="MEASURE",
-        help=f'see below; "all" for every one (default: {", ".join(DEFAULT)})',
+        help='see below, with spaces or commas between them; "all" for every one (default: '
+        f"{', '.join(DEFAULT)})",
     )
     p.add_argument(
         "--n-images",
@@ -105,6 +110,7 @@ def measures() -> str:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    check_places(args, "model1", "model2", "dataset")
     if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
         needs = "is for the measure mutual-knn, which was not asked for."
         options.refuse(parser(), args, ("neighbours",), needs)

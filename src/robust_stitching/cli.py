@@ -3,14 +3,14 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from robust_stitching import checkpoints, data, terminal
+from robust_stitching import checkpoints, data, misplaced, terminal
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
@@ -31,6 +31,13 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse's, which knows nothing of what no path and no name can hold."""
+        for arg in sys.argv[1:] if args is None else args:
+            if "\0" in arg:
+                raise UserError(f"{arg!r} has a NUL in it, which no file and no name has.")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help lists the options.")
 
@@ -42,6 +49,17 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
+
+
+class Listed(argparse.Action):
+    """An option that takes names with spaces or commas between them."""
+
+    def __call__(self, parser: Any, namespace: Any, words: Any, option: str | None = None) -> None:
+        names = [name.strip() for word in words for name in word.split(",")]
+        found = [name for name in names if name]
+        if not found:
+            raise argparse.ArgumentError(self, "expected at least one argument")
+        setattr(namespace, self.dest, found)
 
 
 def run(main: Callable[[list[str]], None]) -> NoReturn:
@@ -138,6 +156,7 @@ def tell(note: str) -> None:
 def evaluated(args: argparse.Namespace) -> tuple[Checkpoint, AnySplit, AnySplit]:
     """The network that is to be evaluated, and both splits of the dataset to do it on: the one that
     -d names, or the one it was trained on."""
+    misplaced.check_places(args, "checkpoint")
     where = device(args.device)
     named = args.dataset if args.dataset is None else dataset(args.dataset)
     checkpoint = checkpoints.load(

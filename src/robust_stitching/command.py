@@ -6,6 +6,7 @@ from pathlib import Path
 
 from robust_stitching import checkpoints, cli, options
 from robust_stitching.errors import UserError
+from robust_stitching.misplaced import PLACES, check_places
 from robust_stitching.progress import shown
 from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
@@ -35,6 +36,7 @@ def stitch_and_report(
     """
     if args.debug:
         cli.log_verbosely()
+    check_places(args, *(place for place in PLACES if hasattr(args, place)))
     device = cli.device(args.device)
     config = options.stitch_config(parser, args, device, **more)
     front, end = (checkpoints.load(path).to(device) for path in (args.front_model, args.end_model))

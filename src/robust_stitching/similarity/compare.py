@@ -26,6 +26,7 @@ from robust_stitching.similarity.measures import (
 )
 from robust_stitching.similarity.rows import POOLED, POSITIONS, Rows
 from robust_stitching.similarity.stream import Side, Stream, side_of
+from robust_stitching.wrong_network import telling_whose_layer
 
 BATCH_SIZE = 250
 WHOLE = ("cka", "debiased-cka")
@@ -104,7 +105,8 @@ def compare(
         raise UserError(f"{n} image is too few to compare anything; take at least 2.")
     if positions not in POSITIONS:
         raise unknown("choice of positions", positions, POSITIONS)
-    sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
+    with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
+        sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
     named = chosen(DEFAULT if measures is None else measures)
     biased = [side for side in sides if any(lay.units > n for lay in side.layers.values())]
     if MEASURES["cka"] in named and biased and n >= LEAST_IMAGES:

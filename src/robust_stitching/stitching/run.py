@@ -22,6 +22,7 @@ from robust_stitching.stitching.objective import goal_of
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
 from robust_stitching.training import Diverged
+from robust_stitching.wrong_network import telling_whose_layer
 
 DEBUG_BATCHES = 3
 
@@ -123,7 +124,11 @@ def stitch(
         elsewhere = elsewhere and elsewhere.sample(few)
 
     front_cut, end_cut = (front.network, config.front_layer), (end.network, config.end_layer)
-    check_cut(front_cut, end_cut, train, config)
+    with telling_whose_layer(
+        ("the front model", front.network, [config.front_layer]),
+        ("the end model", end.network, [config.end_layer]),
+    ):
+        check_cut(front_cut, end_cut, train, config)
     goal = goal_of(config.target_type, config.temperature, front.network, end.network)
     if config.controls:
         _check_controls(front.network, end_cut, train, config)
