@@ -49,7 +49,7 @@ def main(layer: str) -> None:
         for seed in (0, 1)
     )
     ours = StitchedNetwork(front, layer, end, layer)
-    whole = WholeNetworks(front, end, layer, ours.transform.in_shape)
+    whole = WholeNetworks(front, end, layer, ours.transform.source.shape)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(SIZE, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (SIZE,), generator=generator)

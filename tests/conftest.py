@@ -72,6 +72,30 @@ def start_script():
     return start
 
 
+@pytest.fixture
+def process_of():
+    """Start a script as a process that ignores some signals, as nohup and shells have it; it ends
+    with the test."""
+    started = []
+
+    def start(name, *args, ignoring=()):
+        process = subprocess.Popen(
+            [sys.executable, SCRIPTS / name, *map(str, args)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in ignoring],
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(scope="session")
 def run_script(start_script):
     """The same, waited for: (status, out, err)."""
@@ -88,7 +112,7 @@ def run_script(start_script):
 def call_script(monkeypatch, capsys):
     """Run a script in this process, which spares its start; the rest is as a user runs it."""
     monkeypatch.syspath_prepend(SCRIPTS)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def call(name, *args):
         monkeypatch.setattr(sys, "argv", [str(SCRIPTS / name), *map(str, args)])
@@ -99,7 +123,8 @@ def call_script(monkeypatch, capsys):
         return SimpleNamespace(status=left.value.code or 0, out=out, err=err)
 
     yield call
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

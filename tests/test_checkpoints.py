@@ -80,7 +80,7 @@ def test_an_interrupted_save_changes_nothing(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def half(values, file):
-        file.write_bytes(b"half a file")
+        file.write(b"half a file")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", half)

@@ -147,6 +147,7 @@ FLAGS = {
     | {flag: default for flag, default in ATTACK.items() if flag not in ("--robust", "--beta")},
     "layer_info.py": {},
     "eval_net.py": {"-d, --dataset": None, "--json": None},
+    "collect_results.py": {"--anew": False},
 }
 ARGUMENTS = {
     "train.py": [],
@@ -156,6 +157,7 @@ ARGUMENTS = {
     ],
     "layer_info.py": ["lenet"],
     "eval_net.py": ["some.pt"],
+    "collect_results.py": [],
 }
 CHOICES = {
     ("train.py", "--optimizer"): {"adam", "sgd"},

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robust_stitching import models
 from robust_stitching.errors import UserError
-from robust_stitching.graph import Graph, features, join, needed, shape_of
+from robust_stitching.graph import Graph, features, join, layout_of, needed
 
 SMALL = {"lenet": 1, "tiny10": 1, "resnet_w1": 1}
 BIG = {"resnet_w5": 3, "resnet18": 3}
@@ -108,7 +108,7 @@ def test_names_shapes_and_features_are_those_of_forward_hooks(name):
     for layer, activation in zip(expected, found, strict=True):
         assert torch.equal(activation, expected[layer]), layer
         assert layers[layer].shape == tuple(activation.shape[1:])
-    assert shape_of(net, "fc1" if name == "lenet" else "bn1") == (
+    assert layout_of(net, "fc1" if name == "lenet" else "bn1").shape == (
         (120,) if name == "lenet" else expected["bn1"].shape[1:]
     )
 
@@ -119,7 +119,7 @@ def test_names_of_calls_containers_and_functions():
     assert layers["layer2"].kind == "Sequential" and layers["layer2"].shape == (32, 16, 16)
     assert layers["layer2.0"].kind == "BasicBlock"
     flatten = Graph(network("lenet")).layers["flatten"]
-    assert (flatten.kind, flatten.shape, flatten.clean) == ("flatten", (400,), True)
+    assert (flatten.kind, flatten.shape, flatten.clean) == ("flatten", (16, 5, 5), True)
 
 
 def test_names_and_leaks_of_a_network_from_elsewhere():
@@ -180,7 +180,7 @@ def test_an_unknown_layer_names_the_closest(wrong, right):
     net = network("resnet_w1")
     for attempt in (
         lambda: features(net, [wrong]),
-        lambda: shape_of(net, wrong),
+        lambda: layout_of(net, wrong),
         lambda: join(net, wrong, net, "fc", nn.Identity()),
         lambda: join(net, "fc", net, wrong, nn.Identity()),
     ):
@@ -316,8 +316,8 @@ def test_sizes_constants_and_functions_of_other_libraries():
     x = images(net, 3)
     layers = Graph(net).layers
     assert net.training and net.conv.training
-    assert layers["transpose"].shape == (64, 6) and layers["cat"].shape == (65, 6)
-    assert layers["unflatten"].shape == (6, 5, 13)  # a map, so its channels come first
+    assert layers["transpose"].shape == (6, 8, 8) and layers["cat"].shape == (65, 6)
+    assert "unflatten" not in layers  # its rows of 13 begin with the token of no position
     assert not {"getattr", "getitem", "getitem_1"} & set(layers)
     # how many images there are is no information about them
     assert all(layers[name].clean for name in ("conv", "bn", "relu", "reshape", "cat", "mix"))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robust_stitching import graph, models
 from robust_stitching.errors import UserError
+from robust_stitching.layout import Layout
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
@@ -136,7 +137,7 @@ def test_masked_entries_stay_exactly_zero(digits, mask, optimizer):
 
 
 def test_a_mask_lets_ones_be():
-    layer = LinearMap((4, 2, 2), (4, 2, 2), Form(masked=True))
+    layer = LinearMap(Layout.of((4, 2, 2)), Layout.of((4, 2, 2)), Form(masked=True))
     mask = mask_of("random-permutation", 4, 4, 0)
     layer.mask.copy_(mask)
     layer.set(*initial_values("ones-zeros", 4, 4, 0))
@@ -229,7 +230,7 @@ def test_a_planted_rotation_is_found_again(digits):
 
 def test_flattened_maps_take_every_unit_to_every_unit(digits):
     shapes = (6, 14, 14), (16, 5, 5)
-    layer = LinearMap(*shapes, Form(flatten=True))
+    layer = LinearMap(*map(Layout.of, shapes), Form(flatten=True))
     matrix = randn(400, 6 * 14 * 14).float()
     layer.set(matrix, randn(400).float())
     x = randn(3, *shapes[0]).float()
@@ -277,7 +278,7 @@ def test_what_excludes_each_other(init, mask, form, said):
 
 def test_full_rank_may_start_from_the_identity():
     check_map("eye", "identity", Form(rank=8), 8, 8)
-    layer = LinearMap((8,), (8,), Form(rank=8))
+    layer = LinearMap(Layout(8), Layout(8), Form(rank=8))
     layer.set(*initial_values("eye", 8, 8, 0))
     torch.testing.assert_close(layer.matrix, torch.eye(8))
 

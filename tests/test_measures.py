@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, softmax
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 from robust_stitching import models
 from robust_stitching.data import Split
 from robust_stitching.errors import UserError
-from robust_stitching.similarity import cka, compare, debiased_cka, linear_cka, minibatch_cka
+from robust_stitching.layout import Layout
+from robust_stitching.similarity import cka, compare, debiased_cka, linear_cka, minibatch_cka, rows
 from robust_stitching.similarity import neighbours as knn
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
 from robust_stitching.similarity.measures import MEASURES
@@ -297,10 +299,11 @@ def test_subspaces_of_something_constant_are_not_defined(measure):
 
 def test_channel_means():
     maps = torch.rand(5, 3, 4, 6)
-    torch.testing.assert_close(channel_means(maps), maps.flatten(2).mean(2))
-    tokens = torch.rand(5, 7, 3)
-    torch.testing.assert_close(channel_means(tokens), tokens.transpose(1, 2).mean(2))
-    assert torch.equal(channel_means(maps[:, :, 0, 0]), maps[:, :, 0, 0])
+    torch.testing.assert_close(channel_means(maps, Layout(3, (4, 6))), maps.flatten(2).mean(2))
+    tokens = torch.rand(5, 8, 3)
+    found = channel_means(tokens, Layout(3, (2, 3), prefix=2))
+    torch.testing.assert_close(found, tokens[:, 2:].transpose(1, 2).mean(2))
+    assert torch.equal(channel_means(maps[:, :, 0, 0], Layout(3)), maps[:, :, 0, 0])
 
 
 # Neighbours
@@ -312,18 +315,70 @@ def test_mutual_neighbours_are_those_of_brute_force(monkeypatch, k, block):
     monkeypatch.setattr(knn, "BLOCK", block)
     x, y = pair(150)
     nearest = [knn.nearest(side, k) for side in (x, y)]
-    for rows, side in zip(nearest, (x, y), strict=True):
-        assert [set(row) for row in rows.tolist()] == brute_neighbours(side, k)
+    for found, side in zip(nearest, (x, y), strict=True):
+        shares = found.shares.toarray()
+        assert [set(row.nonzero()[0]) for row in shares] == brute_neighbours(side, k)
+        assert set(np.unique(shares)) == {0, 1}
     assert knn.mutual_neighbours(*nearest) == pytest.approx(brute_mutual(x, y, k), abs=1e-12)
 
 
-def test_equally_near_images_are_taken_in_their_order():
-    x, _ = pair(60)
-    copies = torch.cat([x[:5]] * 6 + [x])  # each of the five seven times, with six others as near
-    nearest = knn.nearest(copies.float(), 4)
-    assert [set(row) for row in nearest.tolist()] == brute_neighbours(copies.float(), 4)
-    assert set(nearest[0].tolist()) == {5, 10, 15, 20}
-    assert knn.nearest(torch.zeros(6, 3), 2)[4].tolist() == [0, 1]
+def drawn_neighbours(x, k: int, seed: int) -> np.ndarray:
+    """Which k are nearest to each, ties broken at random, of shape (n, n)."""
+    x = x.double().numpy()
+    length = np.linalg.norm(x, axis=1)
+    cosine = (x / np.where(length > 0, length, 1)[:, None]).round(9)
+    alike = (cosine @ cosine.T).round(9)
+    np.fill_diagonal(alike, -np.inf)
+    chance = np.random.default_rng(seed).random(alike.shape)
+    order = np.lexsort((chance, -alike), axis=1)[:, :k]
+    found = np.zeros(alike.shape)
+    np.put_along_axis(found, order, 1, axis=1)
+    return found
+
+
+def tied(kind: str):
+    g = torch.Generator().manual_seed(2)
+    x, y = torch.randn(2, 120, 6, generator=g)
+    if kind == "copies":
+        return torch.cat([x[:30]] * 4), y
+    if kind == "half dead":
+        x[::2], y[1::2] = 0, 0
+    elif kind == "dead alike":
+        x[:60], y[:60] = 0, 0
+    elif kind == "one alive":
+        x, y = (F.one_hot(v.argmax(1), 6) * v.abs() for v in (x, y))
+    return x, y
+
+
+@pytest.mark.parametrize("kind", ["copies", "half dead", "dead alike", "one alive"])
+def test_ties_among_neighbours_count_as_expected(kind):
+    """The mean over many ways to break them."""
+    x, y = tied(kind)
+    expected = np.mean(
+        [
+            (drawn_neighbours(x, 8, 2 * s) * drawn_neighbours(y, 8, 2 * s + 1)).sum() / (120 * 8)
+            for s in range(150)
+        ]
+    )
+    found = knn.mutual_neighbours(knn.nearest(x.float(), 8), knn.nearest(y.float(), 8))
+    assert found == pytest.approx(expected, abs=0.004)
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(3))
+    again = knn.mutual_neighbours(
+        knn.nearest(x[order].float(), 8), knn.nearest(y[order].float(), 8)
+    )
+    assert again == pytest.approx(found, abs=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_rows_along_one_line_have_no_neighbours(columns):
+    g = torch.Generator().manual_seed(0)
+    direction = torch.randn(columns, generator=g)
+    along = torch.randn(50, 1, generator=g) * direction
+    assert knn.on_a_line(along) and knn.on_a_line(along * (torch.arange(50) > 20)[:, None])
+    assert knn.on_a_line(torch.zeros(50, columns)) and knn.on_a_line(along.abs())
+    assert knn.on_a_line(along + (torch.arange(50) == 3)[:, None] * torch.ones(columns)) is (
+        columns == 1
+    )
 
 
 def test_laws_of_neighbours():
@@ -331,13 +386,52 @@ def test_laws_of_neighbours():
     own, other = knn.nearest(x, 10), knn.nearest(y, 10)
     assert knn.mutual_neighbours(own, own) == 1
     assert knn.mutual_neighbours(own, other) == knn.mutual_neighbours(other, own)
-    assert torch.equal(knn.nearest(5 * x @ rotation(12), 10), own)
-    assert not (own == torch.arange(200)[:, None]).any()
+    assert (knn.nearest(5 * x @ rotation(12), 10).shares != own.shares).nnz == 0
+    assert own.shares.diagonal().sum() == 0
     g = torch.Generator().manual_seed(1)
     unrelated = [knn.nearest(torch.randn(1500, 8, generator=g), 30) for _ in range(2)]
     assert knn.mutual_neighbours(*unrelated) == pytest.approx(30 / 1499, rel=0.1)
     with pytest.raises(ValueError, match="each of 200 images has 199 neighbours, not 200"):
         knn.nearest(x, 200)
+
+
+# Positions
+
+
+def plain_rows(x: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """All positions of maps (N, C, H, W) averaged onto a grid, as rows."""
+    x = F.adaptive_avg_pool2d(x, grid) if x.ndim == 4 else x[:, :, None, None]
+    return x.flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+@pytest.mark.parametrize("name", ["procrustes", "cca", "regression", "mutual-knn"])
+def test_all_positions_are_rows_on_the_coarser_grid(name):
+    networks, split = (lenet(0), lenet(1)), some_images(40)
+    layers = (["pool1", "relu3"], ["relu2", "pool2"])
+    found = compare(*networks, split, *layers, [name], positions="all").layerwise[name]
+    grids = [[(10, 10), (5, 5)], [(1, 1), (1, 1)]]
+    for i, first in enumerate(layers[0]):
+        for j, second in enumerate(layers[1]):
+            if name != "procrustes" and i == 1:
+                continue  # 120 channels of 40 rows
+            x, y = seen(networks[0], first, split), seen(networks[1], second, split)
+            x, y = (plain_rows(side, grids[i][j]) for side in (x, y))
+            dense = DENSE.get(name, lambda x, y: brute_mutual(x, y, 10))
+            assert found[i, j].item() == pytest.approx(dense(x, y), abs=1e-5)
+
+
+def test_many_positions_are_a_random_choice_and_the_seed_decides(monkeypatch):
+    networks, split = (lenet(0), lenet(1)), some_images(60)
+    settings = {"measures": ["procrustes"], "positions": "all"}
+    every = compare(*networks, split, ["relu1"], ["relu1"], **settings)
+    monkeypatch.setattr(rows, "MOST_ROWS", 600)
+    few = [compare(*networks, split, ["relu1"], ["relu1"], seed=s, **settings) for s in (0, 0, 1)]
+    value, again, other = (found.layerwise["procrustes"].item() for found in few)
+    assert value == again != other
+    assert value == pytest.approx(every.layerwise["procrustes"].item(), abs=0.05)
+    assert "600 in all, chosen at random" in few[0].estimators["procrustes"]
+    with pytest.raises(UserError, match=r"choice of positions 'some'.*pooled, all"):
+        compare(*networks, split, positions="some")
 
 
 # Outputs
@@ -351,6 +445,7 @@ def test_jensen_shannon_is_scipys_squared():
     assert jensen_shannon(first, second) == pytest.approx(expected, abs=1e-10)
     assert jensen_shannon(second, first) == pytest.approx(expected, abs=1e-10)
     assert jensen_shannon(first, first + 8) == pytest.approx(0, abs=1e-7)
+    assert jensen_shannon(first, first + 1e-6 * second) >= 0  # no rounding below zero
     sure = 1e4 * torch.eye(3)
     assert jensen_shannon(sure, sure.flip(1)) == pytest.approx(2 / 3 * math.log(2), abs=1e-12)
     differ = np.mean(p.argmax(1) != q.argmax(1))
@@ -419,7 +514,7 @@ def test_every_pair_of_layers_against_the_dense_formulas(compared, name):
         for j, second in enumerate(LAYERS2):
             x, y = seen(networks[0], first, split), seen(networks[1], second, split)
             if "cka" not in name:
-                x, y = (channel_means(side) for side in (x, y))
+                x, y = (side.flatten(2).mean(2) if side.ndim == 4 else side for side in (x, y))
             dense = DENSE.get(name, lambda x, y: brute_mutual(x, y, 3))
             assert found.layerwise[name][i, j].item() == pytest.approx(dense(x, y), abs=1e-6)
 
@@ -490,7 +585,8 @@ def test_neighbours_in_one_channel_are_not_defined():
     missing = found.layerwise["mutual-knn"].isnan().tolist()
     assert missing == [[True, True], [True, False]]
     assert not found.layerwise["cca"].isnan().any()
-    assert len(found.notes) == 2 and all(note.endswith(": normalize.") for note in found.notes)
+    (note,) = found.notes
+    assert note.endswith("single channel: normalize of model 1, normalize of model 2.")
 
 
 def test_networks_with_other_classes_have_no_outputs_to_compare():
@@ -527,3 +623,19 @@ def test_a_broken_network_is_refused():
     for measure in ("minibatch-cka", "cka", "procrustes"):
         with pytest.raises(UserError, match="layer 'conv2' of model 2 has values that are no"):
             compare(lenet(0), broken, some_images(20), measures=[measure])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("measure", [disagreement, jensen_shannon])
+def test_answers_that_are_no_numbers_are_not_compared(measure, value):
+    logits = torch.randn(5, 3)
+    broken = logits.clone()
+    broken[2, 1] = value
+    for pair in ((logits, broken), (broken, logits)):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            measure(*pair)
+    network = lenet(0)
+    with torch.no_grad():
+        network.fc3.bias[1] = value
+    with pytest.raises(UserError, match="model 2 answers with values that are no finite numbers"):
+        compare(lenet(1), network, some_images(20), ["relu1"], ["relu1"], ["disagreement"])

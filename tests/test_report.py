@@ -11,6 +11,7 @@ import torch
 
 from robust_stitching import checkpoints
 from robust_stitching.report import write
+from robust_stitching.report.collected import collect
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import aligned, as_text, rows, shown
 from robust_stitching.report.write import write_results
@@ -149,7 +150,6 @@ def test_the_files_of_a_run(result, tmp_path, no_pdf):
         assert re.fullmatch(r"lenet-lenet_[-_\d]+", paths[kind].stem)
         assert paths[kind].suffix == ending
         assert [paths[kind]] == list(paths[kind].parent.iterdir())
-    assert paths["csv"] == tmp_path / "results.csv"
 
 
 def test_the_matrix_is_that_of_the_stitched_network(result, tmp_path, no_pdf):
@@ -186,40 +186,21 @@ def test_nan_becomes_null(result, tmp_path, no_pdf):
     assert found["end"]["accuracy"] == result.scores["end"].accuracy
 
 
-def lines_of(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def test_the_csv_gathers_runs_of_other_columns(result, without_pinv, tmp_path, no_pdf):
-    for i, made in enumerate([without_pinv, result, without_pinv]):
-        record = as_record(made, f"command {i}")
-        if i == 2:
-            record["params"]["novel"] = "value, with a comma"
-        path = write_results(made, record, tmp_path / f"run{i}")["csv"]
-    lines = lines_of(path)
-    assert [line["run"] for line in lines] == ["run0", "run1", "run2"]
-    assert [line["command"] for line in lines] == [f"command {i}" for i in range(3)]
-    assert [line["novel"] for line in lines] == ["", "", "value, with a comma"]
-    assert [line["direct_matching.accuracy"] == "" for line in lines] == [True, False, True]
-    for line, made in zip(lines, (without_pinv, result, without_pinv), strict=True):
+def test_a_run_as_a_line_of_the_csv(result, without_pinv, tmp_path, no_pdf):
+    for made, name in ((without_pinv, "first"), (result, "second")):
+        write_results(made, as_record(made, f"command {name}"), tmp_path / name)
+        collect(tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["run"] for line in lines] == ["first", "second"]
+    assert [line["command"] for line in lines] == ["command first", "command second"]
+    assert [line["direct_matching.accuracy"] == "" for line in lines] == [True, False]
+    for line, made in zip(lines, (without_pinv, result), strict=True):
         assert float(line["stitched.accuracy"]) == made.scores["stitched"].accuracy
         overlap = made.scores["stitched"].outputs.overlap
         assert float(line["stitched.overlap_with_end.rr"]) == overlap["rr"]
-        assert line["seed"] == "0"
-
-
-@pytest.mark.parametrize("name", ["NA", "nan", "null", "007", "1e3"])
-def test_the_csv_keeps_words_as_they_are(name, result, tmp_path, no_pdf):
-    for run_name in (name, "second"):
-        path = write_results(result, as_record(result, ""), tmp_path / run_name)["csv"]
-    assert [line["run"] for line in lines_of(path)] == [name, "second"]
-
-
-def test_an_empty_csv_is_begun_anew(result, tmp_path, no_pdf):
-    (tmp_path / "results.csv").touch()
-    path = write_results(result, as_record(result, ""), tmp_path / "run")["csv"]
-    assert [line["run"] for line in lines_of(path)] == ["run"]
+        assert (line["seed"], line["front_model"]) == ("0", "lenet")
+    assert all(lines[1].values())
 
 
 # The pages

@@ -1,30 +1,22 @@
 """What a map is trained for: soft targets, penalties, and controls beside it."""
 
 import copy
-import re
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import checkpoints, graph, models
+from robust_stitching import graph, models
 from robust_stitching.attacks.losses import cross_entropy
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
-from robust_stitching.evaluation import evaluate
-from robust_stitching.progress import silent
-from robust_stitching.report.controls import meaning
-from robust_stitching.report.record import as_record
-from robust_stitching.stitching import run
-from robust_stitching.stitching.controls import with_random_weights
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import batch_cka, goal_of, penalised
-from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary, Diverged
+from robust_stitching.stitching.run import StitchConfig
+from robust_stitching.training import Adversary
 from robust_stitching.training.objectives import Outcome, standard
 
 CONTROLS = ["self_stitch", "random_front"]
@@ -234,130 +226,3 @@ def test_a_negative_weight_raises_the_similarity(digits):
         return plain_debiased_cka(*(v.detach().flatten(1).double().numpy() for v in (mapped, own)))
 
     assert similarity(-10.0) > similarity(0.0) > similarity(10.0)
-
-
-# --- controls ---
-
-
-def test_a_front_with_random_weights_learned_nothing(digits):
-    """It is apart from the weights that a training with any small seed starts from."""
-    trained = lenet(0, mean=(0.3,), std=(0.2,))
-    nn.init.ones_(trained.conv1.weight)
-    twin, again = (with_random_weights(trained, digits[0], 0) for _ in range(2))
-    assert torch.equal(twin.normalize.mean, trained.normalize.mean)
-    assert torch.equal(twin.fc2.weight, again.fc2.weight)
-    other = with_random_weights(trained, digits[0], 1)
-    for seed in range(5):
-        for layer in ("conv2.weight", "fc1.weight"):
-            own = twin.get_parameter(layer).flatten()
-            for apart in (other, lenet(seed)):
-                pair = torch.stack([own, apart.get_parameter(layer).flatten()])
-                assert abs(torch.corrcoef(pair)[0, 1].item()) < 0.1
-    spread = [network.conv1.weight.std().item() for network in (twin, lenet(0))]
-    assert spread[0] == pytest.approx(spread[1], rel=0.3)
-    assert (trained.conv1.weight == 1).all()
-    with pytest.raises(UserError, match="leave --controls out"):
-        with_random_weights(joined(lenet(0), lenet(1)), digits[0], 0)
-
-
-def test_a_random_front_has_the_statistics_of_the_data(digits):
-    """Behind each batch norm its channels have mean 0 and deviation 1, but for the batches."""
-    trained = models.build("tiny10", num_classes=10, in_channels=1)
-    twin = with_random_weights(trained, digits[0], 0)
-    assert not any(m.training for m in twin.modules())
-    assert {m.momentum for m in twin.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
-    for layer in ("bn1", "bn8"):
-        (found,) = graph.features(twin, [layer])(digits[0].images[:1000] / 255)
-        assert found.mean(dim=(0, 2, 3)).abs().max() < 0.2
-        assert (found.std(dim=(0, 2, 3)) - 1).abs().max() < 0.2
-
-
-@pytest.mark.parametrize("kind", ["soft_1", "soft_12"])
-def test_controls_are_trained_for_the_same_answers(kind, digits, lenets):
-    """A random front is asked for what the trained front answers, not for its own answers."""
-    front, end = (checkpoints.load(path) for path in lenets)
-    train, test = (split.between(0, 256) for split in digits)
-    options = {"epochs": 2, "init": "ps_inv", "controls": True, "no_robustness": True}
-    config = StitchConfig("relu2", "relu2", target_type=kind, **options)
-    result = stitch(front, end, train, test, config)
-    twin = with_random_weights(front.network, train, 0)
-    goal = goal_of(kind, 1.0, front.network, end.network)
-    cuts = (twin, "relu2"), (end.network, "relu2")
-    expected = find_map(*cuts, train, test, config, goal, main=False)
-    found = evaluate(expected.network, test)
-    assert result.scores["random_front"].loss == pytest.approx(found.loss, rel=1e-5)
-
-
-def test_a_control_that_cannot_be_is_told_before_any_training(lenets, digits):
-    front, end = (checkpoints.load(path) for path in lenets)
-    config = StitchConfig("relu4", "conv1", flatten=True, controls=True, save_frequency=1)
-    seen = []
-
-    def progress(total, what, unit=""):
-        seen.append(what)
-        return silent(total, what, unit)
-
-    with pytest.raises(UserError, match="--controls stitches the end to itself, but 12 maps of"):
-        stitch(front, end, digits[0].between(0, 1536), digits[1], config, progress)
-    assert seen == []
-
-
-def record(stitched, self_stitch, random_front, end=0.99, n=1000):
-    accuracy = {"stitched": stitched, "self_stitch": self_stitch, "random_front": random_front}
-    accuracy |= {"untrained": 0.1, "direct_matching": 0.8, "end": end}
-    gaps = {name: stitched - value for name, value in accuracy.items() if name not in ("end",)}
-    made = {name: {"accuracy": value} for name, value in accuracy.items()}
-    made |= {"gaps": gaps, "data": {"n_images": n}}
-    if self_stitch is None:
-        return made | {"self_stitch": None, "random_front": None}
-    return made
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "said"),
-    [
-        ((0.97, 0.98, 0.20), "at 99% of the way .* nearly all that the end"),
-        ((0.56, 0.40, 0.08, 0.41), "at 150% of the way .* more than the end network's own"),
-        ((0.60, 0.98, 0.20), "at 51% of the way .* part of what the end"),
-        ((0.21, 0.98, 0.20), "at 1% of the way .* nothing that a random front would not"),
-        ((0.90, 0.91, 0.77, 0.43), "the map learns the task by itself"),
-        ((0.97, 0.98, 0.95), "are too close to tell anything"),
-        ((0.80, 0.85, 0.75, 0.99, 50), "are too close to tell anything"),
-        ((0.45, 0.50, 0.10), "But even the self-stitch is far from the end's own 99.0%"),
-    ],
-)
-def test_what_the_controls_mean(accuracies, said):
-    assert re.search(said, meaning(record(*accuracies)))
-
-
-def test_without_controls_the_start_and_direct_matching_are_told():
-    made = record(0.9, 0.5, 0.1) | {"self_stitch": None}
-    told = meaning(made)
-    assert "80.0 points better than before training" in told
-    assert "10.0 points better than direct matching" in told
-    assert "--controls" in told
-
-
-@pytest.mark.parametrize(
-    "lost", [["self_stitch"], ["random_front"], ["self_stitch", "random_front"]]
-)
-def test_a_control_that_diverges_is_left_out(lost, lenets, digits, monkeypatch):
-    """What was stitched before it is not lost."""
-    order = iter(["stitched", "self_stitch", "random_front"])
-
-    def diverging(*cuts, main=True, **options):
-        if next(order) in lost:
-            raise Diverged("the loss became NaN or infinite in epoch 1.")
-        return find_map(*cuts, main=main, **options)
-
-    monkeypatch.setattr(run, "find_map", diverging)
-    front, end = (checkpoints.load(path) for path in lenets)
-    options = {"epochs": 1, "init": "ps_inv", "controls": True, "no_robustness": True}
-    train, test = (split.between(0, 128) for split in digits)
-    result = stitch(front, end, train, test, StitchConfig("relu2", "relu2", **options))
-    left_out = [note for note in result.notes if "was left out: the loss became NaN" in note]
-    assert [note.split()[2] for note in left_out] == lost
-    assert not set(lost) & result.scores.keys()
-    record = as_record(result, "")
-    assert all(record[name] is None for name in lost)
-    assert "--controls tells" in meaning(record)

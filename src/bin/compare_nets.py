@@ -7,8 +7,8 @@
 
 Prints a table of layers × layers for each measure and leaves the numbers (json, csv) and a heat map
 of each measure (figures) in results/<run-name>/. CKA takes whole feature maps. All other measures
-of layers take channels, averaged over positions; cca, squared-cca, svcca and regression need more
-images than channels, and many more to mean anything.
+of layers take channels, averaged over positions or at positions (--positions); cca, squared-cca,
+svcca and regression need more rows than channels, and many more to mean anything.
 """
 
 import shlex
@@ -18,18 +18,21 @@ from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import cli, data, options, values
+from robust_stitching import cli, options, values
 from robust_stitching.evaluation.pair import look_at
-from robust_stitching.files import claimed
+from robust_stitching.misplaced import check_places
 from robust_stitching.progress import shown
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
+from robust_stitching.signals import uninterrupted
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import BATCH_SIZE, prepared
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 from robust_stitching.similarity.neighbours import K
+from robust_stitching.similarity.rows import POOLED, POSITIONS
+from robust_stitching.unfinished import begun
 
 WIDTH = 120
-SETTINGS = ("dataset", "split", "batch_size", "neighbours", "seed", "n_images")
+SETTINGS = ("dataset", "split", "batch_size", "neighbours", "positions", "seed", "n_images")
 
 
 def parser() -> cli.Parser:
@@ -41,14 +44,18 @@ def parser() -> cli.Parser:
         p.add_argument(
             f"--layers{number}",
             nargs="+",
+            action=cli.Listed,
             metavar="LAYER",
-            help=f"layers of model {number}, as layer_info.py lists them (default: its clean cuts)",
+            help=f"layers of model {number}, as layer_info.py lists them, with spaces or "
+            "commas between them (default: its clean cuts)",
         )
     p.add_argument(
         "--measures",
         nargs="+",
+        action=cli.Listed,
         metavar="MEASURE",
-        help=f'see below; "all" for every one (default: {", ".join(DEFAULT)})',
+        help='see below, with spaces or commas between them; "all" for every one (default: '
+        f"{', '.join(DEFAULT)})",
     )
     p.add_argument(
         "--n-images",
@@ -74,10 +81,17 @@ def parser() -> cli.Parser:
         help="how many nearest neighbours mutual-knn looks at",
     )
     p.add_argument(
+        "--positions",
+        choices=POSITIONS,
+        default=POOLED,
+        help="what measures of channels compare: the mean over the positions of each image, or the "
+        "positions themselves, on the coarser grid of two layers, a random choice of them",
+    )
+    p.add_argument(
         "--seed",
         type=values.seed,
         default=0,
-        help="seed of the choice of images and of their order in batches",
+        help="seed of the choice of images and positions and of the order in batches",
     )
     p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
     p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
@@ -90,7 +104,7 @@ def measures() -> str:
     """A paragraph for each measure."""
     told = []
     for measure in MEASURES.values():
-        estimator = measure.estimator.format(batch_size="--batch-size", k="--neighbours")
+        estimator = measure.estimator_for("--batch-size", "--neighbours", "channels (--positions)")
         indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
         told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
     return "\n".join(told)
@@ -98,24 +112,28 @@ def measures() -> str:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    check_places(args, "model1", "model2", "dataset")
     if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
         needs = "is for the measure mutual-knn, which was not asked for."
         options.refuse(parser(), args, ("neighbours",), needs)
     device = cli.device(args.device)
     paths = ((args.model1, "1"), (args.model2, "2"))
     models = tuple(cli.one_of_two(path, args, number).to(device) for path, number in paths)
-    train, test = data.load(cli.dataset(args.dataset), device, shown)
+    train, test = cli.load_data(cli.dataset(args.dataset), device, *models)
     split = test if args.split == "test" else train
     for model in models:
         model.require_images(split)
     if args.n_images is not None:
         split = split.sample(args.n_images, args.seed)
-    folder = cli.run_folder(args.out_dir, args.run_name)
     networks = [model.network for model in models]
     asked = (split, args.layers1, args.layers2, args.measures)
-    settings = {"batch_size": args.batch_size, "k": args.neighbours}
+    settings = {
+        "batch_size": args.batch_size,
+        "k": args.neighbours,
+        "positions": args.positions,
+    }
     prepared(*networks, *asked, **settings)  # mistakes are told before the first image
-    with claimed(folder):
+    with begun(args.out_dir, args.run_name, cli.say) as run:
         pair = look_at(models, split, args.batch_size, shown)
         cli.warn(*pair.notes)
         found = compare(
@@ -124,8 +142,15 @@ def main(argv: list[str]) -> None:
         params = {key: getattr(args, key) for key in SETTINGS}
         command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
         record = as_record(found, models, pair, params, command)
-        paths = write_comparison(found, record, models, folder)
-    print(as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns)))
+        told = as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
+        try:
+            paths = write_comparison(found, record, models, run.folder)
+            with uninterrupted():
+                paths = run.finish(paths)
+        except Exception:
+            print(told)  # the work is done, and these are its numbers
+            raise
+    print(told)
     print()
     for kind, path in paths.items():
         print(f"{kind:12} {path}")

@@ -13,7 +13,7 @@ import _library  # noqa: F401
 from robust_stitching import cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
-from robust_stitching.evaluation.doubts import doubts
+from robust_stitching.evaluation.misread import doubts
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned
@@ -54,26 +54,32 @@ def main(argv: list[str]) -> None:
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
         doubtful = doubts(checkpoint, split, found.accuracy, found.loss)
         cli.warn(*doubtful)
-        if args.json:
-            write_json(args.json, as_values(args, checkpoint, split, found, [*notes, *doubtful]))
-    print(
-        aligned(
-            [
-                ["network", "data", "images", "accuracy", "loss"],
-                [
-                    checkpoint.model,
-                    f"{split.name} ({args.split})",
-                    f"{found.n_images:,}",
-                    f"{found.accuracy:.2%}",
-                    f"{found.loss:.4f}",
-                ],
-            ]
-        )
-    )
+        try:
+            if args.json:
+                told = [*notes, *doubtful]
+                write_json(args.json, as_values(args, checkpoint, split, found, told))
+        finally:  # whatever becomes of the file, these are the numbers
+            print(as_text(args, checkpoint, split, found))
+
+
+def as_text(
+    args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
+) -> str:
+    """What is printed."""
+    heading = ["network", "data", "images", "accuracy", "loss"]
+    row = [
+        checkpoint.model,
+        f"{split.name} ({args.split})",
+        f"{found.n_images:,}",
+        f"{found.accuracy:.2%}",
+        f"{found.loss:.4f}",
+    ]
+    told = aligned([heading, row])
     if found.per_attribute is not None:
         named = by_attribute(split, found).items()
         table = [["attribute", "accuracy"], *([name, f"{share:.2%}"] for name, share in named)]
-        print(f"\n{aligned(table)}")
+        told += f"\n\n{aligned(table)}"
+    return told
 
 
 def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:

@@ -16,8 +16,8 @@ import _library  # noqa: F401
 from robust_stitching import checkpoints, cli, data, options, values
 from robust_stitching.attacks.threat import NORMS, Threat
 from robust_stitching.errors import UserError
-from robust_stitching.evaluation.doubts import doubts
 from robust_stitching.evaluation.kept import attack_and_keep
+from robust_stitching.evaluation.misread import doubts
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
@@ -134,10 +134,12 @@ def main(argv: list[str]) -> None:
         )
         doubtful = doubts(checkpoint, split, found.clean_accuracy())
         cli.warn(*doubtful)
-        if args.json:
-            told = {"notes": [*notes, *doubtful]}
-            write_json(args.json, {**as_values(found, settings), **told})
-    print(as_text(checkpoint.model, found, settings, attacks))
+        try:
+            if args.json:
+                told = {"notes": [*notes, *doubtful]}
+                write_json(args.json, {**as_values(found, settings), **told})
+        finally:  # whatever becomes of the file, these are the numbers
+            print(as_text(checkpoint.model, found, settings, attacks))
 
 
 def usual_radius(norm: str, split: data.AnySplit) -> float:

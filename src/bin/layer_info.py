@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
         "--image-size",
         type=values.positive_int,
         help="height and width of the images of a named model, or of a bare state dict (default: "
-        "32; 224 for imagenetrn50 and imagenet)",
+        "32; 224 for imagenetrn50 and imagenet); a checkpoint has its own",
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
@@ -53,15 +53,21 @@ def main(argv: list[str]) -> None:
         network = models.build(
             args.network, num_classes=10, in_channels=3, image_size=args.image_size
         )
-    layers = Graph(network).layers.values()
+    traced = Graph(network)
+    layers = traced.layers.values()
     table = [["layer", "kind", "activation", "cut"]]
     for layer in layers:
         if layer.clean or not args.clean:
-            shape = "×".join(map(str, layer.shape))
-            table.append([layer.name, layer.kind, shape, "clean" if layer.clean else "leaks"])
+            held = str(layer.layout) if layer.layout.prefix else "×".join(map(str, layer.shape))
+            table.append([layer.name, layer.kind, held, "clean" if layer.clean else "leaks"])
     print(aligned(table))
     clean = sum(layer.clean for layer in layers)
     print(f"\n{len(layers)} layers, {clean} of them clean cuts, {len(layers) - clean} leak")
+    if traced.refused:
+        print(
+            "left out, because they do not hold channels at positions of the image, as windows "
+            f"and heads of an attention: {len(traced.refused)}"
+        )
 
 
 if __name__ == "__main__":

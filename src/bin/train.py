@@ -3,13 +3,13 @@
 python src/bin/train.py -m tiny10 -d digits -e 30
 python src/bin/train.py -m lenet -d mnist -e 5 -i 1 -g 1
 python src/bin/train.py -m resnet18 -d cifar10 -e 100 --resume
+python src/bin/train.py -m tiny10 -d my/images --image-size 64
 """
 
 import _library  # noqa: F401
-from tqdm import tqdm
 
 from robust_stitching import cli, models, options, values
-from robust_stitching.progress import shown
+from robust_stitching.progress import shown, tell_above_bars
 from robust_stitching.training import EpochRecord, TrainingConfig
 from robust_stitching.training.examiner import collapsed
 from robust_stitching.training.session import TrainingPlan, train_network
@@ -60,6 +60,12 @@ def parser() -> cli.Parser:
         help="iterations over which the learning rate rises from 0",
     )
     p.add_argument(
+        "--image-size",
+        type=values.positive_int,
+        help="height and width that images are scaled to (default: 32; 224 for imagenet); every "
+        "other command takes it from the checkpoint",
+    )
+    p.add_argument(
         "--no-augmentation",
         action="store_true",
         help="train on the images as they are; small networks under strong attacks have nothing "
@@ -97,15 +103,16 @@ def main(argv: list[str]) -> None:
         save_frequency=args.save_frequency,
         augment=not args.no_augmentation,
         adversary=options.adversary(parser(), args, seed=args.gradient_noise),
+        image_size=args.image_size,
     )
 
     def tell(history: list[EpochRecord]) -> None:
-        tqdm.write(line(history[-1], config.epochs))
+        tell_above_bars(line(history[-1], config.epochs))
         if collapsed(history):
-            tqdm.write("warning: accuracy under attack fell below half of its best")
+            tell_above_bars("warning: accuracy under attack fell below half of its best")
 
     try:
-        trained = train_network(plan, args.out_dir, device, args.resume, shown, tell)
+        trained = train_network(plan, args.out_dir, device, args.resume, shown, tell, cli.tell)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command with --resume goes on from here.") from None
     print(f"kept in {trained.path}")

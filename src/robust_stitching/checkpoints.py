@@ -172,8 +172,8 @@ def fingerprint(*tensors: Tensor) -> str:
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Write tensors and plain values, whole or not at all."""
-    with replacing(path) as temporary:
-        torch.save(dict(values), temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(values), file)  # into a file of Python's, which says why it cannot
 
 
 def read(path: Path) -> Any:

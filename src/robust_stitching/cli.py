@@ -3,23 +3,21 @@
 import argparse
 import logging
 import re
-import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from tqdm import tqdm
 
-from robust_stitching import checkpoints, data
+from robust_stitching import checkpoints, data, misplaced, terminal
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 from robust_stitching.errors import UserError
-from robust_stitching.files import slug
 from robust_stitching.progress import shown
+from robust_stitching.signals import raise_interruptions
 
 INTERRUPTED = 130
 CONSTANTS = ("mean", "std", "weights")
@@ -37,6 +35,13 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse's, which knows nothing of what no path and no name can hold."""
+        for arg in sys.argv[1:] if args is None else args:
+            if "\0" in arg:
+                raise UserError(f"{arg!r} has a NUL in it, which no file and no name has.")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help lists the options.")
 
@@ -50,33 +55,50 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return super()._get_help_string(action)
 
 
+class Listed(argparse.Action):
+    """An option that takes names with spaces or commas between them."""
+
+    def __call__(self, parser: Any, namespace: Any, words: Any, option: str | None = None) -> None:
+        names = [name.strip() for word in words for name in word.split(",")]
+        found = [name for name in names if name]
+        if not found:
+            raise argparse.ArgumentError(self, "expected at least one argument")
+        setattr(namespace, self.dest, found)
+
+
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call `main` with the command line; mistakes of users become one sentence and status 2."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminal.prepare()
+    raise_interruptions()
     try:
-        main(sys.argv[1:])
+        try:
+            main(sys.argv[1:])
+        finally:
+            terminal.flush()
     except UserError as error:
-        sys.exit(_say(error, 2))
+        sys.exit(_failed(error, 2))
     except KeyboardInterrupt as interruption:
         hint = str(interruption)
-        sys.exit(_say(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
+        sys.exit(_failed(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, nobody is left to tell
+        terminal.give_up()  # the reader of our output went away, nobody is left to tell
         sys.exit(1)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        sys.exit(_say(f"the system refused{where}: {error.strerror or error}.", 2))
+        sys.exit(_failed(f"the system refused{where}: {error.strerror or error}.", 2))
     sys.exit(0)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """As Ctrl-C does, also where that is ignored, as in the background of a shell."""
-    raise KeyboardInterrupt
-
-
-def _say(message: object, status: int) -> int:
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+def _failed(message: object, status: int) -> int:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        say(message)
+    terminal.give_up()
     return status
+
+
+def say(message: object) -> None:
+    """Tell the user something besides the results."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
 
 
 def device(name: str) -> torch.device:
@@ -126,6 +148,30 @@ def one_of_two(path: Path, args: argparse.Namespace, number: str) -> Checkpoint:
     return replace(found, notes=tuple(map(numbered, found.notes)))
 
 
+def load_data(name: str, where: torch.device, *networks: Checkpoint) -> tuple[AnySplit, AnySplit]:
+    """Both splits of a dataset at the size of the networks' images; what there is to know of them
+    is told on stderr.
+
+    Raises
+    ------
+    UserError : where networks take images of different sizes.
+    """
+    first, *others = networks
+    size = first.network.input_shape[-1]
+    for other in others:
+        if other.network.input_shape[-1] != size:
+            theirs = other.network.input_shape[-1]
+            raise UserError(
+                f"{first.path} takes images of {size}×{size} pixels and {other.path} of "
+                f"{theirs}×{theirs}, but both have to see the same ones; train one of them at the "
+                "size of the other (train.py --image-size)."
+            )
+    train, test = data.load(name, where, shown, size)
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        tell(note)
+    return train, test
+
+
 class Evaluated(NamedTuple):
     """A network, both splits of a dataset with their classes in the order of its answers, and what
     a reader of its numbers has to know, in sentences."""
@@ -139,39 +185,28 @@ class Evaluated(NamedTuple):
 def evaluated(args: argparse.Namespace) -> Evaluated:
     """The network that is to be evaluated, and the dataset to do it on: the one that -d names, or
     the one it was trained on. What there is to know is told."""
+    misplaced.check_places(args, "checkpoint")
     where = device(args.device)
     named = args.dataset if args.dataset is None else dataset(args.dataset)
     checkpoint = checkpoints.load(
         args.checkpoint, model=args.model, dataset=named, **constants(args)
     ).to(where)
-    train, test = data.load(named or checkpoint.dataset, where, shown)
+    train, test = load_data(named or checkpoint.dataset, where, checkpoint)
     (train, _), (test, notes) = map(checkpoint.answerable, (train, test))
     notes = [*checkpoint.notes, *notes]
     warn(*notes)
     return Evaluated(checkpoint, train, test, notes)
 
 
+def tell(note: str) -> None:
+    """Something that people should know, on stderr."""
+    say(f"note: {note}")
+
+
 def warn(*notes: str) -> None:
-    """Tell on stderr what a reader of the numbers has to know."""
+    """Tell on stderr what a reader of the numbers has to doubt."""
     for note in notes:
-        tqdm.write(f"{Path(sys.argv[0]).name}: warning: {note}", file=sys.stderr)
-
-
-def run_folder(out: Path, name: str | None) -> Path:
-    """The folder of a run that is still to be made, named by the date and time for None; UserError
-    where there is one already."""
-    if name is None:
-        name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    if not name or slug(name) != name or name.strip(".") == "":
-        raise UserError(
-            f"--run-name '{name}' is no plain folder name; use letters, digits, '.', '_' and '-'."
-        )
-    folder = out / name
-    if folder.exists():
-        raise UserError(
-            f"the run {folder} exists already; choose another --run-name, or remove that folder."
-        )
-    return folder
+        say(f"warning: {note}")
 
 
 def log_verbosely() -> None:

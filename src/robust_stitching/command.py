@@ -4,13 +4,17 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from robust_stitching import cli, data, options
-from robust_stitching.files import claimed
+from robust_stitching import cli, options
+from robust_stitching.errors import UserError
+from robust_stitching.misplaced import PLACES, check_places
 from robust_stitching.progress import shown
+from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text
-from robust_stitching.report.write import check_collected, write_results
+from robust_stitching.report.write import write_results
+from robust_stitching.signals import uninterrupted
 from robust_stitching.stitching.run import stitch
+from robust_stitching.unfinished import begun
 
 
 def stitch_and_report(
@@ -32,21 +36,48 @@ def stitch_and_report(
     """
     if args.debug:
         cli.log_verbosely()
+    check_places(args, *(place for place in PLACES if hasattr(args, place)))
     device = cli.device(args.device)
     config = options.stitch_config(parser, args, device, **more)
     front = cli.one_of_two(args.front_model, args, "1").to(device)
     end = cli.one_of_two(args.end_model, args, "2").to(device)
-    train, test = data.load(cli.dataset(args.dataset), device, shown)
+    train, test = cli.load_data(cli.dataset(args.dataset), device, front, end)
     elsewhere = None
     if eval_dataset is not None:
-        _, elsewhere = data.load(cli.dataset(eval_dataset), device, shown)
-    folder = cli.run_folder(args.out_dir, args.run_name)
-    check_collected(args.out_dir)
-    with claimed(folder):
+        _, elsewhere = cli.load_data(cli.dataset(eval_dataset), device, front, end)
+    collected.read(args.out_dir / collected.NAME)  # what is no table is refused before any work
+    with begun(args.out_dir, args.run_name, cli.say) as run:
         result = stitch(front, end, train, test, config, shown, elsewhere, warn=cli.warn)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
-        paths = write_results(result, record, folder)
+        try:
+            paths = write_results(result, record, run.folder)
+            with uninterrupted():
+                paths = run.finish(paths)
+                lacking = None if config.debug else _collect(args.out_dir, paths)
+        except Exception:
+            print(as_text(record))  # the work is done, and these are its numbers
+            raise
     print(as_text(record))
     print()
     for kind, path in paths.items():
         print(f"{kind:12} {path}")
+    if lacking is not None:
+        raise lacking
+
+
+def _collect(out: Path, paths: dict[str, Path]) -> UserError | None:
+    """Put the run into the table of all, and that into `paths`; returns why it could not be."""
+    try:
+        table = collected.collect(out)
+    except (UserError, OSError) as error:
+        return UserError(
+            f"the run is whole, but has no line in {collected.NAME} yet: {error} The next run adds "
+            "it, and so does collect_results.py."
+        )
+    if table.aside:
+        cli.say(
+            f"{table.path} had lines that were not whole and was made again; as it was, it is in "
+            f"{table.aside}."
+        )
+    paths["csv"] = table.path
+    return None

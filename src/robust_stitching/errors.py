@@ -24,3 +24,8 @@ def unknown(kind: str, name: str, choices: Iterable[str], see: str = "") -> User
     guess = f"; did you mean {' or '.join(close)}?" if close else "."
     rest = f" {see}" if see else f" Choose from {', '.join(choices)}."
     return UserError(f"unknown {kind} '{name}'{guess}{rest}")
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error is, as part of a sentence."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")

@@ -6,19 +6,27 @@ behind the path of the module that calls them (``flatten``).
 """
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from robust_stitching.errors import UserError, unknown
+from robust_stitching.inplace import Lookout, only_overwrites, without_overwriting
+from robust_stitching.layout import Layout
 from robust_stitching.models.probe import first_line, skeleton
 from robust_stitching.modes import evaluating
+from robust_stitching.places import Arrangement
 from robust_stitching.tracing import Sizes, Tracer, no_graph, replace_by_number, trace
+from robust_stitching.watching import arrangements
 
 BATCHES = (11, 13)
 """Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""
+
+FEW = 2
+"""Images enough to tell what differs between them."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,20 @@ class Layer:
     ----------
     name : as users write it.
     kind : the class of the module, or the function.
-    shape : of the activation of one image: (C, H, W), (tokens, C) or (C,).
+    layout : what the activation of one image holds.
     clean : whether everything that follows depends on the image through this activation alone.
         At any other layer a skip connection jumps over the cut and lets the image pass by.
     """
 
     name: str
     kind: str
-    shape: tuple[int, ...]
+    layout: Layout
     clean: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activation of one image: (C, H, W), (tokens, C) or (C,), see `Layout`."""
+        return self.layout.shape
 
 
 class Graph:
@@ -50,10 +63,11 @@ class Graph:
     Attributes
     ----------
     layers : name to `Layer`, in the order of computation.
+    refused : name of any other activation to why it is no layer, as the end of a sentence.
     answer_shape : of the network's answer to one image, (classes,).
     batch_sizes : the nodes whose value is the number of images.
-    channels_last : the nodes whose value is a map (N, H, W, C). Whoever asks for such a layer gets
-        (N, C, H, W), as of all others.
+    arrangements : the nodes of layers to how their values lie. Whoever asks for a layer gets it as
+        (N, *layer.shape), however the network has it.
 
     Raises
     ------
@@ -64,6 +78,11 @@ class Graph:
         tracer = Tracer(network)
         self.network = network
         self.graph = trace(tracer, network)
+        traced = {name: node for name, (node, _) in tracer.found.items()}
+        lookouts = self._run_anywhere(self._look_out_on)
+        if any(lookout.found for lookout in lookouts):
+            self.graph, first = without_overwriting(self.graph, lookouts)
+            traced = {name: first[node] for name, node in traced.items()}
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
         if not isinstance(self.output.args[0], fx.Node):
@@ -71,24 +90,34 @@ class Graph:
         shapes = self._measure()
         self.answer_shape = tuple(shapes[self.output.args[0]][1:])
         clean = self._clean_cuts()
-        self.channels_last = _channels_last(network, self.graph, shapes)
+        self.arrangements: dict[fx.Node, Arrangement] = {}
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
-        for name, (node, kind) in tracer.found.items():
-            batch, *shape = shapes.get(node, (0,))
-            if batch == BATCHES[0] and shape:
-                if node in self.channels_last:
-                    shape = [shape[-1], *shape[:-1]]
-                self._nodes[name] = node
-                self.layers[name] = Layer(name, kind, tuple(shape), node in clean)
+        self.refused: dict[str, str] = {}
+        found = self._run_anywhere(self._arrangements_on)
+        for name, (_, kind) in tracer.found.items():
+            node = traced[name]
+            if only_overwrites(node):
+                self.refused[name] = "it only overwrites a part of another one"
+            elif isinstance(found.get(node), Arrangement):
+                self._nodes[name], self.arrangements[node] = node, found[node]
+                self.layers[name] = Layer(name, kind, found[node].layout, node in clean)
+            elif node in found:
+                self.refused[name] = found[node]
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
 
         Raises
         ------
-        UserError : for an unknown name, with the closest ones.
+        UserError : for an unknown name, with the closest ones, and for an activation whose channels
+            and positions are not known.
         """
+        if layer in self.refused:
+            raise UserError(
+                f"the {role} '{layer}' is no activation of channels at positions: "
+                f"{self.refused[layer]}; choose another, as layer_info.py lists them."
+            )
         if layer not in self._nodes:
             raise unknown(
                 role, layer, self.layers, f"layer_info.py lists all {len(self.layers)} layers."
@@ -110,19 +139,31 @@ class Graph:
         return first.shapes
 
     def _sizes(self) -> list[Sizes]:
-        """Every node's size: from the meta device, where nothing is computed, or, where an
-        operation does not exist there, computed."""
+        """Every node's size."""
+        return self._run_anywhere(self._sizes_on)
+
+    def _run_anywhere(self, run: Callable[[nn.Module, torch.device | str], Any]) -> Any:
+        """Run the graph by ``run(network, device)`` on the meta device, where nothing is computed,
+        or, where an operation does not exist there, computing."""
         try:
-            return self._run(skeleton(self.network), "meta")
+            return run(skeleton(self.network), "meta")
         except Exception:
             like = next(self.network.parameters(), torch.empty(0))
             try:
                 with evaluating(self.network):
-                    return self._run(self.network, like.device)
+                    return run(self.network, like.device)
             except Exception as error:
                 raise no_graph(self.network, first_line(error)) from error
 
-    def _run(self, network: nn.Module, device: torch.device | str) -> list[Sizes]:
+    def _look_out_on(self, network: nn.Module, device: torch.device | str) -> list[Lookout]:
+        """What overwrites what, in evaluation and, where nothing is computed, in training mode."""
+        found = []
+        for training in (False, True) if device == "meta" else (False,):
+            found.append(Lookout(fx.GraphModule(network.train(training), self.graph)))
+            found[-1].run(torch.zeros(FEW, *self.network.input_shape, device=device))
+        return found
+
+    def _sizes_on(self, network: nn.Module, device: torch.device | str) -> list[Sizes]:
         """For both numbers of images; for one, where the network asks for no number."""
         module = fx.GraphModule(network, self.graph)
         found: list[Sizes] = []
@@ -131,6 +172,13 @@ class Graph:
                 found.append(Sizes(module))
                 found[-1].run(torch.zeros(n, *self.network.input_shape, device=device))
         return found
+
+    def _arrangements_on(
+        self, network: nn.Module, device: torch.device | str
+    ) -> dict[fx.Node, Arrangement | str]:
+        """How the value of every node lies, or why that is not known."""
+        module = fx.GraphModule(network, self.graph)
+        return arrangements(module, torch.zeros(FEW, *self.network.input_shape, device=device))
 
     def _clean_cuts(self) -> set[fx.Node]:
         """The nodes that every path from the image to the output passes: the output's dominators
@@ -157,37 +205,6 @@ class Graph:
         return found
 
 
-def _channels_last(
-    network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, ...]]
-) -> set[fx.Node]:
-    """The nodes whose value is a map with its channels behind, as in Swin and ConvNeXt: from a
-    permutation on, or from where tokens (N, T, C) were laid out as (N, H, W, C)."""
-    found = set()
-    for node in graph.nodes:
-        before = [n for n in node.all_input_nodes if len(shapes.get(n, ())) in (3, 4)]
-        if len(shapes.get(node, ())) != 4 or not before:
-            continue
-        order, source = _permutation(network, node), before[0]
-        if len(shapes[source]) == 3:
-            last = shapes[node][-1] == shapes[source][-1] and shapes[node][1] != shapes[source][1]
-        else:
-            last = order == (0, 2, 3, 1) or (source in found and order != (0, 3, 1, 2))
-        if last:
-            found.add(node)
-    return found
-
-
-def _permutation(network: nn.Module, node: fx.Node) -> tuple[int, ...] | None:
-    """The order into which `node` brings the dimensions, where that is what it does."""
-    if node.op == "call_module":
-        order = getattr(network.get_submodule(node.target), "dims", None)
-    elif node.target == "permute" or node.target is torch.permute:
-        order = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    else:
-        return None
-    return tuple(order) if isinstance(order, tuple | list) else None
-
-
 def needed(
     targets: Sequence[fx.Node], stop: fx.Node | None = None, known: Collection[fx.Node] = ()
 ) -> set[fx.Node]:
@@ -204,11 +221,11 @@ def needed(
     return seen
 
 
-def shape_of(network: nn.Module, layer: str, role: str = "layer") -> tuple[int, ...]:
-    """The shape of one image's activation at `layer`, which errors call by its role."""
+def layout_of(network: nn.Module, layer: str, role: str = "layer") -> Layout:
+    """What one image's activation holds at `layer`, which errors call by its role."""
     traced = Graph(network)
     traced.node(layer, role)
-    return traced.layers[layer].shape
+    return traced.layers[layer].layout
 
 
 def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
@@ -222,7 +239,7 @@ def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
     ]
     piece = fx.Graph()
     copied = _copy(traced, needed(wanted), piece, {}, prefix="")
-    piece.output(tuple(_channels_first(traced, node, copied[node], piece) for node in wanted))
+    piece.output(tuple(_canonical(traced, node, copied[node], piece) for node in wanted))
     return fx.GraphModule(network, piece)
 
 
@@ -252,9 +269,8 @@ def join(
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)
     copied = _copy(head, needed([cut]), joined, {head.input: image}, prefix="front.")
-    mapped = joined.call_module("transform", (_channels_first(head, cut, copied[cut], joined),))
-    if resume in tail.channels_last:
-        mapped = joined.call_method("permute", (mapped, 0, 2, 3, 1))
+    mapped = joined.call_module("transform", (_canonical(head, cut, copied[cut], joined),))
+    mapped = tail.arrangements[resume].restored(mapped, _calls_in(joined))
     seeds = {tail.input: image, resume: mapped}
     if tail.batch_sizes & kept:
         images = joined.call_method("size", (mapped, 0))
@@ -264,11 +280,14 @@ def join(
     return fx.GraphModule(parts, joined)
 
 
-def _channels_first(source: Graph, node: fx.Node, copied: fx.Node, into: fx.Graph) -> fx.Node:
-    """The copy of `node`, as (N, C, H, W) where it is a map."""
-    if node not in source.channels_last:
-        return copied
-    return into.call_method("permute", (copied, 0, 3, 1, 2))
+def _canonical(source: Graph, node: fx.Node, copied: fx.Node, into: fx.Graph) -> fx.Node:
+    """The copy of `node`, as (N, *shape of its layer)."""
+    arranged = source.arrangements.get(node)  # none of an output that is no layer
+    return arranged.canonical(copied, _calls_in(into)) if arranged else copied
+
+
+def _calls_in(graph: fx.Graph) -> Callable[..., fx.Node]:
+    return lambda node, method, *args: graph.call_method(method, (node, *args))
 
 
 def _copy(

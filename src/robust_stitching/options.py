@@ -66,18 +66,29 @@ def add_stitching_arguments(parser: Parser) -> None:
         "--seed",
         type=values.seed,
         default=0,
-        help="seed of the initialisation and of the order of the batches",
+        help="seed of the order and augmentation of batches, of first values of the map where they "
+        "are random, of random fronts, and of attacks",
     )
     parser.add_argument(
         "--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has Nesterov momentum 0.9"
     )
-    parser.add_argument("--debug", action="store_true", help="a few batches only, verbose log")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="a few batches only, verbose log; no line in results.csv",
+    )
     _add_map_options(parser)
     parser.add_argument(
         "--controls",
         action="store_true",
-        help="also stitch the end network to itself, and a front with random weights, and report "
-        "the gaps: a map can learn the task by itself; takes three times as long",
+        help="also stitch the end network to itself, and fronts with random weights, and report "
+        "the gaps: a map can learn the task by itself; each takes another training",
+    )
+    parser.add_argument(
+        "--random-fronts",
+        type=values.positive_int,
+        default=StitchConfig.random_fronts,
+        help="how many fronts with random weights --controls takes, whose accuracies spread",
     )
     add_constants(parser, "the front", "the end")
 
@@ -307,6 +318,8 @@ def stitch_config(
     if args.no_robustness:
         given = ("robust_images", "eval_epsilon")
         refuse(parser, args, given, "says how to attack; leave out --no-robustness.")
+    if not args.controls:
+        refuse(parser, args, ("random_fronts",), "is of the controls; it needs --controls.")
     return StitchConfig(
         front_layer=args.front_layer,
         end_layer=args.end_layer,
@@ -329,6 +342,7 @@ def stitch_config(
         precision=precision(args.precision, device),
         adversary=adversary(parser, args, seed=args.seed),
         controls=args.controls,
+        random_fronts=args.random_fronts,
         no_robustness=args.no_robustness,
         robust_images=args.robust_images,
         eval_epsilon=args.eval_epsilon,

@@ -1,5 +1,9 @@
 """Tracing a network into a graph, with people's names for its nodes and a size for each."""
 
+import operator
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import fx, nn
 
@@ -9,6 +13,31 @@ from robust_stitching.modes import evaluating
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
+
+
+IN_PLACE = {
+    f"__i{name}__": getattr(operator, f"i{name}")
+    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or")
+}
+
+
+class Proxy(fx.Proxy):
+    """A symbol that also records what overwrites it: ``y += 1`` is no new ``y``, and ``y[0] = 1``
+    is possible."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+def _overwrite(function: Callable) -> Callable:
+    def overwrite(self: Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return overwrite
+
+
+for _method, _function in IN_PLACE.items():
+    setattr(Proxy, _method, _overwrite(_function))
 
 
 class Tracer(fx.Tracer):
@@ -40,12 +69,15 @@ class Tracer(fx.Tracer):
             self._remember(self.path_of_module(m), out.node, type(m).__name__)
         return out
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Proxy(node, self)
+
     def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
-        if kwargs.get("inplace") is True:  # it would rewrite the activation of the layer before
-            kwargs = {**kwargs, "inplace": False}
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
             function = target if isinstance(target, str) else target.__name__
+            if target in IN_PLACE.values():
+                function = function[1:]  # known as "add", whether or not it overwrites
             path = f"{self.scope.module_path}.{function}".lstrip(".")
             self._remember(path, node, function, module=False)
         return node

@@ -4,6 +4,7 @@ Small ones are in memory (`Split`), large ones are streamed (`StreamedSplit`); w
 need not know which (`AnySplit`).
 """
 
+from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.sources import (
     SOURCES,
     Source,
@@ -12,6 +13,7 @@ from robust_stitching.data.sources import (
     names_of,
     source_of,
     usual_epsilon,
+    usual_size,
 )
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
@@ -22,9 +24,11 @@ __all__ = [
     "Source",
     "Split",
     "StreamedSplit",
+    "Unreadable",
     "load",
     "looks_like_a_path",
     "names_of",
     "source_of",
     "usual_epsilon",
+    "usual_size",
 ]

@@ -1,16 +1,22 @@
-"""Batched augmentation on the device: a pure function of the images and of uniform numbers.
+"""Batched augmentation on the device: a pure function of the images and of uniform numbers; and
+what every image goes through, scaling and the way from bytes to floats.
 
 An epoch's numbers are drawn at once, so that its images are the same wherever a run starts again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robust_stitching.sizes import IMAGE_SIZE
+
 DRAWS = 6
 """Uniform numbers that one image needs: flip, crop (2), angle, scale, shear."""
+
+SCALED_AT_ONCE = 2**24
+"""Numbers of the images that are floats at the same time while they are scaled."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,10 @@ class Augmentation:
     scale: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
     area: tuple[float, float] | None = None
+
+    def at(self, size: int) -> "Augmentation":
+        """The same of images of another side than `IMAGE_SIZE`: the padding grows with it."""
+        return replace(self, crop=round(self.crop * size / IMAGE_SIZE))
 
     @property
     def affine(self) -> bool:
@@ -82,6 +92,21 @@ def _crop(images: Tensor, draws: Tensor, padding: int) -> Tensor:
 def as_float(images: Tensor) -> Tensor:
     """uint8 to float in [0, 1]."""
     return images.float().div_(255)
+
+
+def scaled(images: Tensor, size: int) -> Tensor:
+    """uint8 images of size×size pixels, bilinear with antialiasing."""
+    if images.shape[-2:] == (size, size):
+        return images.contiguous()
+    at_once = max(1, SCALED_AT_ONCE // (images.shape[1] * size**2))
+    chunks = [
+        F.interpolate(chunk.float(), size, mode="bilinear", antialias=True)
+        .round_()
+        .clamp_(0, 255)
+        .byte()
+        for chunk in images.split(at_once)
+    ]
+    return torch.cat(chunks)
 
 
 NATURAL = Augmentation(flip=True, crop=4)

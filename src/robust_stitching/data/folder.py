@@ -1,78 +1,113 @@
 """A folder of one's own images: ``train/`` and ``test/`` (or ``val/``), one folder per class."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torch import Tensor
 
-from robust_stitching.data.pictures import read_rgb
+from robust_stitching.config import dataset_workers
+from robust_stitching.data.augment import NATURAL
+from robust_stitching.data.decoding import shown_size
+from robust_stitching.data.listing import Files, class_folders, list_parts
+from robust_stitching.data.pictures import Square
+from robust_stitching.data.split import AnySplit
+from robust_stitching.data.streamed import StreamedSplit
 from robust_stitching.errors import UserError
+from robust_stitching.files import slug
 from robust_stitching.progress import Progress, silent
-from robust_stitching.sizes import IMAGE_SIZE
-from robust_stitching.vision import torchvision
+from robust_stitching.sizes import MOST_IN_MEMORY
 
-Part = tuple[Tensor, Tensor, tuple[str, ...]]
-"""uint8 images (N, C, H, W), labels (N,), and the classes' names."""
+LOOKS = 1000
+"""Images of a part whose heads are read to tell their size."""
 
 
-def read_folder(folder: Path, progress: Progress = silent) -> list[Part]:
-    """The training and the test part: uint8 images (N, C, 32, 32), labels (N,), class names.
+def read_folder(
+    folder: Path, size: int, device: torch.device | str = "cpu", progress: Progress = silent
+) -> list[AnySplit]:
+    """The training and the test split: in memory, or streamed where all images at this size would
+    take more than `MOST_IN_MEMORY`. Both ways they hold the same pixels.
 
-    An image is scaled to 32 pixels on its shorter side and cropped to its centre. Where all images
-    of both parts are grey there is one channel, else three.
+    An image is turned upright, scaled to `size` pixels on its shorter side and cropped to its
+    centre. Where all images of both parts are grey there is one channel, else three.
 
     Raises
     ------
     UserError : when the folder is not there or not built like that, or an image cannot be read.
     """
+    parts = _find(folder)
+    note = _note_on_sizes(slug(folder.name), parts, size)
+    train, test = (
+        StreamedSplit(
+            name=slug(folder.name),
+            paths=part.paths,
+            labels=part.labels.to(device),
+            classes=part.classes,
+            square=Square(size),
+            source=str(folder),
+            workers=dataset_workers(),
+            upright=True,
+            notes=(*part.notes, *note),
+        )
+        for part in parts
+    )
+    train = replace(train, augmentation=NATURAL.at(size))
+    splits, pixels = [train, test], (len(train) + len(test)) * size**2
+    if 3 * pixels > MOST_IN_MEMORY:
+        channels = 1 if all(split.is_grey(progress) for split in splits) else 3
+        splits = [replace(split, channels=channels) for split in splits]
+        if channels * pixels > MOST_IN_MEMORY:
+            return splits
+    splits = [split.in_memory(progress) for split in splits]
+    if all(split.is_grey() for split in splits):
+        splits = [replace(split, images=split.images[:, :1].contiguous()) for split in splits]
+    return splits
+
+
+def _find(folder: Path) -> list[Files]:
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"the dataset folder {folder} {what}; give an existing one.")
-    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    test = next((name for name in ("test", "val") if (folder / name).is_dir()), None)
     if test is None or not (folder / "train").is_dir():
         raise UserError(
             f"the dataset folder {folder} needs train/ and test/ (or val/) inside, "
             "each with one folder per class."
         )
-    parts = [_read_part(part, progress) for part in (folder / "train", test)]
-    if len(parts[0][2]) < 2:
-        raise UserError(f"{folder / 'train'} has a single class; at least two are needed.")
-    if parts[0][2] != parts[1][2]:
-        odd = sorted(set(parts[0][2]) ^ set(parts[1][2]))
-        raise UserError(
-            f"train/ and {test.name}/ of {folder} differ in their classes ({', '.join(odd[:5])}); "
-            "both need the same folders."
-        )
-    if all((images[:, :1] == images).all() for images, _, _ in parts):
-        parts = [(images[:, :1], labels, classes) for images, labels, classes in parts]
-    return parts
+    return list_parts(folder, ("train", test))
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
     """The names of the classes of such a folder, without a look at its images; None where it is not
     there."""
     try:
-        return tuple(torchvision().datasets.folder.find_classes(folder / "train")[0])
-    except (OSError, ValueError):
+        return class_folders(folder / "train")
+    except UserError:
         return None
 
 
-def _read_part(part: Path, progress: Progress) -> Part:
-    try:
-        found = torchvision().datasets.ImageFolder(str(part))
-    except FileNotFoundError as error:  # no class folders, or one without images
-        raise UserError(
-            f"{part} needs one folder per class, each with images in it ({error})."
-        ) from error
-    images = np.empty((len(found.samples), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    with progress(len(found.samples), f"reading {part.name}/") as bar:
-        for i, (path, _) in enumerate(found.samples):
-            rgb = read_rgb(path)
-            if rgb.size != (IMAGE_SIZE, IMAGE_SIZE):
-                rgb = ImageOps.fit(rgb, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
-            images[i] = np.asarray(rgb)
-            bar.update()
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return pixels, torch.tensor(found.targets), tuple(found.classes)
+def _note_on_sizes(name: str, parts: Sequence[Files], size: int) -> list[str]:
+    """That images are not of the size that networks will see, where they are not."""
+    looked_at = np.concatenate([_spread(part.paths, LOOKS) for part in parts])
+    sizes = {shown_size(path) for path in looked_at} - {None}
+    if sizes <= {(size, size)}:
+        return []
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        what = f"have {width}×{height} pixels"
+    else:
+        shorter = sorted(map(min, sizes))
+        what = f"have {shorter[0]} to {shorter[-1]} pixels on their shorter side"
+    n = sum(len(part.paths) for part in parts)
+    looks = f" (a look at {len(looked_at):,} of {n:,})" if len(looked_at) < n else ""
+    cut = "" if all(width == height for width, height in sizes) else "cut to their centre and "
+    return [
+        f"The images of {name} {what}{looks} and are {cut}scaled to {size}×{size}; --image-size of "
+        "train.py chooses another size."
+    ]
+
+
+def _spread(paths: np.ndarray, n: int) -> np.ndarray:
+    """`n` of the paths, evenly; all where there are no more."""
+    return paths[np.linspace(0, len(paths) - 1, min(n, len(paths))).astype(int)]

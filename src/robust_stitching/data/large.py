@@ -3,36 +3,19 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from robust_stitching.config import CONFIG_FILE
+from robust_stitching.data.listing import Files, list_parts
 from robust_stitching.errors import UserError
 from robust_stitching.vision import torchvision
 
 CELEBA_PARTS = ("0", "2")  # train and test; 1 is for validation
 PARTITION = "list_eval_partition.txt"
 IMAGENET_PARTS = ("train", "val")
-
-
-@dataclass(frozen=True)
-class Files:
-    """One part of a dataset.
-
-    Attributes
-    ----------
-    paths : of N images, as an array of bytes.
-    labels : int64 Tensor of shape (N,), or (N, A) of 0 and 1 for attributes.
-    classes : their names, or those of the attributes.
-    """
-
-    paths: np.ndarray
-    labels: Tensor
-    classes: tuple[str, ...]
 
 
 def celeba(root: Path) -> list[Files]:
@@ -93,26 +76,13 @@ def imagenet(root: Path) -> list[Files]:
     ------
     UserError : where there are no such folders.
     """
-    parts = []
-    for name in IMAGENET_PARTS:
-        try:
-            found = torchvision().datasets.ImageFolder(str(root / name))
-        except FileNotFoundError as error:
-            raise _missing(
-                "imagenet",
-                root,
-                f"{root} needs train/ and val/, each with one folder per class and images in it",
-            ) from error
-        paths = _as_bytes([path for path, _ in found.samples])
-        parts.append(Files(paths, torch.tensor(found.targets), tuple(found.classes)))
-    train, val = parts
-    if train.classes != val.classes:
-        odd = sorted(set(train.classes) ^ set(val.classes))
-        raise UserError(
-            f"train/ and val/ of {root} differ in their classes ({', '.join(odd[:5])}); both need "
-            "the same folders."
+    if not all((root / name).is_dir() for name in IMAGENET_PARTS):
+        raise _missing(
+            "imagenet",
+            root,
+            f"{root} needs train/ and val/, each with one folder per class and images in it",
         )
-    return parts
+    return list_parts(root, IMAGENET_PARTS)
 
 
 def _as_bytes(paths: list[str]) -> np.ndarray:

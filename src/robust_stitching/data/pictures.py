@@ -1,45 +1,19 @@
-"""From a file to an image: decoded, scaled, cut to a square of bytes."""
+"""From files to squares of bytes: pictures of all shapes, scaled and cut, batch by batch."""
 
 import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from robust_stitching.errors import UserError
+from robust_stitching.data.decoding import Unreadable, read_rgb, read_upright
 from robust_stitching.vision import torchvision
-
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises at files that are no images, or broken ones."""
 
 RATIO = (3 / 4, 4 / 3)  # of the sides of a random window
 TRIES = 10  # to find one that fits
-
-
-def read_rgb(path: str | Path) -> Image.Image:
-    """The image in a file, in colour.
-
-    Raises
-    ------
-    UserError : when it is missing, no image, or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return _as_rgb(image)
-    except UNREADABLE as error:
-        raise UserError(
-            f"{path} cannot be read as an image; remove it, or copy it again."
-        ) from error
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    """Eight bits a channel; 16-bit grey is scaled, which Pillow would clip."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -49,14 +23,23 @@ class Square:
     Attributes
     ----------
     size : pixels of the square's side.
-    scale : what the shorter side is scaled to before the centre is cut out.
+    scale : what the shorter side is scaled to before the centre is cut out, as torchvision's
+        transforms do; None cuts out the largest centred square and scales that.
     """
 
     size: int
-    scale: int
+    scale: int | None = None
+
+    def at(self, size: int) -> "Square":
+        """The same part of a picture in another number of pixels."""
+        return Square(size, self.scale and round(self.scale * size / self.size))
 
     def centre(self, picture: Image.Image) -> Image.Image:
         """The centre of the picture, for evaluation."""
+        if self.scale is None:
+            whole = (self.size, self.size)
+            same = picture.size == whole
+            return picture if same else ImageOps.fit(picture, whole, Image.Resampling.BILINEAR)
         functional = torchvision().transforms.functional
         return functional.center_crop(functional.resize(picture, self.scale), self.size)
 
@@ -103,31 +86,37 @@ class Decoder(torch.utils.data.Dataset):
         counts references to each.
     area : of random windows, see `random_window`; None takes every picture's centre.
     flip : mirror half of the windows.
+    upright : turn pictures as their EXIF orientation says.
+    channels : 3, or 1 for pictures that are known to be grey.
     """
 
     paths: np.ndarray
     square: Square
     area: tuple[float, float] | None = None
     flip: bool = False
+    upright: bool = False
+    channels: int = 3
 
-    def __getitem__(self, batch: tuple[list[int], list[int]]) -> Tensor | UserError:
-        """uint8 images (B, 3, size, size) of B files by their numbers, each with a seed of its own
-        for the window that is cut out.
+    def __getitem__(self, batch: tuple[list[int], list[int]]) -> Tensor | Unreadable:
+        """uint8 images (B, channels, size, size) of B files by their numbers, each with a seed of
+        its own for the window that is cut out.
 
         A file that cannot be read is returned as its error, since the loader would wrap what is
         raised here in the traceback of the worker.
         """
         rows, seeds = batch
-        images = np.empty((len(rows), self.square.size, self.square.size, 3), np.uint8)
+        size, channels = self.square.size, self.channels
+        images = np.empty((len(rows), size, size, channels), np.uint8)
         try:
             for image, row, seed in zip(images, rows, seeds, strict=True):
-                image[:] = np.asarray(self._square(self.paths[row].decode(), seed))
-        except UserError as error:
+                square = self._square(os.fsdecode(self.paths[row]), seed)
+                image[:] = np.asarray(square)[..., :channels]
+        except Unreadable as error:
             return error
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def _square(self, path: str, seed: int) -> Image.Image:
-        picture = read_rgb(path)
+        picture = read_upright(path) if self.upright else read_rgb(path)
         if self.area is None:
             return self.square.centre(picture)
         generator = torch.Generator().manual_seed(seed)

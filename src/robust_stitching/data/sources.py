@@ -7,28 +7,38 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robust_stitching.config import CONFIG_FILE, dataset_root, dataset_workers
-from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation
-from robust_stitching.data.folder import Part, class_names, read_folder
-from robust_stitching.data.large import Files, celeba, imagenet
+from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation, scaled
+from robust_stitching.data.folder import class_names, read_folder
+from robust_stitching.data.large import celeba, imagenet
+from robust_stitching.data.listing import Files
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS, FASHION
 from robust_stitching.data.pictures import Square
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
 from robust_stitching.errors import UserError, unknown
-from robust_stitching.files import slug
+from robust_stitching.labels import are_attributes
 from robust_stitching.progress import Progress, silent
-from robust_stitching.sizes import IMAGE_SIZE
+from robust_stitching.sizes import IMAGE_SIZE, MOST_IN_MEMORY
 from robust_stitching.vision import torchvision
+
+
+class Part(NamedTuple):
+    """uint8 images (N, C, H, W), labels (N,), and the classes' names."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
 
 Read = Callable[[Path | None, bool], Part]
 """``read(root, train)`` finds one part of a dataset in a folder."""
@@ -67,8 +77,13 @@ class Source:
 
     @property
     def image_size(self) -> int:
-        """Pixels of an image's side."""
+        """Pixels of an image's side where nobody chooses another."""
         return self.square.size if self.square else IMAGE_SIZE
+
+    @property
+    def root(self) -> str:
+        """The kind of folder that its files lie in, see `config.dataset_root`."""
+        return self.name.lower() if self.find else "pytorch"
 
 
 def _digits(root: Path | None, train: bool) -> Part:
@@ -79,7 +94,7 @@ def _digits(root: Path | None, train: bool) -> Part:
     data = load_digits()
     rows = slice(None, -360) if train else slice(-360, None)
     images = torch.from_numpy(np.rint(data.images[rows] * (255 / 16)).astype(np.uint8))
-    return images[:, None], torch.from_numpy(data.target[rows]), DIGITS
+    return Part(images[:, None], torch.from_numpy(data.target[rows]), DIGITS)
 
 
 def _torchvision(name: str, classes: tuple[str, ...]) -> Read:
@@ -95,7 +110,7 @@ def _torchvision(name: str, classes: tuple[str, ...]) -> Read:
         elif images.shape[-1] == 3:
             images = images.permute(0, 3, 1, 2)
         labels = torch.as_tensor(data.labels if name == "SVHN" else data.targets).long()
-        return images, labels, classes
+        return Part(images, labels, classes)
 
     return read
 
@@ -187,7 +202,10 @@ def source_of(name: str) -> str:
 
 
 def load(
-    dataset: str, device: torch.device | str = "cpu", progress: Progress = silent
+    dataset: str,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    image_size: int | None = None,
 ) -> tuple[AnySplit, AnySplit]:
     """The training and the test split of a dataset: in memory, or streamed where it is large.
 
@@ -195,50 +213,87 @@ def load(
     ----------
     dataset : a key of `SOURCES`, or the path of a folder with ``train/`` and ``test/`` (or
         ``val/``), each with one folder per class.
+    image_size : pixels of the side to which images are scaled; that of the dataset, see
+        `usual_size`, if left out.
 
     Raises
     ------
-    UserError : for an unknown name, missing or damaged files, a folder of another shape.
+    UserError : for an unknown name, missing or damaged files, labels of no class, a folder of
+        another shape.
     """
+    if image_size is not None and image_size < 1:
+        raise UserError(f"images of {image_size}×{image_size} pixels are none; take 1 at least.")
     if looks_like_a_path(dataset):
         folder = Path(dataset).resolve()
-        name, source, augmentation = slug(folder.name), str(folder), NATURAL
-        parts = read_folder(folder, progress)
+        train, test = read_folder(folder, image_size or IMAGE_SIZE, device, progress)
+        return train, test
+    key = source_of(dataset)
+    size = image_size or SOURCES[key].image_size
+    if SOURCES[key].find:
+        parts, split_of = SOURCES[key].find(dataset_root(key)), _streamed
     else:
-        source = source_of(dataset)
-        if SOURCES[source].find:
-            return _streamed(source, device)
-        name, augmentation = SOURCES[source].name, SOURCES[source].augmentation
-        parts = _read_source(source)
-
-    def split(part: Part, augmentation: Augmentation | None) -> Split:
-        images, labels, classes = part
-        images = resized(images).to(device)
-        return Split(name, images, labels.to(device), classes, augmentation, source)
-
-    train, test = parts
-    return split(train, augmentation), split(test, None)
+        parts, split_of = _read_source(key), _kept
+    train, test = (split_of(key, _checked(key, part), size, device) for part in parts)
+    return replace(train, augmentation=SOURCES[key].augmentation.at(size)), test
 
 
-def _streamed(key: str, device: torch.device | str) -> tuple[StreamedSplit, StreamedSplit]:
-    source = SOURCES[key]
-    workers = dataset_workers()
-    train, test = (
-        StreamedSplit(
-            source.name,
-            part.paths,
-            part.labels.to(device),
-            part.classes,
-            source.square,
-            augmentation,
-            key,
-            workers,
-        )
-        for part, augmentation in zip(
-            source.find(dataset_root(key)), (source.augmentation, None), strict=True
-        )
+def _streamed(key: str, part: Files, size: int, device: torch.device | str) -> StreamedSplit:
+    return StreamedSplit(
+        name=SOURCES[key].name,
+        paths=part.paths,
+        labels=part.labels.to(device),
+        classes=part.classes,
+        square=SOURCES[key].square.at(size),
+        source=key,
+        workers=dataset_workers(),
+        notes=(*part.notes, *_note_on_size(key, size)),
     )
-    return train, test
+
+
+def _kept(key: str, part: Part, size: int, device: torch.device | str) -> Split:
+    """Images at their size, unless that fills the memory: then they are scaled batch by batch."""
+    images, too_large = part.images, part.images[:, :, 0, 0].numel() * size**2 > MOST_IN_MEMORY
+    return Split(
+        name=SOURCES[key].name,
+        images=(images if too_large else scaled(images, size)).to(device),
+        labels=part.labels.to(device),
+        classes=part.classes,
+        source=key,
+        notes=tuple(_note_on_size(key, size)),
+        size=size if too_large else None,
+    )
+
+
+def _note_on_size(key: str, size: int) -> list[str]:
+    name, usual = SOURCES[key].name, SOURCES[key].image_size
+    if size == usual:
+        return []
+    return [f"The images of {name} are scaled to {size}×{size} pixels, not to {usual}×{usual}."]
+
+
+def _checked(key: str, part: Part | Files) -> Part | Files:
+    """A part that has images, whose labels are of its classes, each 0 or 1 for attributes.
+
+    Raises
+    ------
+    UserError : for other labels, as another dataset's files under this one's name have them.
+    """
+    labels, attributes = part.labels, are_attributes(part.labels)
+    count = 2 if attributes else len(part.classes)
+    if not len(labels):
+        found = "have no images in one of the parts"
+    elif labels.min() < 0 or labels.max() >= count:
+        kinds = (
+            "attributes are 0 or 1" if attributes else f"its {count} classes are 0 to {count - 1}"
+        )
+        found = f"have labels from {labels.min()} to {labels.max()}, but {kinds}"
+    else:
+        return part
+    kind = SOURCES[key].root
+    raise UserError(
+        f"the files of {key} in {dataset_root(kind)} {found}; put its own files there, or name the "
+        f"folder that has them in {CONFIG_FILE} or in DATASET_ROOT_{kind.upper()}."
+    )
 
 
 def usual_epsilon(source: str) -> float:
@@ -254,24 +309,15 @@ def names_of(dataset: str) -> tuple[str, ...] | None:
     return class_names(Path(dataset))
 
 
+def usual_size(source: str) -> int:
+    """Pixels of an image's side where nobody chooses another: 32, but 224 for ImageNet."""
+    return SOURCES[source].image_size if source in SOURCES else IMAGE_SIZE
+
+
 def looks_like_a_path(dataset: str) -> bool:
     """Whether a dataset is meant as a folder: it has a separator, or is no name but exists."""
     known = dataset.lower() in SOURCES
     return os.sep in dataset or (not known and dataset != "" and Path(dataset).is_dir())
-
-
-def resized(images: Tensor) -> Tensor:
-    """uint8 images of 32×32 pixels, bilinear with antialiasing."""
-    if images.shape[-2:] == (IMAGE_SIZE, IMAGE_SIZE):
-        return images.contiguous()
-    chunks = [
-        F.interpolate(chunk.float(), IMAGE_SIZE, mode="bilinear", antialias=True)
-        .round_()
-        .clamp_(0, 255)
-        .byte()
-        for chunk in images.split(4096)
-    ]
-    return torch.cat(chunks)
 
 
 def _read_source(key: str) -> list[Part]:
@@ -280,10 +326,11 @@ def _read_source(key: str) -> list[Part]:
         return [source.read(None, True), source.read(None, False)]
     root = dataset_root("pytorch")
     try:
-        return [_whole(source.read(root, train)) for train in (True, False)]
-    except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
-        _download(source, root)
-        return [source.read(root, True), source.read(root, False)]
+        try:
+            return [_whole(source.read(root, train)) for train in (True, False)]
+        except RuntimeError:  # torchvision's word for files that are missing or fail their checksum
+            _download(source, root)
+            return [_whole(source.read(root, train)) for train in (True, False)]
     except (OSError, *DAMAGE) as error:
         raise UserError(
             f"the files of {key} in {root} cannot be read ({_reason(error)}); "
@@ -292,9 +339,8 @@ def _read_source(key: str) -> list[Part]:
 
 
 def _whole(part: Part) -> Part:
-    images, labels, _ = part
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+    if len(part.images) != len(part.labels):
+        raise ValueError(f"{len(part.images)} images, but {len(part.labels)} labels")
     return part
 
 

@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_stitching.data.augment import DRAWS, Augmentation, as_float
+from robust_stitching.data.augment import DRAWS, Augmentation, as_float, scaled
+from robust_stitching.errors import UserError
 from robust_stitching.labels import are_attributes
 
 Batch = tuple[Tensor, Tensor]
+
+READ_AT_ONCE = 100
+"""Images whose pixels are looked at together, where all of them are in turn."""
 
 
 class AnySplit(ABC):
@@ -28,6 +32,8 @@ class AnySplit(ABC):
     classes : their names, or those of the attributes.
     augmentation : what `epoch` does to each image; None for a split one only evaluates on.
     source : what `load` finds the dataset by: its key, or the path of its folder.
+    notes : what people have to know of these images, in sentences: files that were left out, a size
+        that is not their own.
     """
 
     name: str
@@ -35,6 +41,7 @@ class AnySplit(ABC):
     classes: tuple[str, ...]
     augmentation: Augmentation | None
     source: str
+    notes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,6 +86,9 @@ class AnySplit(ABC):
     def sample(self, n: int, seed: int = 0) -> "AnySplit":
         """`n` images at random, in their order; all of them where there are no more. Folders come
         sorted by class, so the first `n` would not do."""
+        self._require_images()
+        if n < 1:
+            raise UserError(f"a sample of {n} images of {self.name} is none; take 1 at least.")
         if n >= len(self):
             return self
         return self.take(torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values)
@@ -90,21 +100,56 @@ class AnySplit(ABC):
         labels = self.labels[:, number] if self.attributes else number.argsort()[self.labels]
         return replace(self, labels=labels, classes=tuple(self.classes[old] for old in order))
 
-    @abstractmethod
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All images once, in order, as they are: (images in [0, 1], labels)."""
+        """All images once, in order, as they are: (images in [0, 1], labels). The last batch may be
+        smaller."""
+        self._require_images(batch_size)
+        return self._in_order(sizes_in_order(len(self), batch_size))
 
-    @abstractmethod
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    def equal_batches(self, batch_size: int) -> Iterator[Batch]:
+        """The same in batches as large as one another but for one image, none of an image alone
+        unless there is no other: what gives batch norms their statistics."""
+        self._require_images(batch_size)
+        return self._in_order(equal_sizes(len(self), batch_size))
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int, skip: int = 0, fold: bool = True
+    ) -> Iterator[Batch]:
         """All images once, shuffled and augmented.
 
         Order and augmentation depend on `seed` and `epoch` alone, so an epoch can be entered again
         after its first `skip` batches.
+
+        Parameters
+        ----------
+        fold : put a last image that would be a batch of its own into the batch before, since batch
+            norms have nothing to normalise one image by; see `sizes_of_epoch`.
         """
+        self._require_images(batch_size)
+        sizes = (sizes_of_epoch if fold else sizes_in_order)(len(self), batch_size)
+        return self._shuffled(sizes, skip, generator_for(seed, epoch))
 
     def batches_per_epoch(self, batch_size: int) -> int:
-        """How many batches `epoch` and `batches` yield; the last may be smaller."""
-        return -(-len(self) // batch_size)
+        """How many batches `epoch` yields."""
+        self._require_images(batch_size)
+        return len(sizes_of_epoch(len(self), batch_size))
+
+    def _require_images(self, batch_size: int = 1) -> None:
+        if not len(self):
+            raise UserError(f"there are no images in this part of {self.name}; take another.")
+        if batch_size < 1:
+            raise UserError(f"batches of {batch_size} images are none; take 1 at least.")
+
+    @abstractmethod
+    def _in_order(self, sizes: Sequence[int]) -> Iterator[Batch]:
+        """All images once, in order, in batches of `sizes`."""
+
+    @abstractmethod
+    def _shuffled(
+        self, sizes: Sequence[int], skip: int, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """All images once, augmented, in the generator's order, in batches of `sizes`, of which the
+        first `skip` are left out."""
 
     @abstractmethod
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -118,6 +163,8 @@ class Split(AnySplit):
     Attributes
     ----------
     images : uint8 Tensor of shape (N, C, H, W).
+    size : pixels of the side that images are scaled to whenever they come out, where all of them
+        at that size would fill the memory; None leaves them as they are.
     """
 
     name: str
@@ -126,6 +173,8 @@ class Split(AnySplit):
     classes: tuple[str, ...]
     augmentation: Augmentation | None = None
     source: str = ""
+    notes: tuple[str, ...] = ()
+    size: int | None = None
 
     @property
     def channels(self) -> int:
@@ -133,7 +182,7 @@ class Split(AnySplit):
 
     @property
     def image_size(self) -> int:
-        return self.images.shape[-1]
+        return self.size or self.images.shape[-1]
 
     @property
     def content(self) -> tuple[Tensor, ...]:
@@ -146,24 +195,57 @@ class Split(AnySplit):
         rows = rows if isinstance(rows, slice) else rows.to(self.device)
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size)
-            yield laid_out(as_float(self.images[rows])), self.labels[rows]
+    def _in_order(self, sizes: Sequence[int]) -> Iterator[Batch]:
+        start = 0
+        for size in sizes:
+            rows = slice(start, start + size)
+            yield laid_out(as_float(self._pixels(rows))), self.labels[rows]
+            start += size
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        generator = generator_for(seed, epoch)
+    def _shuffled(
+        self, sizes: Sequence[int], skip: int, generator: torch.Generator
+    ) -> Iterator[Batch]:
         order, draws = (t.to(self.device) for t in order_and_draws(len(self), generator))
-        for start in range(skip * batch_size, len(self), batch_size):
-            rows = order[start : start + batch_size]
-            images = self.images[rows]
-            yield (
-                laid_out(augmented(images, self.augmentation, draws[start : start + batch_size])),
-                self.labels[rows],
-            )
+        start = sum(sizes[:skip])
+        for size in sizes[skip:]:
+            rows, own = order[start : start + size], draws[start : start + size]
+            yield laid_out(augmented(self._pixels(rows), self.augmentation, own)), self.labels[rows]
+            start += size
+
+    def is_grey(self) -> bool:
+        """Whether all channels of all images are the same."""
+        return are_grey(self.images)
+
+    def _pixels(self, rows: slice | Tensor) -> Tensor:
+        images = self.images[rows]
+        return images if self.size is None else scaled(images, self.size)
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        return mean_and_deviation([self.images])
+        self._require_images()
+        at_once = READ_AT_ONCE if self.size else len(self)
+        parts = (slice(i, i + at_once) for i in range(0, len(self), at_once))
+        return mean_and_deviation(map(self._pixels, parts))
+
+
+def sizes_in_order(n: int, batch_size: int) -> list[int]:
+    """Of `n` images in batches, the last of what is left."""
+    return [min(batch_size, n - start) for start in range(0, n, batch_size)]
+
+
+def sizes_of_epoch(n: int, batch_size: int) -> list[int]:
+    """The same, but what would be a last batch of one image joins the batch before, where there is
+    one and batches are of more than one image."""
+    sizes = sizes_in_order(n, batch_size)
+    if batch_size > 1 and n > 1 and sizes[-1] == 1:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+def equal_sizes(n: int, batch_size: int) -> list[int]:
+    """Of `n` images in batches as equal as can be: of `batch_size` at most, but of two at least
+    where there are two."""
+    count = max(1, min(-(-n // batch_size), n // 2))
+    return [n // count + (i < n % count) for i in range(count)]
 
 
 def order_and_draws(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -175,6 +257,11 @@ def order_and_draws(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]
 def augmented(images: Tensor, augmentation: Augmentation | None, draws: Tensor) -> Tensor:
     """uint8 images as floats in [0, 1], augmented where there is an augmentation."""
     return as_float(images) if augmentation is None else augmentation(images, draws)
+
+
+def are_grey(images: Tensor) -> bool:
+    """Whether all channels of images (N, C, H, W) are the same."""
+    return bool((images[:, :1] == images).all())
 
 
 def mean_and_deviation(batches: Iterable[Tensor]) -> tuple[list[float], list[float]]:

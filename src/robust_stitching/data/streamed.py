@@ -5,7 +5,9 @@ drawn here before any worker starts, so their number changes nothing but the spe
 """
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,28 +16,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from robust_stitching.data.augment import Augmentation, as_float
+from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.pictures import Decoder, Square
 from robust_stitching.data.split import (
+    READ_AT_ONCE,
     AnySplit,
     Batch,
+    Split,
+    are_grey,
     augmented,
-    generator_for,
     laid_out,
     mean_and_deviation,
     order_and_draws,
+    sizes_in_order,
 )
-from robust_stitching.errors import UserError
+from robust_stitching.errors import first_line
+from robust_stitching.progress import Progress, silent
 
 WORTH_WORKERS = 500
 """So many images keep worker processes busy for longer than they take to start."""
 
 STATISTICS_IMAGES = 1000
-READ_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class StreamedSplit(AnySplit):
-    """Files of colour images, with labels in memory.
+    """Files of images, with labels in memory.
 
     Attributes
     ----------
@@ -43,6 +49,8 @@ class StreamedSplit(AnySplit):
     square : what is cut out of them.
     workers : processes that decode, where there are `WORTH_WORKERS` images to read; 0 decodes in
         this process.
+    upright : turn pictures as their EXIF orientation says.
+    channels : 3, or 1 where all pictures are known to be grey.
     """
 
     name: str
@@ -53,10 +61,9 @@ class StreamedSplit(AnySplit):
     augmentation: Augmentation | None = None
     source: str = ""
     workers: int = 0
-
-    @property
-    def channels(self) -> int:
-        return 3
+    upright: bool = False
+    channels: int = 3
+    notes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -66,9 +73,9 @@ class StreamedSplit(AnySplit):
     def content(self) -> tuple[Tensor, ...]:
         """Name of folder and file, and size, of every image; not what is in them, which would take
         as long as a pass over the data."""
-        names = "\n".join("/".join(path.decode().split(os.sep)[-2:]) for path in self.paths)
+        names = b"\n".join(b"/".join(p.split(os.fsencode(os.sep))[-2:]) for p in self.paths)
         sizes = torch.tensor([os.path.getsize(path) for path in self.paths])
-        return torch.frombuffer(bytearray(names, "utf8"), dtype=torch.uint8), sizes, self.labels
+        return torch.frombuffer(bytearray(names), dtype=torch.uint8), sizes, self.labels
 
     def to(self, device: torch.device | str) -> "StreamedSplit":
         return replace(self, labels=self.labels.to(device))
@@ -79,21 +86,22 @@ class StreamedSplit(AnySplit):
         labels = self.labels[rows.to(self.device)]
         return replace(self, paths=self.paths[rows.numpy()], labels=labels)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
+    def _in_order(self, sizes: Sequence[int]) -> Iterator[Batch]:
         rows = torch.arange(len(self))
-        for some, images in self._decoded(rows, batch_size):
+        for some, images in self._decoded(rows, sizes):
             yield laid_out(as_float(images)), self.labels[some.to(self.device)]
 
-    def epoch(self, batch_size: int, *, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        generator = generator_for(seed, epoch)
+    def _shuffled(
+        self, sizes: Sequence[int], skip: int, generator: torch.Generator
+    ) -> Iterator[Batch]:
         order, draws = order_and_draws(len(self), generator)
         seeds = torch.randint(2**63 - 1, (len(self),), generator=generator)
         augmentation, decoder = self.augmentation, self._decoder()
         if augmentation and augmentation.area:
             decoder = replace(decoder, area=augmentation.area, flip=augmentation.flip)
             augmentation = replace(augmentation, flip=False)
-        start = skip * batch_size
-        for rows, images in self._decoded(order[start:], batch_size, seeds[start:], decoder):
+        start = sum(sizes[:skip])
+        for rows, images in self._decoded(order[start:], sizes[skip:], seeds[start:], decoder):
             own = draws[start : start + len(rows)].to(self.device)
             images = augmented(images, augmentation, own)
             yield laid_out(images), self.labels[rows.to(self.device)]
@@ -101,33 +109,69 @@ class StreamedSplit(AnySplit):
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """The same, estimated on `STATISTICS_IMAGES` images chosen at random."""
-        some = self.sample(STATISTICS_IMAGES)
-        rows = torch.arange(len(some))
-        return mean_and_deviation(images for _, images in some._decoded(rows, READ_AT_ONCE))
+        return mean_and_deviation(self.sample(STATISTICS_IMAGES)._bytes())
+
+    def is_grey(self, progress: Progress = silent) -> bool:
+        """Whether all pictures are grey, after a look at them in colour until one is not."""
+        spread = torch.linspace(0, len(self) - 1, min(READ_AT_ONCE, len(self))).long()
+        if not all(map(are_grey, self.take(spread)._bytes())):
+            return False
+        with progress(len(self), "looking for colour") as bar:
+            for images in self._bytes():
+                if not are_grey(images):
+                    return False
+                bar.update(len(images))
+        return True
+
+    def in_memory(self, progress: Progress = silent) -> Split:
+        """The same images, decoded once for all, in this process."""
+        size, at = self.square.size, 0
+        images = torch.empty(len(self), self.channels, size, size, dtype=torch.uint8)
+        with progress(len(self), f"reading {self.name}") as bar:
+            for decoded in replace(self.to("cpu"), workers=0)._bytes():
+                images[at : at + len(decoded)] = decoded
+                at += len(decoded)
+                bar.update(len(decoded))
+        return Split(
+            self.name,
+            images.to(self.device),
+            self.labels,
+            self.classes,
+            self.augmentation,
+            self.source,
+            self.notes,
+        )
+
+    def _bytes(self) -> Iterator[Tensor]:
+        """All images in order, uint8 of shape (B, C, H, W), `READ_AT_ONCE` at a time."""
+        rows = torch.arange(len(self))
+        return (
+            images for _, images in self._decoded(rows, sizes_in_order(len(rows), READ_AT_ONCE))
+        )
 
     def _decoder(self) -> Decoder:
         """Of images as they are evaluated."""
-        return Decoder(self.paths, self.square)
+        return Decoder(self.paths, self.square, upright=self.upright, channels=self.channels)
 
     def _decoded(
         self,
         rows: Tensor,
-        batch_size: int,
+        sizes: Sequence[int],
         seeds: Tensor | None = None,
         decoder: Decoder | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images with the numbers `rows`, batch by batch: (rows on the CPU, uint8 images on the
-        device).
+        """The images with the numbers `rows` in batches of `sizes`: (rows on the CPU, uint8 images
+        on the device).
 
         Raises
         ------
-        UserError : for a file that cannot be read, or workers that die.
+        Unreadable : for a file that cannot be read, or workers that die.
         """
-        if not len(rows):
+        if not sizes:
             return
-        batches = rows.split(batch_size)
+        batches = rows.split(sizes)
         seeds = torch.zeros_like(rows) if seeds is None else seeds
-        asked = zip(batches, seeds.split(batch_size), strict=True)
+        asked = zip(batches, seeds.split(sizes), strict=True)
         on_gpu = self.device.type == "cuda"
         loader = DataLoader(
             decoder or self._decoder(),
@@ -138,19 +182,56 @@ class StreamedSplit(AnySplit):
             pin_memory=on_gpu,
             generator=torch.Generator(),  # it would draw a number from the global one otherwise
         )
+        decoded = self._yielded_by(loader)
+        for some, images in zip(batches, decoded, strict=True):
+            if isinstance(images, Unreadable):
+                decoded.close()  # whoever keeps the error does not keep the processes
+                raise images
+            yield some, images.to(self.device, non_blocking=on_gpu)
+
+    def _yielded_by(self, loader: DataLoader) -> Generator[Tensor | Unreadable, None, None]:
+        """What the loader yields; `Unreadable` where its workers have died."""
+        iterator = reason = None
         try:
-            for some, images in zip(batches, loader, strict=True):
-                if isinstance(images, UserError):
-                    raise images
-                yield some, images.to(self.device, non_blocking=on_gpu)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            iterator = _begun(loader)
+            while (found := next(iterator, None)) is not None:
+                yield found
+        except (RuntimeError, OSError, EOFError) as error:
+            # What a worker raises comes with its traceback, and is a mistake of ours.
+            if not loader.num_workers or str(error).startswith("Caught"):
                 raise
-            raise UserError(
+            reason = first_line(error)
+        if reason is not None:
+            del iterator  # the other processes end before anybody hears of it
+            raise Unreadable(
                 f"a process that reads {self.name} was ended by the system, mostly for want of "
-                "(shared) memory; set DATASET_WORKERS to fewer than "
+                f"(shared) memory ({reason}); set DATASET_WORKERS to fewer than "
                 f"{loader.num_workers}, 0 for none."
-            ) from error
+            )
+
+
+def _begun(loader: DataLoader) -> Iterator[Tensor | Unreadable]:
+    """The loader's iterator, which notices dead workers where it waits for them and nowhere else.
+
+    Torch answers the signal of a child's death by an exception wherever the main thread is: in the
+    midst of a training step, or while it ends the other workers. Its iterator looks after its
+    workers without that signal, too, every few seconds in which no batch arrives.
+    """
+    handled = (
+        loader.num_workers
+        and hasattr(signal, "SIGCHLD")
+        and threading.current_thread() is threading.main_thread()
+    )
+    before = signal.getsignal(signal.SIGCHLD) if handled else None
+    iterator = iter(loader)
+    if handled and _is_torchs(signal.getsignal(signal.SIGCHLD)):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if _is_torchs(before) else before)
+    return iterator
+
+
+def _is_torchs(handler: object) -> bool:
+    """Whether a handler of a signal is torch's, or none that could be set again."""
+    return handler is None or getattr(handler, "__module__", "").startswith("torch.utils.data")
 
 
 def _leave_the_terminal(worker: int) -> None:

@@ -8,7 +8,7 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.class_names import Matching, matched
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import BATCH_SIZE, Accuracy, evaluate
-from robust_stitching.evaluation.doubts import doubts
+from robust_stitching.evaluation.misread import doubts
 from robust_stitching.progress import Progress, silent
 
 

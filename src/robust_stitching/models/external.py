@@ -147,7 +147,7 @@ def _todays_names(state: State) -> State:
 
 
 def _adopted(network: nn.Module, channels: int) -> nn.Module:
-    """`network` itself, made to normalise its images first and to rewrite no activation.
+    """`network` itself, made to normalise its images first.
 
     It becomes an instance of a class made on the spot, whose forward normalises and goes on as
     before. A wrapper around it would put a prefix before the name of every layer.
@@ -159,7 +159,4 @@ def _adopted(network: nn.Module, channels: int) -> nn.Module:
 
     network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
     network.normalize = Normalize(channels)
-    for module in network.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False
     return network

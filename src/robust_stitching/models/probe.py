@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.errors import UserError
+from robust_stitching.errors import UserError, first_line
 from robust_stitching.modes import evaluating
 
 
@@ -53,8 +53,3 @@ def _answer(network: nn.Module) -> Any:
         device = next(network.parameters()).device
         with evaluating(network):
             return network(torch.zeros(shape, device=device))
-
-
-def first_line(error: Exception) -> str:
-    """What an error is, as part of a sentence."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")

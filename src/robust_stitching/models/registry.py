@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.errors import UserError, first_line, unknown
 from robust_stitching.files import slug
-from robust_stitching.models.probe import first_line, require_logits, skeleton
+from robust_stitching.models.probe import require_logits, skeleton
 from robust_stitching.sizes import IMAGE_SIZE
 
 State = Mapping[str, Tensor]

@@ -1,5 +1,6 @@
 """A comparison of two networks as plain values, as text for the terminal, and as files."""
 
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,8 @@ import pandas as pd
 
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy
+from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.pair import Pair
-from robust_stitching.evaluation.robustness import interval
 from robust_stitching.files import replacing, slug, write_json
 from robust_stitching.report.heatmap import heatmap, save_figure
 from robust_stitching.report.record import commit, donor, versions
@@ -43,7 +44,10 @@ def as_record(
             "range": [measure.low, measure.high],
         }
         if measure.of_outputs:
-            measures[measure.name]["value"] = found.outputs[measure.name]
+            value, n = found.outputs[measure.name], found.n_images[measure.name]
+            measures[measure.name]["value"] = value
+            if measure.share:
+                measures[measure.name]["value_interval"] = interval_of(value, n)
         else:
             measures[measure.name]["values"] = found.layerwise[measure.name].tolist()
     return {
@@ -67,8 +71,8 @@ def as_record(
 def _accuracy(found: Accuracy | None) -> dict[str, Any]:
     if found is None:
         return {"accuracy": None, "accuracy_interval": None}
-    between = interval(found.accuracy, found.n_images)
-    return {"accuracy": found.accuracy, "accuracy_interval": list(between)}
+    between = interval_of(found.accuracy, found.n_images)
+    return {"accuracy": found.accuracy, "accuracy_interval": between}
 
 
 def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
@@ -104,10 +108,12 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
             rows = _numbers(measure["values"])
             tables = _tables(record["layers1"], record["layers2"], rows, width, named)
             parts.append("\n".join([*_filled(about, width), "", "\n\n".join(tables)]))
-    outputs = [["outputs", "value", "images"]]
+    outputs = [["outputs", "value", "95% interval", "images"]]
     for measure in record["measures"].values():
         if "value" in measure:
-            cells = [f"{measure['value']:.4f}", f"{measure['n_images']:,}"]
+            ends = measure.get("value_interval")
+            interval = "–" if ends is None else " – ".join(f"{end:.4f}" for end in ends)
+            cells = [f"{measure['value']:.4f}", interval, f"{measure['n_images']:,}"]
             outputs.append([measure["estimator"], *cells])
     if len(outputs) > 1:
         parts.append(aligned(outputs))
@@ -189,7 +195,9 @@ def write_comparison(
 def _label(model: Checkpoint) -> str:
     """What tells a network from others of its kind: its folder, where all files are model.pt."""
     path = model.path
-    return f"{model.model}, {path.resolve().parent.name if path.stem == 'model' else path.stem}"
+    name = path.resolve().parent.name if path.stem == "model" else path.stem
+    readable = os.fsencode(name).decode("utf-8", "replace")  # file names need not be text
+    return f"{model.model}, {readable}"
 
 
 def _lines(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ COLOURS = {
     "untrained": "#999999",
     "stitched": "#009E73",
     "direct_matching": "#CC79A7",
+    "direct_matching_recalibrated": "#882255",
     "self_stitch": "#E69F00",
     "random_front": "#56B4E9",
 }

@@ -13,7 +13,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 from robust_stitching.files import replacing
 from robust_stitching.report.figures import STYLE
 from robust_stitching.similarity import Comparison
-from robust_stitching.similarity.measures import Measure
+from robust_stitching.similarity.measures import CHANNELS, Measure
 
 SPAN = 4.4  # inches: the longer side of the map, where its cells allow
 CELL = (0.11, 0.42)  # inches: the least, for names to be read, and the most
@@ -43,7 +43,9 @@ def heatmap(found: Comparison, measure: Measure, labels: tuple[str, str], data: 
         )
         axes = figure.subplots()
         _draw(axes, values, measure, cell)
-        scale = f"{measure.title}{_gap(height)}({measure.low:g} to {measure.high:g})"
+        over = {"pooled": " of pooled channels", "all": " over positions"}[found.positions]
+        title = measure.title + (over if measure.of == CHANNELS else "")
+        scale = f"{title}{_gap(height)}({measure.low:g} to {measure.high:g})"
         figure.axes[-1].set_ylabel(scale)
         size = min(8.0, cell * 72 * 0.8)
         axes.set_xticks(range(columns), found.layers2, rotation=90, fontsize=size)

@@ -27,6 +27,7 @@ from reportlab.platypus import (
 )
 
 from robust_stitching.evaluation.robustness import WORST
+from robust_stitching.files import TEMPORARY
 from robust_stitching.report import table
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.figures import WIDTH, figures_of
@@ -34,6 +35,7 @@ from robust_stitching.stitching.run import StitchResult
 
 SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
 MARGIN = (A4[0] - WIDTH * inch) / 2
+WIDE = 105  # characters: beyond them a table is set smaller
 PADDING = 6  # points that reportlab keeps free inside a page frame
 TEXT = ParagraphStyle("text", fontName=SERIF, fontSize=10, leading=13, spaceAfter=4)
 TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=17, leading=21, spaceAfter=2)
@@ -75,7 +77,7 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
         title=f"Stitching {title}",
         author="robust-stitching",
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
         story = [
             Paragraph(escape(f"Stitching {title}"), TITLE),
             Paragraph(escape(_byline(record)), BYLINE),
@@ -113,13 +115,22 @@ def summary(record: Mapping[str, Any]) -> str:
         )
     if record["direct_matching"] is None:
         return told + "."
-    return told + (
-        f". Direct matching, which sees no labels, gives "
-        f"{record['direct_matching']['accuracy']:.2%}. At the cut, linear CKA with the end "
-        f"network's own activations is {_number(record['front'], 'cka_to_end')} for the front's, "
+    matched = record["direct_matching"]
+    return (
+        f"{told}. Direct matching, which sees no labels, gives {matched['accuracy']:.2%}"
+        f"{_recalibrated(record)}. At the cut, linear CKA with the end network's own activations "
+        f"is {_number(record['front'], 'cka_to_end')} for the front's, "
         f"{_number(stitched, 'cka_to_end')} behind the trained map and "
-        f"{_number(record['direct_matching'], 'cka_to_end')} behind direct matching."
+        f"{_number(matched, 'cka_to_end')} behind direct matching."
     )
+
+
+def _recalibrated(record: Mapping[str, Any]) -> str:
+    """A trained stitch has moved the statistics of batch norms: so may direct matching."""
+    again = record["direct_matching_recalibrated"]
+    if again is None:
+        return ""
+    return f", and {again['accuracy']:.2%} with the statistics of batch norms estimated again"
 
 
 def robust_summary(record: Mapping[str, Any]) -> str:
@@ -198,6 +209,7 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
         ["parameters of the map", f"{record['transformation']['parameters']:,}"],
         ["settings", settings],
         ["versions", versions],
+        ["another seed varies", "; ".join(record["seed_varies"])],
         ["commit", record["commit"] or "not under git"],
         ["time taken", f"{record['seconds']:.0f} s"],
     ]
@@ -226,7 +238,8 @@ def _tables(
     tables = [
         (
             "Accuracy and answers",
-            table.rows(record, (*table.ACCURACY[:2], *table.ANSWERS)),
+            table.rows(record, (*table.ACCURACY[:3], *table.ANSWERS)),
+            "Intervals are Wilson’s, over the images; the spread over trainings is not in them. "
             "Loss is the cross-entropy with the labels, CE to end that with the end network’s "
             "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
             f"network (second) get right or wrong. {images}.",
@@ -234,10 +247,7 @@ def _tables(
         ("Controls", table.control_rows(record), f"{meaning(record)} {images}."),
     ]
     if record["l2"] is not None or record["cka"] is not None:
-        caption = (
-            f"CKA is {estimators['cka']}; l2 is the {estimators['l2']}; “–” where shapes differ. "
-            f"{images}."
-        )
+        caption = f"{table.similarity_caption(estimators)} “–” where shapes differ. {images}."
         similarity = table.rows(record, table.SIMILARITY)
         tables.append(("Similarity to the end network", similarity, caption))
     if record["attacks"] is not None:
@@ -252,14 +262,18 @@ def _tables(
 
 def _numbers(heading: str, rows: list[list[str]], caption: str) -> Flowable:
     """A table of numbers under its heading, all on one page."""
+    lengths = [
+        2 + max(len(line) for text in column for line in text.split("\n"))
+        for column in zip(*rows, strict=True)
+    ]
+    size = 9.5 if sum(lengths) < WIDE else 8.3
     style = [
         *_rules(len(rows)),
-        ("FONT", (0, 0), (-1, -1), SERIF, 9.5),
+        ("FONT", (0, 0), (-1, -1), SERIF, size),
         ("ALIGN", (1, 0), (-1, -1), "RIGHT"),
         ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
     ]
-    columns = len(rows[0]) - 1
-    widths = [share * WIDTH * inch for share in [0.18] + [0.82 / columns] * columns]
+    widths = [length / sum(lengths) * WIDTH * inch for length in lengths]
     parts = [
         Paragraph(heading, SECTION),
         Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4),

@@ -4,19 +4,27 @@ import platform
 import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from robust_stitching import __version__
 from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.files import REPOSITORY
+from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult
 
-CONTROLS = ("untrained", "direct_matching", "self_stitch", "random_front")
+CONTROLS = (
+    *("untrained", "direct_matching", "direct_matching_recalibrated"),
+    *("self_stitch", "random_front"),
+)
 NETWORKS = ("front", "end", "untrained", "stitched", *CONTROLS[1:])
 CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
+DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 sums"
+INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
 
 
@@ -34,11 +42,17 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         "commit": commit(),
         "seconds": round(result.seconds, 1),
         "notes": result.notes,
-        "estimators": {"cka": CKA_ESTIMATOR, "l2": L2_DEFINITION},
+        "estimators": {
+            "cka": CKA_ESTIMATOR,
+            "debiased_cka": DEBIASED_ESTIMATOR,
+            "l2": L2_DEFINITION,
+            "interval": INTERVAL,
+        },
+        "seed_varies": seed_varies(result.config),
         "donors": {"front": donor(result.front), "end": donor(result.end)},
         "transformation": {
-            "in_shape": list(result.network.transform.in_shape),
-            "out_shape": list(result.network.transform.out_shape),
+            "in_shape": list(result.network.transform.source.shape),
+            "out_shape": list(result.network.transform.target.shape),
             "parameters": result.network.transform.size,
         },
         **_numbers(result.measured, n_train_images=result.train_images),
@@ -52,14 +66,23 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     scores = {name: found.as_dict() for name, found in measured.scores.items()}
     attacks = measured.attacks
     for name in scores:
-        scores[name]["robust"] = attacks and attacks.robust.get(name)
+        robust = attacks and attacks.robust.get(name)
+        scores[name]["robust"] = robust
+        scores[name]["robust_interval"] = robust and {
+            attack: interval_of(share, attacks.n_images) for attack, share in robust.items()
+        }
     stitched = scores["stitched"]["accuracy"]
+    control = {name: scores[name]["accuracy"] for name in CONTROLS if name in scores}
+    if measured.random_fronts:
+        control["random_front"] = fmean(measured.random_fronts)
     return {
         "data": {"name": measured.data, "n_images": measured.n_images, **of_data},
         "cka": measured.cka,
+        "debiased_cka": measured.debiased_cka,
         "l2": measured.l2,
         **{name: scores.get(name) for name in NETWORKS},
-        "gaps": {name: stitched - scores[name]["accuracy"] for name in CONTROLS if name in scores},
+        "random_fronts": list(measured.random_fronts) or None,
+        "gaps": {name: stitched - accuracy for name, accuracy in control.items()},
         "transfer": attacks and attacks.transfer,
         "attacks": attacks
         and {
@@ -68,9 +91,26 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
             "n_images": attacks.n_images,
             **attacks.settings,
             "clean_accuracy": attacks.clean,
+            "clean_accuracy_interval": {
+                name: interval_of(share, attacks.n_images) for name, share in attacks.clean.items()
+            },
             "warnings": list(attacks.warnings),
         },
     }
+
+
+def seed_varies(config: StitchConfig) -> list[str]:
+    """What another seed would change of a run: error bars over seeds are about that, no more."""
+    varied = ["the order and the augmentation of the batches"]
+    if config.init in ("random", "perm"):
+        varied.append("the first values of the map")
+    if config.mask == "random-permutation":
+        varied.append("the mask")
+    if config.controls:
+        varied.append("the random fronts")
+    if not config.no_robustness or config.adversary:
+        varied.append("the random starts of attacks")
+    return varied
 
 
 def donor(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -2,22 +2,28 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from robust_stitching.evaluation.robustness import WORST, interval
+from robust_stitching.evaluation.intervals import margin
+from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.record import CONTROLS, NETWORKS
 
 Column = tuple[str, str, str]
-"""Heading, key in the record (dots go deeper), format."""
+"""Heading, key in the record (dots go deeper), format or `INTERVAL`."""
+
+INTERVAL = "interval"
 
 ACCURACY: tuple[Column, ...] = (
     ("accuracy", "accuracy", ".2%"),
+    ("95% interval", "accuracy_interval", INTERVAL),
     ("loss", "loss", ".4f"),
     ("relative accuracy", "relative_accuracy", ".4f"),
 )
 ANSWERS: tuple[Column, ...] = (
     ("agreement", "agreement_with_end", ".2%"),
+    ("95% interval", "agreement_with_end_interval", INTERVAL),
     ("CE to end", "cross_entropy_to_end", ".4f"),
     ("rr", "overlap_with_end.rr", ".2%"),
     ("rw", "overlap_with_end.rw", ".2%"),
@@ -26,6 +32,7 @@ ANSWERS: tuple[Column, ...] = (
 )
 SIMILARITY: tuple[Column, ...] = (
     ("CKA at cut", "cka_to_end", ".4f"),
+    ("debiased", "debiased_cka_to_end", ".4f"),
     ("l2 at cut", "l2_to_end", ".3f"),
     ("CKA of logits", "logit_cka_to_end", ".4f"),
     ("l2 of logits", "logit_l2_to_end", ".3f"),
@@ -45,17 +52,15 @@ def rows(record: Mapping[str, Any], columns: Sequence[Column]) -> list[list[str]
 
 def robust_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """Accuracy under every attack; the interval of the worst case says what the images allow."""
-    attacks = list(next(record[name]["robust"] for name in NETWORKS if _attacked(record, name)))
+    attacked = [name for name in NETWORKS if (record.get(name) or {}).get("robust")]
+    attacks = list(record[attacked[0]]["robust"])
     columns = [(attack, f"robust.{attack}", ".2%") for attack in attacks]
-    table = rows(record, columns)
-    table[0] = ["network", "no attack", *table[0][1:], "95% interval"]
-    for row, name in zip(table[1:], _measured(record), strict=True):
-        clean = interval_text = "–"
-        if _attacked(record, name):
-            clean = format(record["attacks"]["clean_accuracy"][name], ".2%")
-            low, high = interval(record[name]["robust"][WORST], record["attacks"]["n_images"])
-            interval_text = f"{low:.1%} – {high:.1%}"
-        row[:] = [row[0], clean, *row[1:], interval_text]
+    columns.append(("95% interval", f"robust_interval.{WORST}", INTERVAL))
+    clean = record["attacks"]["clean_accuracy"]
+    table = [["network", "no attack", *(heading for heading, _, _ in columns)]]
+    for name in attacked:
+        cells = [shown(record[name], key, form) for _, key, form in columns]
+        table.append([called(name), format(clean[name], ".2%"), *cells])
     return table
 
 
@@ -71,33 +76,30 @@ def transfer_rows(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
-    """The stitched network's accuracy and those of its controls, with the gap in points."""
-    table = [["network", "accuracy", "relative accuracy", "stitched minus control"]]
+    """The stitched network's accuracy and those of its controls, with the gap in points. Of several
+    random fronts the row has the mean, and their range in place of an interval."""
+    table = [["network", "accuracy", "95% interval", "relative accuracy", "stitched minus control"]]
     for name in ("stitched", *(name for name in CONTROLS if record[name])):
-        accuracy = record[name]["accuracy"]
+        values, label = record[name], called(name)
+        cells = [shown(values, key, form) for _, key, form in (*ACCURACY[:2], ACCURACY[3])]
+        fronts = record["random_fronts"] or []
+        if name == "random_front" and len(fronts) > 1:
+            label = f"random fronts, mean of {len(fronts)}"
+            end, mean = record["end"]["accuracy"], fmean(fronts)
+            relative = f"{mean / end:.4f}" if end else "–"
+            cells = [f"{mean:.2%}", f"all {_range((min(fronts), max(fronts)))}", relative]
         gap = record["gaps"].get(name)
-        table.append(
-            [
-                called(name),
-                format(accuracy, ".2%"),
-                shown(record[name], "relative_accuracy", ".4f"),
-                "–" if gap is None else f"{100 * gap:+.2f} points",
-            ]
-        )
+        table.append([label, *cells, "–" if gap is None else f"{100 * gap:+.2f} points"])
     return table
 
 
 def called(name: str) -> str:
     """A network's name for people."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("matching recalibrated", "matching, recalibrated")
 
 
 def _measured(record: Mapping[str, Any]) -> list[str]:
     return [name for name in NETWORKS if record.get(name) is not None]
-
-
-def _attacked(record: Mapping[str, Any], name: str) -> bool:
-    return bool((record.get(name) or {}).get("robust"))
 
 
 def attack_caption(record: Mapping[str, Any]) -> str:
@@ -108,7 +110,15 @@ def attack_caption(record: Mapping[str, Any]) -> str:
         f"{NORM_SIGNS[attacks['norm']]} radius {attacks['epsilon']:.4g}, "
         f"{attacks['n_images']:,} test images chosen at random; PGD and APGD with "
         f"{attacks['steps']} steps, {starts}; worst case per image over these attacks, with its "
-        "95% interval (Wilson)."
+        f"95% interval (Wilson); {_known(attacks['n_images'])}"
+    )
+
+
+def similarity_caption(estimators: Mapping[str, str]) -> str:
+    """What the table of similarities tells."""
+    return (
+        f"CKA at the cut: {estimators['cka']}, and {estimators['debiased_cka']}, which does not "
+        f"rise with the number of features; of logits, the exact one. l2: {estimators['l2']}."
     )
 
 
@@ -117,8 +127,12 @@ def transfer_caption(record: Mapping[str, Any]) -> str:
     return (
         f"Accuracy of each network (columns) on the images that "
         f"{record['attacks']['transfer attack']}, all steps, made against another (rows); the "
-        "images of the table above."
+        f"images of the table above; {_known(record['attacks']['n_images'])}"
     )
+
+
+def _known(n: int) -> str:
+    return f"a share of {n:,} images is known to ±{100 * margin(n):.1f} points or better."
 
 
 def shown(values: Mapping[str, Any], key: str, form: str) -> str:
@@ -126,7 +140,14 @@ def shown(values: Mapping[str, Any], key: str, form: str) -> str:
     found: Any = values
     for part in key.split("."):
         found = None if found is None else found.get(part)
-    return "–" if found is None else format(found, form)
+    if found is None:
+        return "–"
+    return _range(found) if form == INTERVAL else format(found, form)
+
+
+def _range(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"{100 * low:.1f} – {100 * high:.1f}%"
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:
@@ -161,13 +182,13 @@ def as_text(record: Mapping[str, Any]) -> str:
 def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[str]:
     """Tables and sentences about one dataset."""
     parts = [
-        aligned(rows(record, (*ACCURACY, ANSWERS[0]))),
+        aligned(rows(record, (*ACCURACY, *ANSWERS[:2]))),
         aligned(control_rows(record)),
         meaning(record),
     ]
     if record["l2"] is not None or record["cka"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
-        parts.append(f"CKA: {estimators['cka']}. l2: {estimators['l2']}.")
+        parts.append(similarity_caption(estimators))
     if record["attacks"] is not None:
         parts.append(f"Accuracy under attack: {attack_caption(record)}")
         parts.append(aligned(robust_rows(record)))

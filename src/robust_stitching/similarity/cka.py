@@ -16,6 +16,7 @@ is float64; `benchmarks/cka.py` measures the distance to float64 throughout. Whe
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,14 +90,26 @@ def _shifted(rows: Tensor, shift: Tensor) -> Tensor:
     return rows.masked_fill_(rows.abs() <= ROUNDING * shift.abs(), 0)
 
 
+class Estimates(NamedTuple):
+    """CKA of one pair, over all images: the exact value (biased HSIC), in [0, 1], and the debiased
+    one, in [−1, 1]; NaN where a representation does not vary or images are too few."""
+
+    exact: float
+    debiased: float
+
+
 def linear_ckas(
     activations: Activations, pairs: Sequence[tuple[str, str]], progress: Progress = silent
-) -> dict[tuple[str, str], float]:
-    """Exact linear CKA of every pair of names, over all images of `activations`: in [0, 1], NaN
-    where a representation is the same for every image."""
+) -> dict[tuple[str, str], Estimates]:
+    """Linear CKA of every pair of names, over all images of `activations`."""
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
-    found = normalised(_gram_sums(activations, names, progress).biased())
-    return {(a, b): float(found[names.index(a), names.index(b)]) for a, b in pairs}
+    sums = _gram_sums(activations, names, progress)
+    exact = normalised(sums.biased())
+    debiased = torch.full_like(exact, torch.nan)
+    if activations.n >= LEAST_IMAGES:
+        debiased = normalised(sums.unbiased())
+    places = {(a, b): (names.index(a), names.index(b)) for a, b in pairs}
+    return {pair: Estimates(float(exact[at]), float(debiased[at])) for pair, at in places.items()}
 
 
 def _gram_sums(activations: Activations, names: Sequence[str], progress: Progress) -> GramSums:
@@ -117,7 +130,7 @@ def _gram_sums(activations: Activations, names: Sequence[str], progress: Progres
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
     """Exact linear CKA of activations x (n, …) and y (n, …) of the same n images."""
-    return linear_ckas(_both(x, y), [("x", "y")])["x", "y"]
+    return linear_ckas(_both(x, y), [("x", "y")])["x", "y"].exact
 
 
 def debiased_cka(x: Tensor, y: Tensor) -> float:

@@ -1,6 +1,5 @@
 """Two networks compared, all layers with all layers, by many measures in one pass over the data."""
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.layout import channels
+from robust_stitching.errors import UserError, unknown
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import neighbours
 from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
 from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
-from robust_stitching.similarity.measures import DEFAULT, MULTI_LABEL, Measure, chosen, too_few
+from robust_stitching.similarity.measures import (
+    CHANNELS,
+    DEFAULT,
+    MEASURES,
+    MULTI_LABEL,
+    Measure,
+    chosen,
+    too_few,
+)
+from robust_stitching.similarity.rows import POOLED, POSITIONS, Rows
 from robust_stitching.similarity.stream import Side, Stream, side_of
-from robust_stitching.similarity.subspaces import Channels, channel_means
+from robust_stitching.wrong_network import telling_whose_layer
 
 BATCH_SIZE = 250
 WHOLE = ("cka", "debiased-cka")
@@ -39,6 +46,7 @@ class Comparison:
     outputs : name of a measure of the networks' answers to its value.
     estimators : name of a measure to exactly what was computed.
     n_images : name of a measure to how many images it was taken over.
+    positions : what measures of channels took for rows, see `rows.Rows`.
     data : the dataset's name.
     notes : what a reader has to know, in sentences.
     """
@@ -50,6 +58,7 @@ class Comparison:
     outputs: Mapping[str, float]
     estimators: Mapping[str, str]
     n_images: Mapping[str, int]
+    positions: str
     data: str
     notes: tuple[str, ...]
     seconds: float
@@ -65,6 +74,7 @@ def compare(
     *,
     batch_size: int = BATCH_SIZE,
     k: int = neighbours.K,
+    positions: str = POOLED,
     seed: int = 0,
     order: Sequence[int] | None = None,
     progress: Progress = silent,
@@ -82,7 +92,8 @@ def compare(
         are defined here.
     batch_size : also that of minibatch CKA.
     k : how many neighbours "mutual-knn" looks at.
-    seed : of the order in which images are put into batches.
+    positions : what measures of channels take for rows, see `rows.Rows`.
+    seed : of the order in which images are put into batches, and of the choice of positions.
     order : for each answer of network 1 the number of the same one of network 2; as they stand if
         left out.
 
@@ -94,14 +105,23 @@ def compare(
     started = time.perf_counter()
     n = len(split)
     sides, wanted, notes = prepared(
-        network1, network2, split, layers1, layers2, measures, batch_size=batch_size, k=k
+        network1,
+        network2,
+        split,
+        layers1,
+        layers2,
+        measures,
+        batch_size=batch_size,
+        k=k,
+        positions=positions,
     )
     stream = Stream(sides, split, batch_size, seed)
     with evaluating(*stream.pieces):
-        found, outputs, n_minibatch = _one_pass(stream, wanted, k, order, progress)
+        rows = Rows(tuple([*side.layers.values()] for side in sides), n, positions, seed)
+        found, outputs, n_minibatch = _one_pass(stream, wanted, rows, k, order, progress, notes)
         if any(measure.name in WHOLE for measure in wanted):
             found |= _all_images(stream, progress)
-    notes += _undefined(wanted, stream, n)
+    notes += _undefined(wanted, stream, rows)
     estimators = MULTI_LABEL if stream.multi_label else {}
     return Comparison(
         layers1=tuple(sides[0].layers),
@@ -110,10 +130,11 @@ def compare(
         layerwise={m.name: found[m.name].cpu() for m in wanted if not m.of_outputs},
         outputs={m.name: outputs[m.name] for m in wanted if m.of_outputs},
         estimators={
-            m.name: estimators.get(m.name, m.estimator.format(batch_size=batch_size, k=k))
+            m.name: estimators.get(m.name, m.estimator_for(batch_size, k, rows.told()))
             for m in wanted
         },
         n_images={m.name: n_minibatch if m.name == "minibatch-cka" else n for m in wanted},
+        positions=positions,
         data=split.name,
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
@@ -130,17 +151,26 @@ def prepared(
     *,
     batch_size: int = BATCH_SIZE,
     k: int = neighbours.K,
+    positions: str = POOLED,
 ) -> tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]:
     """What `compare` looks at: both sides with their layers, the measures, and why others are left
     out. It raises what that raises, before any image is looked at."""
-    n, notes = len(split), []
+    n, notes = len(split), list(split.notes)
     if n < 2:
         raise UserError(f"{n} image is too few to compare anything; take at least 2.")
+    if positions not in POSITIONS:
+        raise unknown("choice of positions", positions, POSITIONS)
+    with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
+        sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
     named = chosen(DEFAULT if measures is None else measures)
-    sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
+    biased = [side for side in sides if any(lay.units > n for lay in side.layers.values())]
+    if MEASURES["cka"] in named and biased and n >= LEAST_IMAGES:
+        named = chosen([measure.name for measure in named] + ["debiased-cka"])
     wanted = tuple(m for m in named if _is_defined(m, sides, notes))
     for measure in wanted:
-        lacking = too_few(measure, n, batch_size, k) or _too_wide(measure, sides, n)
+        lacking = too_few(measure, n, batch_size, k)
+        if positions == POOLED:
+            lacking = lacking or _too_wide(measure, sides, n)
         if lacking and measures is not None:
             raise UserError(f"{lacking}.")
         if lacking:
@@ -166,9 +196,9 @@ def _is_defined(measure: Measure, sides: tuple[Side, Side], notes: list[str]) ->
 def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
     """Why no pair of layers has a value, if it has not."""
     for side in sides:
-        needs = side.number in measure.more_images_than
+        needs = side.number in measure.more_rows_than
         if needs and len(side.too_wide(n)) == len(side.layers):
-            fewest = min(map(channels, side.layers.values()))
+            fewest = min(layout.channels for layout in side.layers.values())
             return (
                 f"{measure.name} needs more images than channels, but there are {n} images, and "
                 f"{fewest} channels or more at every layer of model {side.number}"
@@ -179,17 +209,18 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
 def _one_pass(
     stream: Stream,
     wanted: Sequence[Measure],
+    rows: Rows,
     k: int,
     order: Sequence[int] | None,
     progress: Progress,
+    notes: list[str],
 ) -> tuple[dict[str, Tensor], dict[str, float], int]:
     """The measures that need no Gram matrix of all images: layerwise values, those of the outputs,
-    and how many images went into minibatch CKA."""
+    and how many images went into minibatch CKA. `notes` gains what has no value."""
     names = {measure.name for measure in wanted}
-    by_channels = [m for m in wanted if m.of_channels or m.name == "mutual-knn"]
+    by_channels = [m for m in wanted if m.of == CHANNELS]
     with_outputs = any(measure.of_outputs for measure in wanted)
     sums = MinibatchSums(len(stream.names))
-    means: list[list[Tensor]] = [[] for _ in stream.names]
     answers: tuple[list[Tensor], list[Tensor]] = ([], [])
     if names <= set(WHOLE):
         return {}, {}, 0
@@ -198,11 +229,11 @@ def _one_pass(
             if "minibatch-cka" in names:
                 sums.add(activations)
             if by_channels:
-                for kept, activation in zip(means, activations, strict=True):
-                    kept.append(channel_means(activation))
+                rows.add(activations)
             if with_outputs:
                 for kept, output in zip(answers, outputs, strict=True):
                     kept.append(output.float())
+                stream.check_outputs(outputs)
             bar.update(len(labels))
             del activations  # before the next ones are computed
     found = {}
@@ -210,9 +241,9 @@ def _one_pass(
         stream.check(sums.own)
         found["minibatch-cka"] = stream.between(sums.cka())
     if by_channels:
-        rows = [Channels(torch.cat(kept)) for kept in means]
-        stream.check(torch.stack([side.norm for side in rows]))
-        found |= _channelwise(rows, by_channels, len(stream.sides[0].layers), k, progress)
+        rows.finish()
+        stream.check(torch.stack([side.norm for side in rows.any_of()]))
+        found |= _channelwise(rows, by_channels, stream, k, progress, notes)
     if not with_outputs:
         return found, {}, sums.n
     first, second = map(torch.cat, answers)
@@ -230,30 +261,51 @@ def _outputs(first: Tensor, second: Tensor, multi_label: bool) -> dict[str, floa
 
 
 def _channelwise(
-    sides: Sequence[Channels], wanted: Sequence[Measure], first: int, k: int, progress: Progress
+    rows: Rows,
+    wanted: Sequence[Measure],
+    stream: Stream,
+    k: int,
+    progress: Progress,
+    notes: list[str],
 ) -> dict[str, Tensor]:
-    """Measures of the channels, averaged over positions, for every pair of one of the `first`
-    layers and one of the others."""
-    shape = (first, len(sides) - first)
+    """Measures of channels for every pair of layers; `notes` gains which have no neighbours."""
+    pairs = rows.pairs()
+    shape = tuple(len(side.layers) for side in stream.sides)
     found = {measure.name: torch.full(shape, torch.nan, dtype=torch.float64) for measure in wanted}
-    nearest: dict[int, Tensor] = {}
+    nearest: dict[int, neighbours.Neighbours] = {}  # by the identity of rows
     if "mutual-knn" in found:
-        with progress(len(sides), "finding neighbours", " layers") as bar:
-            for i, side in enumerate(sides):
-                if side.norm > 0 and side.rows.shape[1] > 1:  # else all point the same way
-                    nearest[i] = neighbours.nearest(side.rows, k)
+        everything, nowhere = rows.all_of(), []
+        with progress(len(everything), "finding neighbours", " layers") as bar:
+            for i, side in everything:
+                if neighbours.on_a_line(side.rows):
+                    nowhere.append(stream.names[i])
+                else:
+                    nearest[id(side)] = neighbours.nearest(side.rows, k)
                 bar.update()
-    with progress(first * shape[1], "comparing channels", " pairs") as bar:
-        for i, j in itertools.product(*map(range, shape)):
-            pair = (sides[i], sides[first + j])
+        flat = [name for name in dict.fromkeys(nowhere) if name not in stream.constant]
+        if flat:
+            listed = ", ".join(f"{name} of model {number}" for number, name in flat)
+            notes.append(
+                "mutual-knn: no value where all cosines are ±1 or 0, so that nothing tells near "
+                f"images from far ones, as with a single channel: {listed}."
+            )
+    short: set[str] = set()
+    with progress(len(pairs), "comparing channels", " pairs") as bar:
+        for i, j in pairs:
+            pair = rows.pair(i, j)
             for measure in wanted:
-                enough = all(pair[number - 1].enough for number in measure.more_images_than)
+                enough = all(pair[number - 1].enough for number in measure.more_rows_than)
                 if measure.of_channels and enough:
                     found[measure.name][i, j] = measure.of_channels(*pair)
-            if i in nearest and first + j in nearest:
-                shared = neighbours.mutual_neighbours(nearest[i], nearest[first + j])
+                short |= set() if enough else {measure.name}
+            if all(id(side) in nearest for side in pair):
+                shared = neighbours.mutual_neighbours(*(nearest[id(side)] for side in pair))
                 found["mutual-knn"][i, j] = shared
             bar.update()
+    if short and not rows.pooled:
+        notes.append(
+            f"{', '.join(sorted(short))}: no value for layers with no fewer channels than rows."
+        )
     return found
 
 
@@ -262,7 +314,7 @@ def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
     sums = blockwise_sums(
         len(stream),
         stream.batch_size,
-        stream.features,
+        [layout.units for layout in stream.layouts],
         lambda skip: (activations for activations, _, _ in stream.batches(skip)),
         progress,
     )
@@ -274,22 +326,16 @@ def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
     return {name: stream.between(normalised(hsic)) for name, hsic in estimates.items()}
 
 
-def _undefined(wanted: Sequence[Measure], stream: Stream, n: int) -> list[str]:
+def _undefined(wanted: Sequence[Measure], stream: Stream, rows: Rows) -> list[str]:
     """Why some values are missing, in sentences."""
-    notes = []
+    notes, n = [], len(stream)
     for side in stream.sides:
         wide = side.too_wide(n)
-        measures = [m.name for m in wanted if side.number in m.more_images_than]
-        if wide and measures:
+        measures = [m.name for m in wanted if side.number in m.more_rows_than]
+        if wide and measures and rows.pooled:
             notes.append(
                 f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
                 f"channels than there are images ({n:,}): {', '.join(wide)}."
-            )
-        single = [name for name, shape in side.layers.items() if channels(shape) == 1]
-        if single and any(measure.name == "mutual-knn" for measure in wanted):
-            notes.append(
-                "mutual-knn: no value where all cosines are ±1, for layers of model "
-                f"{side.number} with a single channel: {', '.join(single)}."
             )
     if stream.constant:
         listed = ", ".join(f"{name} of model {number}" for number, name in sorted(stream.constant))

@@ -10,8 +10,9 @@ def disagreement(logits: Tensor, other: Tensor, multi_label: bool = False) -> fl
 
     Parameters
     ----------
-    logits, other : of shape (N, classes), of the same images.
+    logits, other : of shape (N, classes), of the same images, finite.
     """
+    _require_finite(logits, other)
     if multi_label:
         differ = (logits > 0) != (other > 0)
     else:
@@ -27,12 +28,19 @@ def jensen_shannon(logits: Tensor, other: Tensor, multi_label: bool = False) -> 
 
     Parameters
     ----------
-    logits, other : of shape (N, classes), of the same images.
+    logits, other : of shape (N, classes), of the same images, finite.
     """
+    _require_finite(logits, other)
     p, q = (_log_probabilities(values.double(), multi_label) for values in (logits, other))
     middle = torch.logaddexp(p, q) - torch.tensor(2.0, dtype=torch.float64).log()
     parts = (side.exp() * (side - middle) for side in (p, q))
-    return sum(part.sum(dim=-1).mean().item() for part in parts) / 2
+    return max(sum(part.sum(dim=-1).mean().item() for part in parts) / 2, 0.0)
+
+
+def _require_finite(*logits: Tensor) -> None:
+    """Whatever is not finite is greater and smaller than nothing, and would be of some class."""
+    if not all(bool(values.isfinite().all()) for values in logits):
+        raise ValueError("logits that are NaN or infinite answer nothing")
 
 
 def _log_probabilities(logits: Tensor, multi_label: bool) -> Tensor:

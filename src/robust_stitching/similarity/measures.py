@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from robust_stitching.errors import unknown
 from robust_stitching.similarity import subspaces
 from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.similarity.subspaces import Channels
 
-MAPS = "whole feature maps"
-MEANS = "channels, averaged over positions"
+MAPS, CHANNELS, OUTPUTS = "maps", "channels", "outputs"
+"""What a measure compares: whole feature maps, channels of layers, or the networks' answers."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Measure:
     low, high : the range of its values.
     same : its value for two copies of one thing.
     cost : what it takes, in words.
+    of : `MAPS`, `CHANNELS` or `OUTPUTS`.
     of_channels : the function, where it takes the channels of a pair of layers.
-    more_images_than : of which models the layers need more images than they have channels.
-    of_outputs : whether it compares the answers of the networks rather than pairs of layers.
+    more_rows_than : of which models the layers need more rows (images, or positions of images) than
+        they have channels.
     """
 
     name: str
@@ -37,9 +39,24 @@ class Measure:
     high: float
     same: float
     cost: str
+    of: str
     of_channels: Callable[[Channels, Channels], float] | None = None
-    more_images_than: tuple[int, ...] = ()
-    of_outputs: bool = False
+    more_rows_than: tuple[int, ...] = ()
+
+    @property
+    def share(self) -> bool:
+        """Whether its value is a share of the images, which has an interval."""
+        return self.name in ("disagreement", "agreement")
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it compares the answers of the networks rather than pairs of layers."""
+        return self.of == OUTPUTS
+
+    def estimator_for(self, batch_size: Any, k: Any, rows: str) -> str:
+        """Exactly what is computed, with `rows` for what the channels are taken over."""
+        over = {MAPS: ", whole feature maps", CHANNELS: f", {rows}", OUTPUTS: ""}[self.of]
+        return self.estimator.format(batch_size=batch_size, k=k) + over
 
 
 _ONE_PASS = "one pass"
@@ -47,78 +64,86 @@ _ALL = (
     Measure(
         "minibatch-cka",
         "minibatch CKA",
-        f"minibatch linear CKA (unbiased HSIC averaged over random batches of {{batch_size}}, "
-        f"divided once), {MAPS}",
+        "minibatch linear CKA (unbiased HSIC averaged over random batches of {batch_size}, divided "
+        "once)",
         *(0, 1, 1),
         "one pass; needs all layers of a batch in memory",
+        MAPS,
     ),
     Measure(
         "debiased-cka",
         "debiased CKA",
-        f"debiased linear CKA (unbiased HSIC over all images), {MAPS}",
+        "debiased linear CKA (unbiased HSIC over all images)",
         *(0, 1, 1),
         "several passes, images² × features products; 8 × 8 layers of resnet_w1 with 10,000 images "
         "take minibatch-cka about a minute of one core, this one eight",
+        MAPS,
     ),
     Measure(
         "cka",
         "linear CKA",
-        f"exact linear CKA (biased HSIC over all images), {MAPS}",
+        "exact linear CKA (biased HSIC over all images)",
         *(0, 1, 1),
         "as debiased-cka, and together with it no more than one of them",
+        MAPS,
     ),
     Measure(
         "procrustes",
         "Procrustes distance",
         "orthogonal Procrustes distance (squared; both sides centred, Frobenius norm 1; 0 is "
-        f"alike), {MEANS}",
+        "alike)",
         *(0, 2, 0),
         _ONE_PASS,
+        CHANNELS,
         subspaces.procrustes,
     ),
     Measure(
         "cca",
         "mean CCA",
-        f"CCA (mean canonical correlation), {MEANS}",
+        "CCA (mean canonical correlation)",
         *(0, 1, 1),
         _ONE_PASS,
+        CHANNELS,
         subspaces.cca,
         (1, 2),
     ),
     Measure(
         "squared-cca",
         "mean squared CCA",
-        f"CCA (mean squared canonical correlation), {MEANS}",
+        "CCA (mean squared canonical correlation)",
         *(0, 1, 1),
         _ONE_PASS,
+        CHANNELS,
         subspaces.squared_cca,
         (1, 2),
     ),
     Measure(
         "svcca",
         "SVCCA",
-        "SVCCA (mean canonical correlation of the principal directions with 99% of the variance), "
-        f"{MEANS}",
+        "SVCCA (mean canonical correlation of the principal directions with 99% of the variance)",
         *(0, 1, 1),
         _ONE_PASS,
+        CHANNELS,
         subspaces.svcca,
         (1, 2),
     ),
     Measure(
         "regression",
         "linear regression R²",
-        "R² of linear regression of model 2's channels on model 1's, averaged over positions",
+        "R² of linear regression of model 2's channels on model 1's",
         *(0, 1, 1),
         _ONE_PASS,
+        CHANNELS,
         subspaces.regression,
         (1,),
     ),
     Measure(
         "mutual-knn",
         "mutual kNN",
-        f"mutual k-nearest neighbours (k = {{k}}, cosine similarity), {MEANS}",
+        "mutual k-nearest neighbours (k = {k}, cosine similarity; expected over ties)",
         *(0, 1, 1),
-        "one pass, images² × channels products",
+        "one pass, rows² × channels products",
+        CHANNELS,
     ),
     Measure(
         "disagreement",
@@ -126,7 +151,7 @@ _ALL = (
         "share of images with different predictions",
         *(0, 1, 0),
         _ONE_PASS,
-        of_outputs=True,
+        OUTPUTS,
     ),
     Measure(
         "agreement",
@@ -134,7 +159,7 @@ _ALL = (
         "share of images with the same prediction",
         *(0, 1, 1),
         _ONE_PASS,
-        of_outputs=True,
+        OUTPUTS,
     ),
     Measure(
         "jensen-shannon",
@@ -142,7 +167,7 @@ _ALL = (
         "Jensen–Shannon divergence of the softmax outputs, mean over images, in nats (0 to ln 2)",
         *(0, math.log(2), 0),
         _ONE_PASS,
-        of_outputs=True,
+        OUTPUTS,
     ),
 )
 MULTI_LABEL = {

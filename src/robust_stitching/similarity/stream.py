@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from robust_stitching import graph
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
-from robust_stitching.layout import channels
+from robust_stitching.layout import Layout
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two networks: layers are name to shape, `answers` counts its outputs."""
+    """One of the two networks: layers are name to layout, `answers` counts its outputs."""
 
     number: int
     network: nn.Module
-    layers: Mapping[str, tuple[int, ...]]
+    layers: Mapping[str, Layout]
     answers: int
 
     def too_wide(self, n: int) -> list[str]:
         """Layers with no fewer channels than there are images."""
-        return [name for name, shape in self.layers.items() if n <= channels(shape)]
+        return [name for name, layout in self.layers.items() if n <= layout.channels]
 
 
 def clean_cuts(traced: graph.Graph) -> list[str]:
@@ -48,7 +48,7 @@ def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Si
     for name in names:
         traced.node(name, f"layer of model {number}")
     (answers,) = traced.answer_shape
-    return Side(number, network, {name: traced.layers[name].shape for name in names}, answers)
+    return Side(number, network, {name: traced.layers[name].layout for name in names}, answers)
 
 
 class Stream:
@@ -57,7 +57,7 @@ class Stream:
     Attributes
     ----------
     names : of all layers, of network 1 and then of network 2: (1 or 2, name).
-    features : numbers in the activation of one image at each of these layers.
+    layouts : what the activation of one image holds at each of these layers.
     constant : those of `names` that were found not to vary.
     """
 
@@ -66,7 +66,7 @@ class Stream:
         self.split = replace(split, augmentation=None)
         self.pieces = [graph.features(s.network, [*s.layers, "output"]) for s in sides]
         self.names = [(s.number, name) for s in sides for name in s.layers]
-        self.features = [math.prod(shape) for side in sides for shape in side.layers.values()]
+        self.layouts = [layout for side in sides for layout in side.layers.values()]
         self.constant: set[tuple[int, str]] = set()
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Stream:
     def batches(self, skip: int = 0) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
         """(activations at the layers of network 1, then 2; their two outputs; labels), behind the
         first `skip` batches."""
-        order = {"seed": self.seed, "epoch": 0, "skip": skip}
+        order = {"seed": self.seed, "epoch": 0, "skip": skip, "fold": False}
         for images, labels in self.split.epoch(self.batch_size, **order):
             yield *self._seen(images), labels
 
@@ -106,6 +106,16 @@ class Stream:
                 )
             if value <= 0:
                 self.constant.add((number, name))
+
+    @staticmethod
+    def check_outputs(outputs: Sequence[Tensor]) -> None:
+        """Raise UserError unless all outputs of both networks are finite numbers."""
+        for number, output in enumerate(outputs, 1):
+            if not bool(output.isfinite().all()):
+                raise UserError(
+                    f"model {number} answers with values that are no finite numbers; the network "
+                    "is broken or has diverged."
+                )
 
     def between(self, values: Tensor) -> Tensor:
         """Of values (all layers, all layers), those with one layer of each network."""

@@ -10,20 +10,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from robust_stitching.layout import Layout, grid_of
 from robust_stitching.similarity.moments import CUTOFF, ROUNDING
 
 VARIANCE = 0.99
 """SVCCA keeps the leading directions that hold this share of the variance (Raghu et al., 2017)."""
 
 
-def channel_means(activations: Tensor) -> Tensor:
-    """Activations (n, C, H, W), (n, tokens, C) or (n, C) as float32 rows (n, C): means over
-    positions, taken in float64."""
-    if activations.ndim == 4:
-        return activations.mean(dim=(2, 3), dtype=torch.float64).float()
-    if activations.ndim == 3:
-        return activations.mean(dim=1, dtype=torch.float64).float()
-    return activations.flatten(1).float()
+def channel_means(activations: Tensor, layout: Layout) -> Tensor:
+    """Activations (n, *layout.shape) as float32 rows (n, C): means over the positions of the image,
+    prefix tokens left out, taken in float64."""
+    return grid_of(activations, layout).mean(dim=(2, 3), dtype=torch.float64).float()
 
 
 @dataclass(frozen=True)

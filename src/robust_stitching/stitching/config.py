@@ -25,7 +25,8 @@ class StitchConfig:
     no_pinv : leave out CKA, direct matching and what follows from them.
     debug : use a few batches only.
     adversary : the attack that the map is trained under; None for standard training.
-    controls : also stitch the end to itself, and a front with random weights.
+    controls : also stitch the end to itself, and fronts with random weights.
+    random_fronts : how many of those.
     no_robustness : leave out attacks on the networks and what transfers between them.
     robust_images : how many test images are attacked, chosen at random by the seed.
     eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
@@ -54,6 +55,7 @@ class StitchConfig:
     precision: str = "float32"
     adversary: Adversary | None = None
     controls: bool = False
+    random_fronts: int = 3
     no_robustness: bool = False
     robust_images: int = 200
     eval_epsilon: float | None = None

@@ -1,58 +1,79 @@
 """Controls of a stitch: how well the map and the end network do with other fronts.
 
 A map of enough freedom can learn the task by itself. What a stitch says about the front shows only
-beside the end network stitched to itself, and beside a front that never learned anything.
+beside the end network stitched to itself, and beside fronts that never learned anything.
 """
 
 import copy
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_stitching import models
 from robust_stitching.data import AnySplit
 from robust_stitching.data.split import generator_for
 from robust_stitching.errors import UserError
-from robust_stitching.modes import without_tf32
+from robust_stitching.stitching.statistics import estimate_statistics
 
 SELF, RANDOM = "self_stitch", "random_front"
-CALIBRATED_ON = 1000  # images that give the batch norms of a random network their statistics
-BATCH_SIZE = 100
+NEGLIGIBLE = 0.1
+"""A factor of a whole branch below this makes nothing of the branch."""
 
 
-def with_random_weights(network: nn.Module, split: AnySplit, seed: int) -> nn.Module:
-    """A network of the same architecture with weights that never learned anything, drawn apart from
-    those that any training with the same seed begins with.
+def with_random_weights(network: nn.Module, split: AnySplit, seed: int, number: int) -> nn.Module:
+    """A network of the same architecture with weights that never learned anything, the one of that
+    `number` among those of a seed, drawn apart from those that any training begins with.
 
-    It normalises images as `network` does. Its batch norms have the statistics of images of
-    `split`: without them its activations would vanish, or grow, from layer to layer.
+    It normalises images as `network` does. All its branches are alive, also those that a training
+    begins with switched off; its batch norms have the statistics of images of `split`: without them
+    its activations would vanish, or grow, from layer to layer.
 
     Raises
     ------
-    UserError : for a stitched network, which was never one thing before its training.
+    UserError : see `require_factory`.
     """
+    require_factory(network)
+    own_seed = generator_for(seed, "twin", number).initial_seed()
+    twin = models.build(**network.architecture, seed=own_seed).to(split.device)
+    twin.normalize = copy.deepcopy(network.normalize)
+    wake(twin, own_seed)
+    estimate_statistics(twin.eval(), split, seed)
+    return twin
+
+
+def require_factory(network: nn.Module) -> None:
+    """Raise UserError for a stitched network, which was never one thing before its training."""
     if "model" not in network.architecture:
         raise UserError(
             "--controls needs a front network with an initialisation of its own, but this front is "
             "a stitched one; leave --controls out."
         )
-    own_seed = generator_for(seed, "twin").initial_seed()
-    twin = models.build(**network.architecture, seed=own_seed).to(split.device)
-    twin.normalize = copy.deepcopy(network.normalize)
-    _calibrate(twin.eval(), split.sample(CALIBRATED_ON, seed))
-    return twin
 
 
-def _calibrate(network: nn.Module, split: AnySplit) -> None:
-    """Set the statistics of batch norms to their means over batches of `split`."""
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train().momentum = None  # the plain mean of all batches
-    with torch.no_grad(), without_tf32():
-        for images, _ in split.batches(BATCH_SIZE):
-            network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval().momentum = momentum
+@torch.no_grad()
+def wake(network: nn.Module, seed: int) -> None:
+    """Let every branch of a fresh network count. Deep networks begin with the last normalisation of
+    a branch at 0 (Goyal et al., 2017), a factor near 0 behind it (layer scale), or its last weights
+    at 0: such a front would be its stem and its shortcuts alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if _is_factor(name, parameter) and _is_negligible(parameter):
+                    parameter.fill_(1)
+            weight = getattr(module, "weight", None)
+            layer = isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+            if layer and bool((weight == 0).all()):
+                module.to("cpu").reset_parameters()
+                module.to(weight.device)
+
+
+def _is_factor(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter has one number a channel, or one for all, and is none that is added."""
+    one_a_channel = parameter.numel() == max(parameter.shape, default=1)
+    token = parameter.ndim > 1 and parameter.shape[0] == 1 < parameter.numel()
+    return one_a_channel and not token and not name.endswith("bias")
+
+
+def _is_negligible(parameter: nn.Parameter) -> bool:
+    return bool((parameter.abs() < NEGLIGIBLE).all()) and bool(parameter.std(correction=0) == 0)

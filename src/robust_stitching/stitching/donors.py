@@ -9,7 +9,7 @@ from robust_stitching import models
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
-from robust_stitching.evaluation.doubts import doubts
+from robust_stitching.evaluation.misread import doubts
 from robust_stitching.progress import Progress, silent
 
 CHECKED_IMAGES = 1000

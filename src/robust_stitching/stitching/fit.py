@@ -57,8 +57,8 @@ Cut = tuple[nn.Module, str]
 
 def check_cut(front: Cut, end: Cut, train: AnySplit, config: StitchConfig) -> None:
     """Raise UserError where the map that `config` asks for cannot be made between two layers."""
-    shapes = graph.shape_of(*front, "front layer"), graph.shape_of(*end, "end layer")
-    rows, columns = config.form.shape(*shapes)
+    layouts = graph.layout_of(*front, "front layer"), graph.layout_of(*end, "end layer")
+    rows, columns = config.form.shape(*layouts)
     check_map(config.init, config.mask, config.form, rows, columns)
     iterations = _settings(config).iterations_on(train)
     check_history(rows * columns, iterations, config.save_frequency, config.epochs)

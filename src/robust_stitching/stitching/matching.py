@@ -2,7 +2,6 @@
 direct matching by least squares, under a mask or of a rank too, and the best orthogonal map."""
 
 import logging
-import math
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from robust_stitching import graph
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
-from robust_stitching.layout import positions, resize, rows
+from robust_stitching.layout import paired_rows
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Moments
@@ -34,7 +33,8 @@ def moments_of(
     """Moments of the front's activations (x) and the end's (y) over all positions of all images of
     `split`, unaugmented, in evaluation mode; of a form that flattens, over the images.
 
-    The front's activations are resized to the end's positions first, as in `LinearMap`.
+    The front's activations are resized to the end's positions first, as in `LinearMap`; tokens of
+    no position enter where both layers have as many of them, see `layout.paired_rows`.
 
     Raises
     ------
@@ -42,11 +42,11 @@ def moments_of(
     """
     form = form or Form()
     head, target = graph.features(front, [front_layer]), graph.features(end, [end_layer])
-    shape = graph.shape_of(end, end_layer)
-    outputs, inputs = form.shape(graph.shape_of(front, front_layer), shape)
+    source, goal = graph.layout_of(front, front_layer), graph.layout_of(end, end_layer)
+    outputs, inputs = form.shape(source, goal)
     check_size(outputs, inputs)
     moments = Moments(inputs, outputs, split.device)
-    largest = 8 * max(outputs, inputs) * (1 if form.flatten else math.prod(positions(shape)))
+    largest = 8 * max(outputs, inputs) * (1 if form.flatten else goal.positions)
     batch_size = max(1, min(BATCH_SIZE, BATCH_BYTES // largest))
     with evaluating(head, target), progress(len(split), "direct matching") as bar:
         for images, labels in split.batches(batch_size):
@@ -54,7 +54,7 @@ def moments_of(
             if form.flatten:
                 moments.update(x.flatten(1), y.flatten(1))
             else:
-                moments.update(rows(resize(x, shape)), rows(y))
+                moments.update(*paired_rows(x, source, y, goal))
             bar.update(len(labels))
     log.debug(
         "moments over %d positions: %d of %d front channels are dead",

@@ -1,15 +1,19 @@
 """What a run measures on one dataset: answers and similarities, and accuracy under attack."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from robust_stitching.attacks import Threat
 from robust_stitching.data import AnySplit, usual_epsilon
+from robust_stitching.evaluation import evaluate
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.scores import Scores, measure
+
+UNATTACKED = ("direct_matching_recalibrated",)
+"""Networks that stand beside another one for their accuracy and similarity alone."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Measured:
     n_images : how many were looked at.
     scores : network to its scores.
     attacks : robust and transfer accuracies; None where nothing was attacked.
+    random_fronts : accuracies of the end stitched to fronts that never learned anything.
     """
 
     data: str
@@ -29,11 +34,17 @@ class Measured:
     n_images: int
     scores: dict[str, Scores]
     attacks: AttackScores | None
+    random_fronts: tuple[float, ...] = ()
 
     @property
     def cka(self) -> float | None:
         """Between front and end at the cut, see `Scores`."""
         return self.scores["front"].cka_to_end
+
+    @property
+    def debiased_cka(self) -> float | None:
+        """Between front and end at the cut, see `Scores`."""
+        return self.scores["front"].debiased_cka_to_end
 
     @property
     def l2(self) -> float | None:
@@ -45,6 +56,7 @@ def measure_on(
     split: AnySplit,
     networks: Mapping[str, tuple[nn.Module, str]],
     *,
+    fronts: Sequence[nn.Module] = (),
     similarity: bool,
     attacked_images: int | None,
     epsilon: float | None,
@@ -55,6 +67,7 @@ def measure_on(
 
     Parameters
     ----------
+    fronts : stitched networks with random fronts, of which only the accuracy is measured.
     attacked_images : how many images, chosen at random by the seed, are attacked; None attacks
         nothing.
     epsilon : l-inf radius of the attacks; None is the usual one of the dataset.
@@ -65,9 +78,10 @@ def measure_on(
         answering = {
             name: network
             for name, (network, _) in networks.items()
-            if scores[name].accuracy is not None
+            if scores[name].accuracy is not None and name not in UNATTACKED
         }
         threat = Threat(epsilon or usual_epsilon(split.source))
         few = split.sample(attacked_images, seed)
         attacks = measure_attacks(answering, few, threat, seed, progress)
-    return Measured(split.name, split.source, len(split), scores, attacks)
+    random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
+    return Measured(split.name, split.source, len(split), scores, attacks, random)

@@ -39,8 +39,8 @@ class StitchedNetwork(fx.GraphModule):
         form: Form | None = None,
     ):
         transform = LinearMap(
-            graph.shape_of(front, front_layer, "front layer"),
-            graph.shape_of(end, end_layer, "end layer"),
+            graph.layout_of(front, front_layer, "front layer"),
+            graph.layout_of(end, end_layer, "end layer"),
             form,
         )
         joined = graph.join(front, front_layer, end, end_layer, transform)

@@ -2,9 +2,11 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import nn
 
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
@@ -19,7 +21,9 @@ from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import goal_of
 from robust_stitching.stitching.scores import Scores
+from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
 from robust_stitching.training import Diverged
+from robust_stitching.wrong_network import telling_whose_layer
 
 DEBUG_BATCHES = 3
 
@@ -34,7 +38,9 @@ class StitchResult:
     train_images : how many the map was trained on.
     class_names : of the stitched network's answers, in their order.
     measured : scores of "front", "end", "untrained", "stitched", with direct matching and controls
-        "direct_matching", "self_stitch" and "random_front", on the test split.
+        "direct_matching", "direct_matching_recalibrated" (with statistics of batch norms estimated
+        again, as a trained stitch has them), "self_stitch" and "random_front" (the first of them),
+        on the test split.
     elsewhere : the same on another dataset's test split, where one was given.
     notes : what a reader has to know, in sentences.
     """
@@ -131,9 +137,14 @@ def stitch(
         elsewhere = elsewhere and elsewhere.sample(few)
 
     front_cut, end_cut = (donors.front, config.front_layer), (donors.end, config.end_layer)
-    check_cut(front_cut, end_cut, train, config)
+    with telling_whose_layer(
+        ("the front model", front.network, [config.front_layer]),
+        ("the end model", end.network, [config.end_layer]),
+    ):
+        check_cut(front_cut, end_cut, train, config)
     goal = goal_of(config.target_type, config.temperature, donors.front, donors.end)
-    others = _control_cuts(front_cut, end_cut, train, config) if config.controls else {}
+    if config.controls:
+        _check_controls(donors.front, end_cut, train, config)
     notes = [*donors.notes, *doubts_about(front, end, donors, test, config.seed, progress)]
     warn(*notes)
     trained = find_map(front_cut, end_cut, train, test, config, goal, progress=progress)
@@ -142,15 +153,24 @@ def stitch(
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
+        if not config.no_bn and batch_norms(matched):
+            joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
+            estimate_statistics(joined["direct_matching_recalibrated"], train, config.seed)
+    seen = filter(None, (train, test, elsewhere))
+    notes += dict.fromkeys(note for split in seen for note in split.notes)
     notes += _notes(front, end, trained, train, elsewhere, config)
-    for name, cut in others.items():
+    fronts = []
+    for name, cut in _control_cuts(front_cut, end_cut, train, config):
         try:
             control = find_map(
                 cut, end_cut, train, test, config, goal, main=False, progress=progress
             )
-            joined[name] = control.network
         except Diverged as error:
-            notes.append(f"The control {name} was left out: {error}")
+            notes.append(f"A control ({name.replace('_', ' ')}) was left out: {error}")
+            continue
+        joined.setdefault(name, control.network)
+        if name == controls.RANDOM:
+            fronts.append(control.network)
     networks = {
         "front": front_cut,
         "end": end_cut,
@@ -161,6 +181,7 @@ def stitch(
         and measure_on(
             split,
             networks,
+            fronts=fronts,
             similarity=not config.no_pinv,
             attacked_images=None if config.no_robustness else config.robust_images,
             epsilon=config.eval_epsilon,
@@ -183,15 +204,26 @@ def stitch(
     )
 
 
-def _control_cuts(front: Cut, end: Cut, train: AnySplit, config: StitchConfig) -> dict[str, Cut]:
-    """What is stitched to the end in place of the front, after a look whether it can be."""
-    network, layer = front
-    twin = controls.with_random_weights(network, train, config.seed)
+def _check_controls(front: nn.Module, end: Cut, train: AnySplit, config: StitchConfig) -> None:
+    """Raise UserError, before any training, where there can be no controls."""
+    controls.require_factory(front)
     try:
         check_cut(end, end, train, config)
     except UserError as error:
         raise UserError(f"--controls stitches the end to itself, but {error}") from error
-    return {controls.SELF: end, controls.RANDOM: (twin, layer)}
+
+
+def _control_cuts(
+    front: Cut, end: Cut, train: AnySplit, config: StitchConfig
+) -> Iterator[tuple[str, Cut]]:
+    """What is stitched to the end in place of the front: the end itself, random fronts."""
+    if not config.controls:
+        return
+    yield controls.SELF, end
+    network, layer = front
+    for number in range(config.random_fronts):
+        twin = controls.with_random_weights(network, train, config.seed, number)
+        yield controls.RANDOM, (twin, layer)
 
 
 def _notes(
@@ -211,8 +243,8 @@ def _notes(
     transform = network.transform
     if transform.resizes:
         notes.append(
-            f"Activations of shape {transform.in_shape} were brought to the positions of "
-            f"{transform.out_shape} before the map."
+            f"Activations of {transform.source} were brought to the positions of "
+            f"{transform.target} before the map."
         )
     if trained.direct is None and not config.no_pinv:
         notes.append(

@@ -1,6 +1,5 @@
 """All that is measured of the networks of one stitching run, on one split."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from robust_stitching import graph
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import accuracy_of, predict
+from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.modes import evaluating
 from robust_stitching.progress import Progress, silent
 from robust_stitching.similarity import Activations, Moments, compare_outputs, linear_ckas
@@ -29,9 +29,10 @@ class Scores:
     accuracy, loss : None for a front whose classes are not those of the data.
     relative_accuracy : accuracy over that of the end network.
     outputs : agreement, cross-entropy and overlap with the end network.
-    cka_to_end, l2_to_end : between the activation at the cut (behind the map, for a stitched
-        network) and the end network's own. CKA is the exact linear one; l2 the mean over images of
-        the Euclidean distance, None where shapes differ.
+    cka_to_end, debiased_cka_to_end, l2_to_end : between the activation at the cut (behind the map,
+        for a stitched network) and the end network's own. CKA is linear, exact and debiased: where
+        features outnumber images the exact one is near 1 whatever they are. l2 is the mean over
+        images of the Euclidean distance, None where shapes differ.
     logit_cka_to_end, logit_l2_to_end : the same of the logits.
     """
 
@@ -41,6 +42,7 @@ class Scores:
     relative_accuracy: float | None = None
     outputs: OutputComparison | None = None
     cka_to_end: float | None = None
+    debiased_cka_to_end: float | None = None
     l2_to_end: float | None = None
     logit_cka_to_end: float | None = None
     logit_l2_to_end: float | None = None
@@ -49,12 +51,17 @@ class Scores:
         """Plain values under the keys of the JSON report."""
         values = asdict(self)
         outputs = values.pop("outputs") or {}
-        return {
-            **values,
+        values |= {
             "agreement_with_end": outputs.get("agreement"),
             "cross_entropy_to_end": outputs.get("cross_entropy"),
             "overlap_with_end": outputs.get("overlap"),
         }
+        for share in ("accuracy", "agreement_with_end"):
+            values[f"{share}_interval"] = interval_of(values[share], self.n_images)
+        values["overlap_with_end_interval"] = self.outputs and {
+            part: interval_of(share, self.n_images) for part, share in self.outputs.overlap.items()
+        }
+        return values
 
 
 def measure(
@@ -84,8 +91,10 @@ def measure(
     best = accuracy_of(reference, split.labels)
     scores = {}
     for name, own in logits.items():
+        cka = ckas.get((name, END))
         at_cut = {
-            "cka_to_end": _number(ckas.get((name, END))),
+            "cka_to_end": cka and _number(cka.exact),
+            "debiased_cka_to_end": cka and _number(cka.debiased),
             "l2_to_end": distances[name].mean().item() if name in distances else None,
         }
         if own.shape != reference.shape:  # a front trained on other classes answers other questions
@@ -118,7 +127,7 @@ class _Observed:
         self.logits: dict[str, Tensor] = {}
         self.distances: dict[str, Tensor] = {}
         features = sum(
-            math.prod(graph.shape_of(network, layer)) for network, layer in networks.values()
+            graph.layout_of(network, layer).units for network, layer in networks.values()
         )
         self.activations = Activations(len(split), self._compute, features)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.data.split import generator_for
-from robust_stitching.layout import channels, positions, resize
+from robust_stitching.layout import Layout, resize
 
 NO_RANK = 1e-6
 """Singular values below this share of the largest are none in a float32 matrix."""
@@ -34,10 +34,11 @@ class Form:
         """Plain values."""
         return asdict(self)
 
-    def shape(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[int, int]:
-        """(rows, columns) of the matrix between activations of these shapes."""
-        count = math.prod if self.flatten else channels
-        return count(out_shape), count(in_shape)
+    def shape(self, source: Layout, target: Layout) -> tuple[int, int]:
+        """(rows, columns) of the matrix between activations of these layouts."""
+        if self.flatten:
+            return target.units, source.units
+        return target.channels, source.channels
 
 
 class LinearMap(nn.Module):
@@ -49,7 +50,7 @@ class LinearMap(nn.Module):
 
     Parameters
     ----------
-    in_shape, out_shape : of one activation: (C, H, W), (tokens, C) or (C,).
+    source, target : what the activations hold that it takes, and that it gives.
 
     Attributes
     ----------
@@ -59,13 +60,11 @@ class LinearMap(nn.Module):
     mask : bool, of the matrix's shape; None where there is none.
     """
 
-    def __init__(
-        self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], form: Form | None = None
-    ):
+    def __init__(self, source: Layout, target: Layout, form: Form | None = None):
         super().__init__()
-        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        self.source, self.target = source, target
         self.form = form or Form()
-        rows, columns = self.form.shape(in_shape, out_shape)
+        rows, columns = self.form.shape(source, target)
         if self.form.rank is None:
             self.weight = nn.Parameter(torch.zeros(rows, columns))
         else:
@@ -91,17 +90,17 @@ class LinearMap(nn.Module):
     @property
     def columns(self) -> int:
         """How many channels or units the map takes."""
-        return self.form.shape(self.in_shape, self.out_shape)[1]
+        return self.form.shape(self.source, self.target)[1]
 
     @property
     def resizes(self) -> bool:
         """Whether activations are resized before they are mapped."""
-        return not self.form.flatten and positions(self.in_shape) != positions(self.out_shape)
+        return not self.form.flatten and not self.source.places_like(self.target)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.form.flatten:
-            return F.linear(x.flatten(1), self.matrix, self.bias).unflatten(1, self.out_shape)
-        x = resize(x, self.out_shape)
+            return F.linear(x.flatten(1), self.matrix, self.bias).unflatten(1, self.target.shape)
+        x = resize(x, self.source, self.target)
         if x.ndim == 4:
             return F.conv2d(x, self.matrix[:, :, None, None], self.bias)
         return F.linear(x, self.matrix, self.bias)

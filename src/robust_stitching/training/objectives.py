@@ -105,8 +105,10 @@ class Adversary:
         return replace(self, ramp=min(self.ramp, iterations // 3))
 
     def attacked(self, batch: int) -> int:
-        """How many images of a batch are attacked."""
-        return round(self.attack_ratio * batch)
+        """How many images of a batch are attacked. TRADES shows them to the network by themselves,
+        in training mode, where batch norms need two: it attacks two where it would attack one."""
+        k = round(self.attack_ratio * batch)
+        return min(2, batch) if k == 1 and self.kind == "trades" else k
 
     def radius(self, iteration: int) -> tuple[Threat, float]:
         """The threat and the step at an iteration."""

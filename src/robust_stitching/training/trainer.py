@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from robust_stitching.data import AnySplit
+from robust_stitching.data import AnySplit, Unreadable
 from robust_stitching.errors import UserError
 from robust_stitching.labels import are_right
 from robust_stitching.progress import Progress, silent
@@ -119,20 +120,26 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, from 0."""
-        return self.iteration // self.steps_per_epoch
+        """The epoch under way, from 0; one ends with the look at the test split."""
+        return len(self.history)
 
     def run(
         self,
         after_step: Callable[["Trainer"], None] = lambda trainer: None,
         after_epoch: Callable[["Trainer"], None] = lambda trainer: None,
         progress: Progress = silent,
+        before_failing: Callable[["Trainer"], None] = lambda trainer: None,
     ) -> list[EpochRecord]:
         """Train to the end from wherever the state stands; returns the record of every epoch.
+
+        Parameters
+        ----------
+        before_failing : called where images can no longer be read, with a consistent state.
 
         Raises
         ------
         Diverged : when the loss is NaN or infinite, noticed within half a second.
+        Unreadable : when images cannot be read.
         """
         devices = [self.device] if self.device.type == "cuda" else []
         images = self.config.epochs * len(self.data)
@@ -142,9 +149,13 @@ class Trainer:
         ):
             self._restore_random()
             bar.initial = bar.n = self._images_seen()
-            while self.iteration < self.iterations:
+            while self.epoch < self.config.epochs:
                 bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}", refresh=False)
-                self._run_epoch(after_step, bar)
+                try:
+                    self._run_epoch(after_step, bar)
+                except Unreadable:
+                    before_failing(self)
+                    raise
                 after_epoch(self)
         return self.history
 
@@ -153,9 +164,9 @@ class Trainer:
         return epoch * len(self.data) + steps * self.config.batch_size
 
     def _run_epoch(self, after_step: Callable[["Trainer"], None], bar: tqdm) -> None:
-        epoch, done = divmod(self.iteration, self.steps_per_epoch)
+        done = self.iteration - self.epoch * self.steps_per_epoch
         batches = self.data.epoch(
-            self.config.batch_size, seed=self.config.seed, epoch=epoch, skip=done
+            self.config.batch_size, seed=self.config.seed, epoch=self.epoch, skip=done
         )
         self.network.train()
         spent_before = self._spent
@@ -170,7 +181,7 @@ class Trainer:
                 looked = now
             if self.iteration % self.steps_per_epoch:
                 after_step(self)
-        self._close_epoch(epoch)
+        self._close_epoch()
         after_step(self)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
@@ -178,7 +189,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         bfloat16 = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16), _enough_of(images):
             outcome = self.objective(self.network, images, labels, self.iteration)
         self.optimizer.zero_grad()
         outcome.loss.backward()
@@ -188,12 +199,12 @@ class Trainer:
         self.meter.add(outcome, labels)
         self.iteration += 1
 
-    def _close_epoch(self, epoch: int) -> None:
+    def _close_epoch(self) -> None:
         train = self.read_meter()
         test = self.evaluate(self.network) if self.evaluate else None
         self.history.append(
             EpochRecord(
-                epoch=epoch + 1,
+                epoch=self.epoch + 1,
                 iteration=self.iteration,
                 lr=learning_rate(self.config, self.iteration - 1, self.iterations),
                 train_loss=train.loss,
@@ -235,6 +246,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.iteration,
+            "steps_per_epoch": self.steps_per_epoch,
             "meter": self.meter.state_dict(),
             "seconds": self._spent,
             "history": [asdict(record) for record in self.history],
@@ -243,7 +255,21 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a training where `state_dict` left it, with the same network, data and config."""
+        """Take up a training where `state_dict` left it, with the same network, data and config.
+
+        Raises
+        ------
+        UserError : where an epoch had another number of batches: the data have changed.
+        """
+        history = state["history"]  # earlier versions kept no more than its iterations
+        before = history[0]["iteration"] if history else self.steps_per_epoch
+        before = state.get("steps_per_epoch", before)
+        if before != self.steps_per_epoch:
+            raise UserError(
+                f"the training was begun with {before} batches an epoch, but now there are "
+                f"{self.steps_per_epoch}: the images are others, or put into batches by another "
+                "version; begin it anew."
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration = state["iteration"]
@@ -259,6 +285,24 @@ class Trainer:
         torch.set_rng_state(self._random[0].cpu())
         for state in self._random[1:]:
             torch.cuda.set_rng_state(state.cpu(), self.device)
+
+
+@contextmanager
+def _enough_of(images: Tensor) -> Iterator[None]:
+    """Say in a sentence what batch norms say of a single number a channel.
+
+    Batches are folded so that none is of one image (see `data.split.sizes_of_epoch`) unless that is
+    what was asked for; then the first step ends here, before anything is lost.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if len(images) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "of a batch of 1 image, batch norms of this network get a single number a channel, "
+            "which cannot be normalised; train on 2 images at a time or more (--batch-size)."
+        ) from error
 
 
 def _told(metrics: Metrics) -> str:

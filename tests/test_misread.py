@@ -12,7 +12,7 @@ from left_behind import only, strict_json
 from robust_stitching import checkpoints, data
 from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
-from robust_stitching.evaluation.doubts import chance_of, doubts, promised
+from robust_stitching.evaluation.misread import chance_of, doubts, promised
 from robust_stitching.files import REPOSITORY
 
 GOOD = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"

@@ -9,7 +9,7 @@ import torch
 
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import SOURCES, AnySplit
-from robust_stitching.evaluation.robustness import interval
+from robust_stitching.evaluation.intervals import wilson
 from robust_stitching.files import slug
 
 LOG = "training_log.csv"
@@ -41,7 +41,7 @@ def doubts(
         return told
     chance, promise = chance_of(split), promised(checkpoint, split)
     near = accuracy < chance + ABOVE_CHANCE * (1 - chance)
-    below = promise is not None and interval(accuracy, len(split))[1] + FAR < promise
+    below = promise is not None and wilson(accuracy, len(split))[1] + FAR < promise
     expected = checkpoint.stitched and promise is not None and not below
     if below or (near and not expected):
         signs = [f"near chance ({chance:.2%} by always giving the most frequent answer)"] * near

@@ -1,0 +1,118 @@
+"""Graphs in which nothing is overwritten that anybody may still ask for.
+
+Where a network works in place (``nn.ReLU(inplace=True)``, ``x.mul_(3)``, ``y += 1``), the layer
+before it would be recorded as what became of it, and a statement whose result nobody uses would be
+lost. Here every such operation works on a copy, and whatever uses its input later, or a view of
+that, gets what the operation made of it: the network computes the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves
+
+
+class Overwriting(NamedTuple):
+    """An operation that overwrites memory, and the nodes whose values lie there, in their order."""
+
+    node: fx.Node
+    sharing: list[fx.Node]
+
+
+class Lookout(fx.Interpreter):
+    """Runs a graph and notes which operations overwrite what.
+
+    Attributes
+    ----------
+    found : in the order of computation.
+    like : node to the first one with the same elements of the same memory.
+    """
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module, garbage_collect_values=False)  # or memory would be used again
+        self.found: list[Overwriting] = []
+        self.like: dict[fx.Node, fx.Node] = {}
+        self._sharing: dict[int, list[fx.Node]] = {}
+        self._first: dict[tuple, fx.Node] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        given = [v for v in tree_leaves(self.fetch_args_kwargs_from_env(n)) if _has_memory(v)]
+        before = {_memory(value): (value, value._version) for value in given}
+        made = super().run_node(n)
+        if n.op == "output":
+            return made
+        for memory, (value, version) in before.items():
+            if value._version != version:
+                self.found.append(Overwriting(n, list(self._sharing[memory])))
+        for value in filter(_has_memory, tree_leaves(made)):
+            sharing = self._sharing.setdefault(_memory(value), [])
+            if n not in sharing:
+                sharing.append(n)
+        if _has_memory(made):
+            geometry = (_memory(made), tuple(made.shape), made.stride(), made.storage_offset())
+            self.like[n] = self._first.setdefault(geometry, n)
+        return made
+
+
+def _has_memory(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided
+
+
+def _memory(value: Tensor) -> int:
+    return value.untyped_storage()._cdata
+
+
+def after(value: Any, done: Any) -> Any:
+    """`value`, once `done` has been computed, which overwrote it."""
+    return value
+
+
+def only_overwrites(node: fx.Node) -> bool:
+    """Whether nothing uses the value of `node`, but something waits for what it overwrites."""
+    return bool(node.users) and all(
+        user.target is after and user.args[0] is not node for user in node.users
+    )
+
+
+def without_overwriting(
+    graph: fx.Graph, lookouts: Sequence[Lookout]
+) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """The same computation with every overwriting operation on a copy.
+
+    Parameters
+    ----------
+    lookouts : of the network in its modes: dropout in place overwrites in training alone.
+
+    Returns
+    -------
+    The new graph, and old node to the new one with the value that the old one had when it was made.
+    """
+    changed, likes = {}, {}
+    for lookout in reversed(lookouts):
+        for overwriting in lookout.found:
+            changed[overwriting.node] = overwriting
+            likes[overwriting.node] = lookout.like
+    new = fx.Graph()
+    first: dict[fx.Node, fx.Node] = {}
+    now: dict[fx.Node, fx.Node] = {}  # with the value that a node has by now
+    for node in graph.nodes:
+        if node not in changed:
+            first[node] = now[node] = new.node_copy(node, now.__getitem__)
+            continue
+        sharing, like = changed[node].sharing, likes[node]
+        root, *views = sharing
+        copies = {root: new.call_method("clone", (now[root],))}
+        for view in views:
+            same = like.get(view)
+            if same in copies:
+                copies[view] = copies[same]
+            else:
+                copies[view] = new.node_copy(view, lambda n, own=copies: own.get(n, now[n]))
+        done = new.node_copy(node, lambda n, own=copies: own.get(n, now[n]))
+        for view in sharing:
+            whole = like.get(view) is like.get(node, node)
+            now[view] = done if whole else new.call_function(after, (copies[view], done))
+        first[node] = now[node] = done
+    return new, first
