@@ -158,6 +158,7 @@ ARGUMENTS = {
     "layer_info.py": ["lenet"],
     "eval_net.py": ["some.pt"],
     "collect_results.py": [],
+    "compare_nets.py": ["one.pt", "other.pt", "digits"],
 }
 CHOICES = {
     ("train.py", "--optimizer"): {"adam", "sgd"},
@@ -224,6 +225,32 @@ def test_a_mask_with_two_spellings(spelling, monkeypatch):
 def test_radii_and_steps_are_expressions(flag, monkeypatch):
     args = parser_of("train.py", monkeypatch).parse_args([flag, "0.5*8/255"])
     assert math.isclose(getattr(args, flag[2:].replace("-", "_")), 4 / 255)
+
+
+IN_VAIN = {  # what another choice makes meaningless, given with its default
+    "train.py": [
+        ("--epsilon 8/255", "needs --robust or --madry"),
+        ("--ramp 500", "needs --robust or --madry"),
+        ("--madry --beta 10", "needs --robust"),
+    ],
+    "find_transform.py": [
+        ("--step-size 2/255", "needs --robust or --madry"),
+        ("--no-robustness --robust-images 200", "leave out --no-robustness"),
+        ("--random-fronts 3", "needs --controls"),
+        ("--temperature 1", "choose --target-type soft_1"),
+    ],
+    "find_cross_dataset_transform.py": [("--attack-ratio=1", "needs --madry")],
+    "compare_nets.py": [("--measures cka --neighbours 10", "mutual-knn")],
+}
+
+
+@pytest.mark.parametrize(
+    "script, options, why", [(script, *case) for script, of in IN_VAIN.items() for case in of]
+)
+def test_no_option_is_given_in_vain(script, options, why, call_script):
+    done = call_script(script, *ARGUMENTS[script], *options.split())
+    assert done.status == 2 and why in done.err
+    assert options.split()[-1].split("=")[0] in done.err or options.split()[-2] in done.err
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
     check_places(args, "model1", "model2", "dataset")
     if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
         needs = "is for the measure mutual-knn, which was not asked for."
-        options.refuse(parser(), args, ("neighbours",), needs)
+        options.refuse(args, ("neighbours",), needs)
     device = cli.device(args.device)
     paths = ((args.model1, "1"), (args.model2, "2"))
     models = tuple(cli.one_of_two(path, args, number).to(device) for path, number in paths)

@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
         )
     if args.tier == "standard":
         needed = ("steps", "step_size", "restarts")
-        options.refuse(parser(), args, needed, "is fixed by AutoAttack; leave it out.")
+        options.refuse(args, needed, "is fixed by AutoAttack; leave it out.")
     attacks = suite(
         args.tier,
         threat,

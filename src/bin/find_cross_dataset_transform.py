@@ -4,8 +4,8 @@
         archive/lenet/MNIST/in0-gn0/model.pt relu2 relu2 digits mnist -e 10 --run-name cross
 
 The map is trained and evaluated on the first dataset and only evaluated on the second; the report
-has both. Both need as many classes as the end network tells apart; class k of one is taken for
-class k of the other. Grey images are repeated for a network that takes colour.
+has both. Both need as many classes as the end network tells apart; classes are matched by their
+names, those that are left over in their order. Grey images are repeated for a network of colours.
 """
 
 import _library  # noqa: F401
@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    stitch_and_report(__file__, parser(), args, argv, eval_dataset=args.eval_dataset)
+    stitch_and_report(__file__, args, argv, eval_dataset=args.eval_dataset)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    stitch_and_report(__file__, parser(), args, argv, no_pinv=args.no_pinv, no_bn=args.no_bn)
+    stitch_and_report(__file__, args, argv, no_pinv=args.no_pinv, no_bn=args.no_bn)
 
 
 if __name__ == "__main__":

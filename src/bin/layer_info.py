@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         network = checkpoint.network
     else:
         given = ("model", "dataset", "mean", "std", "weights")
-        options.refuse(parser(), args, given, "says how to read a file; leave it out.")
+        options.refuse(args, given, "says how to read a file; leave it out.")
         network = models.build(
             args.network, num_classes=10, in_channels=3, image_size=args.image_size
         )

@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
         init_noise=args.init_noise,
         save_frequency=args.save_frequency,
         augment=not args.no_augmentation,
-        adversary=options.adversary(parser(), args, seed=args.gradient_noise),
+        adversary=options.adversary(args, seed=args.gradient_noise),
         image_size=args.image_size,
     )
 

@@ -24,8 +24,12 @@ CONSTANTS = ("mean", "std", "weights")
 """The options that say how to read a published network."""
 
 
+UNSET = object()
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose help shows defaults and whose errors are one sentence."""
+    """A parser whose help shows defaults, whose errors are one sentence, and which remembers what
+    was given: the namespace that it returns has the names of those arguments in `given`."""
 
     def __init__(self, description: str, **options: Any):
         super().__init__(
@@ -41,6 +45,14 @@ class Parser(argparse.ArgumentParser):
             if "\0" in arg:
                 raise UserError(f"{arg!r} has a NUL in it, which no file and no name has.")
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
+        found = super().parse_args(args)
+        # What the parser finds set it does not set to its default.
+        left = argparse.Namespace(**dict.fromkeys(vars(found), UNSET))
+        super().parse_args(args, left)
+        found.given = {name for name, value in vars(left).items() if value is not UNSET}
+        return found
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help lists the options.")

@@ -19,7 +19,6 @@ from robust_stitching.unfinished import begun
 
 def stitch_and_report(
     script: str,
-    parser: cli.Parser,
     args: Namespace,
     argv: list[str],
     *,
@@ -38,7 +37,7 @@ def stitch_and_report(
         cli.log_verbosely()
     check_places(args, *(place for place in PLACES if hasattr(args, place)))
     device = cli.device(args.device)
-    config = options.stitch_config(parser, args, device, **more)
+    config = options.stitch_config(args, device, **more)
     front = cli.one_of_two(args.front_model, args, "1").to(device)
     end = cli.one_of_two(args.end_model, args, "2").to(device)
     train, test = cli.load_data(cli.dataset(args.dataset), device, front, end)

@@ -275,30 +275,24 @@ def _add_constants(group: argparse._ArgumentGroup, number: str, role: str) -> No
 ATTACK_DETAILS = ("epsilon", "step_size", "perturb_steps", "beta", "attack_ratio", "ramp")
 
 
-def refuse(parser: Parser, args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
-    """Raise UserError where one of the options `names` was given another value than its default."""
-    for action in parser._actions:
-        name = action.dest
-        if name not in names:
-            continue
-        default = parser.get_default(name)
-        if isinstance(default, str) and action.type is not None:
-            default = action.type(default)
-        if getattr(args, name) != default:
-            raise UserError(f"{'/'.join(action.option_strings)} {reason}")
+def refuse(args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
+    """Raise UserError where one of the options `names` was given, be it with its default."""
+    for name in names:
+        if name in args.given:
+            raise UserError(f"--{name.replace('_', '-')} {reason}")
 
 
-def adversary(parser: Parser, args: argparse.Namespace, seed: int) -> Adversary | None:
+def adversary(args: argparse.Namespace, seed: int) -> Adversary | None:
     """The attack that --robust or --madry asks to train under; None for neither."""
     trades = getattr(args, "robust", False)  # not every command has it
     if trades and args.madry:
         raise UserError("--robust and --madry exclude each other; choose one.")
     if not trades and not args.madry:
         which = "--robust or --madry" if hasattr(args, "robust") else "--madry"
-        refuse(parser, args, ATTACK_DETAILS, f"says how to attack; it needs {which}.")
+        refuse(args, ATTACK_DETAILS, f"says how to attack; it needs {which}.")
         return None
     if args.madry:
-        refuse(parser, args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
+        refuse(args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
     return Adversary(
         kind="trades" if trades else "madry",
         epsilon=args.epsilon,
@@ -311,15 +305,16 @@ def adversary(parser: Parser, args: argparse.Namespace, seed: int) -> Adversary 
     )
 
 
-def stitch_config(
-    parser: Parser, args: argparse.Namespace, device: torch.device, **more: bool
-) -> StitchConfig:
+def stitch_config(args: argparse.Namespace, device: torch.device, **more: bool) -> StitchConfig:
     """What the options shared by the stitching commands ask for, and what `more` adds."""
     if args.no_robustness:
         given = ("robust_images", "eval_epsilon")
-        refuse(parser, args, given, "says how to attack; leave out --no-robustness.")
+        refuse(args, given, "says how to attack; leave out --no-robustness.")
+    if args.target_type == "hard":
+        soft = ", ".join(name for name in TARGETS if name != "hard")
+        refuse(args, ("temperature",), f"is of soft targets; choose --target-type {soft}.")
     if not args.controls:
-        refuse(parser, args, ("random_fronts",), "is of the controls; it needs --controls.")
+        refuse(args, ("random_fronts",), "is of the controls; it needs --controls.")
     return StitchConfig(
         front_layer=args.front_layer,
         end_layer=args.end_layer,
@@ -340,7 +335,7 @@ def stitch_config(
         temperature=args.temperature,
         debug=args.debug,
         precision=precision(args.precision, device),
-        adversary=adversary(parser, args, seed=args.seed),
+        adversary=adversary(args, seed=args.seed),
         controls=args.controls,
         random_fronts=args.random_fronts,
         no_robustness=args.no_robustness,
