@@ -1,6 +1,7 @@
 """The scripts as users run them: what they print, leave behind, and say of mistakes."""
 
 import csv
+import math
 import pickle
 import re
 import shlex
@@ -111,6 +112,11 @@ def test_eval_net_finds_what_the_stitch_found(evaluated, stitched, home):
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert found["n_images"] == 360
     assert f"{found['accuracy']:.2%}" in evaluated.out
+    z, p, n = 1.959964, found["accuracy"], 360  # Wilson (1927)
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    assert found["accuracy_interval"] == pytest.approx([middle - half, middle + half], abs=1e-6)
+    assert f"{middle - half:.1%} – {middle + half:.1%}" in evaluated.out
 
 
 def test_a_line_in_the_csv(call_script, stitched, trained, home, lenets):

@@ -13,6 +13,7 @@ import _library  # noqa: F401
 from robust_stitching import cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
+from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.evaluation.misread import doubts
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
@@ -66,20 +67,27 @@ def as_text(
     args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
 ) -> str:
     """What is printed."""
-    heading = ["network", "data", "images", "accuracy", "loss"]
+    heading = ["network", "data", "images", "accuracy", "95% interval", "loss"]
     row = [
         checkpoint.model,
         f"{split.name} ({args.split})",
         f"{found.n_images:,}",
-        f"{found.accuracy:.2%}",
+        *as_shares(found.accuracy, found.n_images),
         f"{found.loss:.4f}",
     ]
     told = aligned([heading, row])
     if found.per_attribute is not None:
         named = by_attribute(split, found).items()
-        table = [["attribute", "accuracy"], *([name, f"{share:.2%}"] for name, share in named)]
+        table = [["attribute", "accuracy", "95% interval"]]
+        table += [[name, *as_shares(share, found.n_images)] for name, share in named]
         told += f"\n\n{aligned(table)}"
     return told
+
+
+def as_shares(share: float, n: int) -> list[str]:
+    """A share of images, and its interval."""
+    low, high = wilson(share, n)
+    return [f"{share:.2%}", f"{low:.1%} – {high:.1%}"]
 
 
 def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:
@@ -101,6 +109,7 @@ def as_values(
         "dataset": split.name,
         "split": args.split,
         "accuracy": found.accuracy,
+        "accuracy_interval": interval_of(found.accuracy, found.n_images),
         "loss": found.loss,
         "n_images": found.n_images,
         "notes": notes,
