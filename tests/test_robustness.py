@@ -9,6 +9,7 @@ from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
+from robust_stitching.attacks.losses import cross_entropy
 from robust_stitching.data import Split
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import evaluate
@@ -237,7 +238,8 @@ def plain_pgd(network, x, labels, threat, generator):
     moved = start.clamp(0, 1)
     for _ in range(20):
         moved = moved.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(network(moved), labels), moved)
+        loss = cross_entropy(network(moved), labels).sum()
+        (gradient,) = torch.autograd.grad(loss, moved)
         moved = moved.detach() + 2.5 * threat.epsilon / 20 * gradient.sign()
         moved = torch.minimum(torch.maximum(moved, x - threat.epsilon), x + threat.epsilon)
         moved = moved.clamp(0, 1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching.attacks.loop import Attacked, attack
-from robust_stitching.attacks.losses import Loss, cross_entropy, targeted_dlr
+from robust_stitching.attacks.losses import Loss, at_zero, cross_entropy, targeted_dlr
 from robust_stitching.attacks.threat import Threat
 from robust_stitching.modes import evaluating
 
@@ -18,10 +18,14 @@ class AdaptiveStep:
     The step size of an image starts at 2·epsilon. At each checkpoint it is halved, and the image
     set back to its best iterate, if too few steps since the last one raised the loss, or if neither
     the step size nor the best loss changed there.
+
+    Parameters
+    ----------
+    before : the loss before the first step, as its first check for oscillation counts it.
     """
 
-    def __init__(self, threat: Threat, steps: int):
-        self.threat = threat
+    def __init__(self, threat: Threat, steps: int, before: float):
+        self.threat, self.before = threat, before
         self.interval = max(int(0.22 * steps), 1)
         self.shrink = max(int(0.03 * steps), 1)
         self.least = max(int(0.06 * steps), 1)
@@ -52,7 +56,7 @@ class AdaptiveStep:
             "best_loss_then": loss.clone(),  # at the last checkpoint
             "halved_then": torch.ones_like(loss, dtype=torch.bool),
             "rises": torch.zeros_like(loss),
-            "last_loss": torch.zeros_like(loss),  # the start counts as 0, as published
+            "last_loss": torch.full_like(loss, self.before),
         }
 
     def _look_back(self, x: Tensor, loss: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +107,8 @@ def apgd(
 ) -> Attacked:
     """APGD on `loss` from a random point at distance epsilon, or from `start`."""
     start = threat.boundary_start(images, generator) if start is None else start
-    return attack(network, images, labels, loss, AdaptiveStep(threat, steps), start, steps)
+    stepper = AdaptiveStep(threat, steps, at_zero(loss))
+    return attack(network, images, labels, loss, stepper, start, steps)
 
 
 def apgd_targeted(
@@ -132,7 +137,7 @@ def apgd_targeted(
             break
         own = images[left]
         start = threat.boundary_start(own, generator)
-        stepper = AdaptiveStep(threat, steps)
+        stepper = AdaptiveStep(threat, steps, at_zero(targeted_dlr))
         found = attack(
             network, own, labels[left], targeted_dlr, stepper, start, steps, ranked[left, rank]
         )

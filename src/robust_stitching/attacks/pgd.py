@@ -10,6 +10,13 @@ from robust_stitching.attacks.losses import Loss, cross_entropy
 from robust_stitching.attacks.threat import Threat
 from robust_stitching.modes import attackable
 
+USUAL_WAY = 2.5  # radii that all steps together go, so that any point of the ball can be reached
+
+
+def usual_step(epsilon: float, steps: int) -> float:
+    """2.5 · epsilon / steps (Madry et al., 2018), but never more than the ball is wide."""
+    return min(USUAL_WAY / steps, 2) * epsilon
+
 
 @dataclass
 class FixedStep:
