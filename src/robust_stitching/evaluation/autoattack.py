@@ -50,7 +50,8 @@ def attack_for(threat: Threat, classes: int):
         with evaluating(network):
             fooled = network(found).argmax(dim=1) != y
         step = torch.where(fooled, 0, -1)  # it does not tell the step
-        return Attacked(found, fooled, step, torch.zeros_like(fooled))
+        unknown = torch.zeros_like(fooled)
+        return Attacked(found, fooled, step, unknown, unknown.clone())
 
     return run
 
