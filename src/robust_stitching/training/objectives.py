@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from robust_stitching.attacks import Threat
 from robust_stitching.attacks.losses import Loss, cross_entropy, divergence
-from robust_stitching.attacks.pgd import worst_images
+from robust_stitching.attacks.pgd import step_warnings, worst_images
 from robust_stitching.data.split import generator_for
-from robust_stitching.folding import Folded
+from robust_stitching.folding import Folded, view_of
 from robust_stitching.labels import choices_of, losses_of
 from robust_stitching.modes import evaluating
 
@@ -98,6 +98,11 @@ class Adversary:
     attack_ratio: float = 1.0
     ramp: int = 0
     seed: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the attack before a training under it, in sentences."""
+        return step_warnings(self.epsilon, self.step_size, self.perturb_steps)
 
     @property
     def label(self) -> str:
@@ -221,9 +226,11 @@ def objective_of(
     if adversary is None:
         return partial(standard, goal=goal)
     adversary = adversary.within(iterations)
-    view = Folded(network)
+    view = view_of(network)
 
     def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
-        return adversary(network, images, labels, iteration, view.refresh(), goal)
+        if isinstance(view, Folded):
+            view.refresh()
+        return adversary(network, images, labels, iteration, view, goal)
 
     return objective
