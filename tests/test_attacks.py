@@ -1,4 +1,4 @@
-"""Attacks against their laws, formulas written in numpy, and the published APGD."""
+"""Attacks against their laws and formulas written in numpy."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from robust_stitching import checkpoints
-from robust_stitching.attacks import Threat, apgd, apgd_targeted, fgsm, losses, pgd
+from robust_stitching.attacks import Threat, apgd, apgd_targeted, fgsm, losses, pgd, square
 from robust_stitching.attacks.apgd import AdaptiveStep
 from robust_stitching.attacks.pgd import FixedStep, worst_images
 from robust_stitching.data.split import generator_for
@@ -27,6 +27,10 @@ def _apgd(loss):
     return attack
 
 
+def _square(network, x, y, threat, generator):
+    return square(network, x, y, threat, queries=STEPS + 1, generator=generator)
+
+
 def _targeted(network, x, y, threat, generator):
     return apgd_targeted(network, x, y, threat, steps=STEPS, generator=generator, targets=3)
 
@@ -37,6 +41,7 @@ ATTACKS = {
     "apgd-ce": _apgd(losses.cross_entropy),
     "apgd-dlr": _apgd(losses.dlr),
     "apgd-targeted": _targeted,
+    "square": _square,
 }
 every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 both_norms = pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -202,7 +207,7 @@ def test_dropping_images_changes_nothing(kind, norm, batch):
         start = threat.uniform_start(x, generator_for(0))
     else:
         loss = losses.dlr if kind == "apgd-dlr" else losses.cross_entropy
-        stepper = AdaptiveStep(threat, steps)
+        stepper = AdaptiveStep(threat, steps, losses.at_zero(loss))
         found = apgd(network, x, y, threat, steps=steps, generator=generator, loss=loss)
         start = threat.boundary_start(x, generator_for(0))
     images, step = to_the_end(network, x, y, loss, stepper, start, steps)
@@ -301,96 +306,92 @@ def test_where_there_is_no_gradient(attack):
             return 0 * x.flatten(1)[:, :4] + torch.tensor([1.0, 0.5, 0.2, 0.1])
 
     x, y = small_images(), torch.zeros(20, dtype=torch.long)
-    assert attack(Constant(), x, y, Threat(0.1), generator_for(0)).no_gradient.all()
+    found = attack(Constant(), x, y, Threat(0.1), generator_for(0))
+    assert found.no_gradient.all() == (attack is not ATTACKS["square"])  # which asks for none
     network = linear(4)
     y = network(x).argmax(dim=1)
     assert not attack(network, x, y, Threat(0.001), generator_for(0)).no_gradient.any()
 
 
-# Losses
+# Numbers that are not finite
 
 
-def logits_and_labels(n=50, classes=6):
-    logits = 3 * torch.randn(n, classes, generator=generator_for(4)).double()
-    return logits, torch.arange(n) % classes
+class Holes(nn.Module):
+    """A linear network whose gradient is NaN at black pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = linear(4)
+
+    def forward(self, x):
+        return self.inner(x) + (0 * x.sqrt()).flatten(1).sum(1, keepdim=True)
 
 
-def dlr(z, y, t):
-    ordered = np.sort(z)[::-1]
-    return -(z[y] - np.delete(z, y).max()) / (ordered[0] - ordered[2])
+class Gaps(Holes):
+    """One that gives one logit as NaN, for images with black pixels."""
+
+    def forward(self, x):
+        z = self.inner(x)
+        return torch.cat([z[:, :3], z[:, 3:] + (0 * x.log()).flatten(1).sum(1, keepdim=True)], 1)
 
 
-def targeted_dlr(z, y, t):
-    ordered = np.sort(z)[::-1]
-    return -(z[y] - z[t]) / (ordered[0] - (ordered[2] + ordered[3]) / 2)
-
-
-def kl(z, y, p):
-    return (p * np.log(p / (np.exp(z) / np.exp(z).sum()))).sum()
-
-
-FORMULAS = {
-    losses.cross_entropy: lambda z, y, t: -np.log(np.exp(z[y]) / np.exp(z).sum()),
-    losses.dlr: dlr,
-    losses.targeted_dlr: targeted_dlr,
-    losses.divergence: kl,
-}
-
-
-@pytest.mark.parametrize("loss", FORMULAS)
-def test_losses_are_the_formulas(loss):
-    logits, labels = logits_and_labels()
-    targets = (labels + 1) % 6
-    if loss is losses.divergence:
-        targets = torch.randn(50, 6, generator=generator_for(5)).double().softmax(dim=1)
-    rows = zip(logits.numpy(), labels.numpy(), targets.numpy(), strict=True)
-    expected = [FORMULAS[loss](*row) for row in rows]
-    np.testing.assert_allclose(loss(logits, labels, targets), expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("loss", [losses.dlr, losses.targeted_dlr])
-@pytest.mark.parametrize("scale, shift", [(1, 7), (0.01, 0), (300, -20)])
-def test_dlr_knows_no_shift_and_scale(loss, scale, shift):
-    logits, labels = logits_and_labels()
-    targets = (labels + 1) % 6
-    moved = loss(scale * logits + shift, labels, targets)
-    torch.testing.assert_close(moved, loss(logits, labels, targets), atol=1e-8, rtol=1e-6)
-
-
-# The published code
-
-
-@pytest.fixture
-def in_float64():
-    """There the size of a batch, which differs, cannot turn the sign of a gradient."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("model, seed", [("lenet", 0), ("lenet", 1), ("tiny10", 0)])
-@pytest.mark.parametrize("loss", ["ce", "dlr"])
-@pytest.mark.parametrize(
-    "epsilon, norm", [(8 / 255, "linf"), (0.1, "linf"), (0.2, "linf"), (1.0, "l2")]
-)
-def test_apgd_is_the_published_one(model, seed, loss, epsilon, norm, batch, in_float64):
-    published = pytest.importorskip("pyautoattack.autopgd_base")
-    network, threat = archived(model, seed).double(), Threat(epsilon, norm)
-    x, y = batch[0][:24].double().contiguous(), batch[1][:24]
+@both_norms
+@every_attack
+@pytest.mark.parametrize("make", [Holes, Gaps])
+def test_only_finite_images_and_logits_fool(make, attack, norm):
+    """Where pixels get black, numbers get lost; what is found still has to be an image and a wrong
+    answer to it."""
+    network, x = make(), small_images(n=40)
+    x[:20] *= x[:20] > 0.3
+    y = network.inner(x).argmax(dim=1)
+    found = attack(network, x, y, Threat({"linf": 0.15, "l2": 1.2}[norm], norm), generator_for(0))
+    assert found.images.isfinite().all()
     with torch.no_grad():
-        right = network(x).argmax(dim=1) == y
-    x, y = x[right], y[right]
-    start = threat.boundary_start(x, generator_for(0)).contiguous()
-    ours = {"ce": losses.cross_entropy, "dlr": losses.dlr}[loss]
-    found = apgd(network, x, y, threat, steps=20, generator=None, loss=ours, start=start)
-    reference = published.APGDAttack(
-        network,
-        n_iter=20,
-        norm={"linf": "Linf", "l2": "L2"}[norm],
-        eps=epsilon,
-        loss=loss,
-        device="cpu",
-    )
-    reference.init_hyperparam(x)
-    _, right, _, _ = reference.attack_single_run(x, y, x_init=start)
-    assert torch.equal(found.fooled, ~right)
+        logits = network(found.images)
+    wrong = (logits.argmax(dim=1) != y) & logits.isfinite().all(dim=1)
+    assert torch.equal(found.fooled, wrong)
+    assert wrong[20:].any() or make is Gaps
+    blind = attack is ATTACKS["square"] and make is Holes  # it looks at no gradient
+    assert found.not_finite[:20].all() != blind
+    assert found.fooled[:20].any() or make is Gaps  # their other pixels lead somewhere
+
+
+@both_norms
+@every_attack
+def test_pixels_that_share_their_gradient(attack, norm):
+    """Autograd gives the gradient of a plain sum as one number that all pixels of a channel see."""
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return x.sum(dim=(2, 3))
+
+    x = small_images().repeat(1, 4, 1, 1) * torch.tensor([1.1, 1.0, 0.9, 0.8]).view(4, 1, 1) / 1.1
+    y = torch.zeros(20, dtype=torch.long)
+    found = attack(Sum(), x, y, Threat({"linf": 0.2, "l2": 2}[norm], norm), generator_for(0))
+    assert found.fooled.any() and not found.not_finite.any()
+
+
+def test_a_gradient_is_zero_only_where_it_has_no_value():
+    """The step is that of the network without holes at every pixel that is not black."""
+    network, x = Holes(), small_images()
+    x *= x > 0.3
+    y = network.inner(x).argmax(dim=1)
+    options = {"start": x, "steps": 1, "step_size": 0.1}
+    found = worst_images(network, x, y, Threat(0.1), **options)
+    plain = worst_images(network.inner, x, y, Threat(0.1), **options)
+    assert torch.equal(found, torch.where(x > 0, plain, x))
+
+
+@both_norms
+@pytest.mark.parametrize("scale", [1e-30, 1e-9, 1, 1e9, 1e30])
+def test_the_size_of_a_gradient_does_not_matter(norm, scale):
+    gradient = torch.randn(5, 1, 4, 4, generator=generator_for(3))
+    found = Threat(0.1, norm).direction(gradient * scale)
+    torch.testing.assert_close(found, Threat(0.1, norm).direction(gradient))
+    assert not Threat(0.1, norm).direction(torch.zeros(2, 1, 4, 4)).any()
+
+
+@pytest.mark.parametrize("epsilon", [1e39, 1e7, torch.inf])
+def test_a_radius_that_no_float_holds(epsilon):
+    with pytest.raises(ValueError, match="at most 1e6"):
+        Threat(epsilon, "l2")

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from robust_stitching import checkpoints, labels, models
-from robust_stitching.attacks import Threat, apgd, fgsm, pgd
+from robust_stitching.attacks import Threat, apgd, draws_at, fgsm, pgd
 from robust_stitching.attacks.losses import divergence
 from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.data.split import generator_for
 from robust_stitching.errors import UserError
-from robust_stitching.evaluation import accuracy_of, evaluate
+from robust_stitching.evaluation import accuracy_of, evaluate, suites
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.report.robustness import as_text, as_values
@@ -215,7 +215,7 @@ def test_an_image_leaves_when_all_its_answers_are_wrong():
 
 @pytest.fixture(scope="module")
 def attacked(trained, few):
-    attacks = suite("default", THREAT, 4, steps=5, attributes=True)
+    attacks = suite("gradient", THREAT, 4, steps=5, attributes=True)
     return robustness(trained[0], few, attacks, batch_size=25), attacks
 
 
@@ -260,9 +260,9 @@ def test_more_restarts_fool_no_less(trained, few):
 
 
 def test_attacks_that_compare_classes_are_left_out():
-    (note,) = suite("default", THREAT, 40, attributes=True).notes
+    (note,) = suite("gradient", THREAT, 40, attributes=True).notes
     assert "DLR" in note and "attributes" in note
-    assert not suite("default", THREAT, 40).notes
+    assert not suite("gradient", THREAT, 40).notes
     with pytest.raises(UserError, match=r"AutoAttack.*attributes.*--tier default"):
         suite("standard", THREAT, 40, attributes=True)
 
@@ -285,22 +285,38 @@ def test_the_report_of_an_attack(attacked, few):
 
 
 def test_an_interrupted_attack_goes_on(trained, few, tmp_path):
-    attacks = suite("default", THREAT, 4, steps=3, attributes=True)
+    attacks = suite("gradient", THREAT, 4, steps=3, attributes=True)
 
     def attack(path):
         return attack_and_keep(trained[0], few, attacks, {}, path, seed=0, batch_size=15)
 
-    whole = attack(tmp_path / "whole.pt")
-    kept = checkpoints.read(tmp_path / "whole.pt")
-    begun = kept["found"] | {"done": 15, "right": kept["found"]["right"].clone()}
-    begun["right"][15:] = False
-    checkpoints.write(tmp_path / "begun.pt", {"settings": {}, "found": begun})
-    again = attack(tmp_path / "begun.pt")
-    assert again.accuracies() == whole.accuracies()
-    assert torch.equal(again.images, whole.images)
-    unkept = attack(None)
-    assert unkept.images is None
-    assert unkept.accuracies() == whole.accuracies()
+    whole = attack(tmp_path / "kept")
+    content = (tmp_path / "kept").read_bytes()
+    (tmp_path / "kept").write_bytes(content[:-100])  # the last of three batches is not whole
+    again = attack(tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == content
+    for found in (again, attack(None)):
+        assert found.images is None
+        assert found.accuracies() == whole.accuracies()
+        assert all(torch.equal(steps, whole.steps[name]) for name, steps in found.steps.items())
+
+
+def test_random_search_of_attributes(trained, few, monkeypatch):
+    """Square, on cross-entropy: run where a right answer is left, and it fools some more."""
+    monkeypatch.setattr(suites, "QUERIES", 60)
+    attacks = suite("default", Threat(0.15), 4, steps=2, attributes=True)
+    found = robustness(trained[0], few, attacks)
+    assert list(found.accuracies()) == ["FGSM", "PGD-2", "APGD-CE", "Square", WORST]
+    before = found.right.clone()
+    for name in ("FGSM", "PGD-2", "APGD-CE"):
+        before &= found.steps[name] < 0
+    assert torch.equal(found.tried("Square"), before.any(dim=1))
+    new = found.steps["Square"] >= 0
+    assert not new[~found.tried("Square")].any()
+    left = before & ~new
+    assert found.accuracies()["Square"] == found.accuracies()[WORST]
+    assert found.accuracies()[WORST] == pytest.approx(left.double().mean().item())
+    assert new.any()
 
 
 def test_transfer_counts_every_attribute(trained, few):
@@ -308,7 +324,8 @@ def test_transfer_counts_every_attribute(trained, few):
     found = measure_attacks({"front": trained[0], "other": other}, few, Threat(0.02), seed=0)
     assert any("DLR" in warning for warning in found.warnings)
     source = trained[0]
-    start = Threat(0.02).uniform_start(few.images / 255, generator_for(0))
+    places = torch.arange(len(few))
+    start = Threat(0.02).uniform_start(few.images / 255, draws_at(places, 0, "transfer"))
     worst = worst_images(
         source, few.images / 255, few.labels, Threat(0.02), start=start, steps=20, step_size=0.0025
     )

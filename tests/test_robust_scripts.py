@@ -10,10 +10,12 @@ from torch import equal
 
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
-from robust_stitching.evaluation.robustness import interval
+from robust_stitching.evaluation import kept
+from robust_stitching.evaluation.intervals import wilson
 from robust_stitching.files import REPOSITORY
 
 LENET = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
+MADRY = REPOSITORY / "archive/lenet/Digits/in0-gn0-madry-eps0.3/model.pt"
 NETWORKS = ["front", "end", "untrained", "stitched", "direct_matching"]
 QUICK = ["--tier", "quick", "--steps", "3", "--n-images", "40", "-b", "10"]
 
@@ -39,7 +41,7 @@ def test_a_network_under_attack(call_script, tmp_path):
         ]
         alone = [i["right"] and not f for i, f in zip(images, fooled, strict=True)]
         assert accuracy == pytest.approx(sum(alone) / 40)
-        low, high = interval(accuracy, 40)
+        low, high = wilson(accuracy, 40)
         row = rf"{accuracy:.2%} +{low:.2%} – {high:.2%} "
         assert re.search(rf"^{name} +{row}", done.out, re.MULTILINE)
         assert found["interval_95"][name] == pytest.approx([low, high])
@@ -65,23 +67,50 @@ def test_an_l2_ball(call_script, tmp_path):
 def test_an_interrupted_evaluation_goes_on(call_script, tmp_path, monkeypatch):
     command = ["eval_net_robustness.py", LENET, *QUICK, "--json"]
     assert call_script(*command, tmp_path / "whole.json").status == 0
-    kept, write, written = tmp_path / "kept.pt", checkpoints.write, []
+    path, append, written = tmp_path / "kept", kept._Journal.append, []
 
-    def interrupt(path, values):
-        write(path, values)
-        written.append(values["found"]["done"])
+    def interrupt(journal, part):
+        append(journal, part)
+        written.append(part.start)
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "write", interrupt)
-    left = call_script(*command, tmp_path / "parts.json", "--keep", kept)
+    monkeypatch.setattr(kept._Journal, "append", interrupt)
+    left = call_script(*command, tmp_path / "parts.json", "--keep", path)
     assert left.status == 130
     assert not (tmp_path / "parts.json").exists()
-    done = call_script(*command, tmp_path / "parts.json", "--keep", kept)
+    done = call_script(*command, tmp_path / "parts.json", "--keep", path)
     assert (done.status, done.err) == (0, "")
-    assert written == [10, 20, 30, 40]
+    assert written == [0, 10, 20, 30]
     assert strict_json(tmp_path / "parts.json") == strict_json(tmp_path / "whole.json")
-    assert torch.load(kept, weights_only=True)["found"]["images"].shape == (40, 1, 32, 32)
+    whole = strict_json(tmp_path / "whole.json")
+    fooled = [i for i, image in enumerate(whole["images"]) if image["fooled_at_step"]]
+    places = [places for places, _ in kept.adversarial_images(path)]
+    assert torch.cat(places).tolist() == fooled
+
+
+def test_the_default_tier(call_script, tmp_path):
+    flags = ["--epsilon", "0.2", "--n-images", "30", "--steps", "5", "--json", tmp_path / "x.json"]
+    done = call_script("eval_net_robustness.py", MADRY, *flags)
+    assert (done.status, done.err) == (0, "")
+    found = strict_json(tmp_path / "x.json")
+    names = ["FGSM", "PGD-5", "APGD-CE", "APGD-DLR", "APGD-T", "Square"]
+    assert list(found["robust"]) == [*names, "worst case"]
+    assert found["cumulative"] == ["APGD-T", "Square"]
+    assert (found["tier"], found["targets"], found["queries"]) == ("default", 9, 500)
+    left = [image["right"] for image in found["images"]]
+    for name in names:
+        here = [name in image["fooled_at_step"] for image in found["images"]]
+        if name in found["cumulative"]:
+            assert found["attacked"][name] == sum(left)
+            left = [stands and not fooled for stands, fooled in zip(left, here, strict=True)]
+            assert found["robust"][name] == pytest.approx(sum(left) / 30)
+        else:
+            left = [stands and not fooled for stands, fooled in zip(left, here, strict=True)]
+            right = [i["right"] and not f for i, f in zip(found["images"], here, strict=True)]
+            assert found["robust"][name] == pytest.approx(sum(right) / 30)
+    assert found["robust"]["Square"] == found["robust"]["worst case"]
+    assert "APGD-T and Square were run on the images that every attack before had left" in done.out
 
 
 # Training
@@ -116,9 +145,11 @@ def test_an_attacked_stitch(call_script, lenets, tmp_path):
     flags = "relu3 relu3 digits -e 1 -b 256 --madry --perturb-steps 1 --robust-images 20"
     where = ["-o", tmp_path, "--run-name", "x", "--eval-epsilon", "0.05"]
     done = call_script("find_transform.py", *lenets, *flags.split(), *where)
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0
+    assert "find_transform.py: warning: one step of 0.007843 go" in done.err
     found = strict_json(only(tmp_path / "x" / "json"))
     attacks = found["attacks"]
+    assert (attacks["tier"], attacks["cumulative"]) == ("gradient", [])
     assert (attacks["n_images"], attacks["epsilon"]) == (20, pytest.approx(0.05))
     assert "0.05, 20 test images" in done.out
     for name in NETWORKS:
@@ -175,6 +206,8 @@ MISTAKES = [  # command, what the sentence has to contain
     (ATTACK + "--epsilon 8/0", "8/0"),
     (ATTACK + "--epsilon nan", "nan"),
     (ATTACK + "--norm l1", "l1"),
+    (ATTACK + "--norm l2 --epsilon 1e39", "choose 32 at most"),
+    (ATTACK + "--epsilon 1e39", "1e+39"),
     (ATTACK + "--steps 0", "'0'"),
     (ATTACK + "--step-size 0", "'0'"),
     (ATTACK + "--restarts 0", "'0'"),
@@ -202,6 +235,9 @@ MISTAKES = [  # command, what the sentence has to contain
     (STITCH + "--robust-images 0", "'0'"),
     (STITCH + "--eval-epsilon 0", "'0'"),
     (STITCH + "--eval-epsilon 2", "'2'"),
+    (STITCH + "--tier full", "full"),
+    (STITCH + "--tier standard", "pyautoattack"),
+    (STITCH + "--tier quick --no-robustness", "--tier"),
     (STITCH + "--madry --attack-ratio 1.5", "1.5"),
 ]
 
@@ -224,7 +260,14 @@ def test_a_mistake_is_one_sentence(command, told, yard, call_script, tree, monke
 
 
 BARE = "eval_net_robustness.py lenet/Digits/bare.pt --tier quick --steps 2 --n-images 20 "
-OTHERS = ["--seed 1", "--steps 3", "-b 7", "--epsilon 0.2", "--norm l2", "--mean 0.9 --std 0.1"]
+OTHERS = [
+    "--seed 1",
+    "--steps 3",
+    "--tier gradient",
+    "--epsilon 0.2",
+    "--norm l2",
+    "--mean 0.9 --std 0.1",
+]
 
 
 @pytest.mark.parametrize("other", OTHERS)

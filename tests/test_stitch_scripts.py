@@ -96,8 +96,8 @@ def test_flatten(options, stitch, digits):
     "--target-type soft_1_plus_2 --temperature 0.5", "--l1 0.5", "--cka-reg -0.5", "--cka-reg 1/2",
     "--optimizer sgd", "--no-bn", "--no-pinv", "--no-pinv --init procrustes --l1 1e-3",
     "--target-type soft_2 --l1 0.1 --cka-reg -1 --low-rank 4 --optimizer sgd --no-bn",
-    "--madry --epsilon 0.1 --perturb-steps 2 --cka-reg -1 --target-type soft_12",
-    "--robust --epsilon 0.1 --perturb-steps 2 --beta 2 --attack-ratio 0.5 --mask semi-match",
+    "--madry --epsilon 0.015 --perturb-steps 2 --cka-reg -1 --target-type soft_12",
+    "--robust --epsilon 0.015 --perturb-steps 2 --beta 2 --attack-ratio 0.5 --mask semi-match",
 ])  # fmt: skip
 def test_what_it_is_trained_for(flags, stitch, digits):
     _, record, matrix, frank = stitch(flags)

@@ -13,6 +13,7 @@ import pytest
 
 from robust_stitching import checkpoints, data
 from robust_stitching.evaluation import predict
+from robust_stitching.evaluation.kept import adversarial_images
 from robust_stitching.files import REPOSITORY
 from streamed_files import ATTRIBUTES, WNIDS, write_celeba, write_imagenet
 
@@ -98,7 +99,7 @@ def test_faces_under_attack(faces, call_script, tmp_path):
     assert "APGD-DLR compares classes" in done.out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["epsilon"] == pytest.approx(8 / 255)
-    assert list(found["robust"]) == ["FGSM", "PGD-3", "APGD-CE", "worst case"]
+    assert list(found["robust"]) == ["FGSM", "PGD-3", "APGD-CE", "Square", "worst case"]
     right = np.array([image["right"] for image in found["images"]])
     assert found["accuracy"] == pytest.approx(right.mean())
     fooled = ~right
@@ -148,8 +149,8 @@ def test_pictures_under_attack(pictures, call_script, tmp_path):
     assert "radius 0.01569" in done.out  # 4/255
     again = call_script("eval_net_robustness.py", pictures, *flags)
     assert again.out == done.out
-    kept = checkpoints.read(tmp_path / "kept.pt")
-    assert kept["found"]["images"].shape == (6, 3, 224, 224)
+    ((places, images),) = adversarial_images(tmp_path / "kept.pt")
+    assert images.shape == (len(places), 3, 224, 224)
 
 
 def test_a_stitch_of_pictures(pictures, call_script, home):

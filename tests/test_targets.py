@@ -118,7 +118,9 @@ def test_hard_targets_are_the_labels():
     goal = goal_of("hard", 1.0, lenet(0), lenet(1))
     assert goal.targets(images(), labels()) is None
     z = torch.randn(12, 10)
-    torch.testing.assert_close(goal.loss(z, labels(), None), cross_entropy(z, labels()))
+    expected = nn.functional.cross_entropy(z, labels(), reduction="none")
+    torch.testing.assert_close(goal.loss(z, labels(), None), expected)
+    assert goal.attacked is cross_entropy
 
 
 @pytest.mark.parametrize("kind", ["trades", "madry"])

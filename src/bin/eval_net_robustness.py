@@ -4,17 +4,19 @@
     python src/bin/eval_net_robustness.py archive/lenet/Digits/in0-gn0/model.pt \\
         --tier quick --epsilon 8/255 --n-images 100 --json robust.json
 
-Every image that the network gets right is attacked with every attack of the tier. An image counts
-as robust if none fools the network: the worst case per image. Of celeba, each attribute of each
-image counts so.
+Every image that the network gets right is attacked with the attacks of the tier, docs/attacks.md
+says how. An image counts as robust if none fools the network: the worst case per image. Of celeba,
+each attribute of each image counts so.
 """
 
+import math
+from argparse import Namespace
 from pathlib import Path
 
 import _library  # noqa: F401
 
 from robust_stitching import checkpoints, cli, data, options, values
-from robust_stitching.attacks.threat import NORMS, Threat
+from robust_stitching.attacks.threat import LARGEST, NORMS, Threat
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.misread import doubts
@@ -22,6 +24,8 @@ from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.robustness import as_text, as_values
+
+USUAL_L2 = 0.5
 
 
 def parser() -> cli.Parser:
@@ -33,13 +37,7 @@ def parser() -> cli.Parser:
         help="what to attack, by default what the network was trained on; one of: "
         + options.DATASETS,
     )
-    p.add_argument(
-        "--tier",
-        choices=["quick", "default", "standard"],
-        default="default",
-        help="quick: FGSM and PGD; default: FGSM, PGD, APGD on cross-entropy and on DLR; "
-        "standard: the published AutoAttack, which needs the package pyautoattack",
-    )
+    options.add_tier_option(p, default="default")
     p.add_argument(
         "--epsilon",
         type=values.positive,
@@ -54,7 +52,7 @@ def parser() -> cli.Parser:
         help="of PGD, an expression (default: 2.5 epsilon / steps)",
     )
     p.add_argument(
-        "--restarts", type=values.positive_int, default=1, help="random starts of PGD and APGD"
+        "--restarts", type=values.positive_int, default=1, help="random starts, but of FGSM"
     )
     p.add_argument(
         "--n-images",
@@ -79,8 +77,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--keep",
         type=Path,
-        help="a file that keeps what is found, adversarial images included, after each batch; "
-        "with the same settings an interrupted run goes on from it",
+        help="a file to which each batch adds what is found, adversarial images included; with the "
+        "same settings an interrupted run goes on from it",
     )
     options.add_device_options(p, training=False)
     options.add_checkpoint_options(p)
@@ -90,12 +88,8 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     checkpoint, _, test, notes = cli.evaluated(args)
-    split = test.sample(args.n_images or len(test), args.seed)
-    threat = Threat(args.epsilon or usual_radius(args.norm, split), args.norm)
-    if threat.norm == "linf" and threat.epsilon > 1:
-        raise UserError(
-            f"an l-inf radius of {threat.epsilon:g} covers every image; choose 1 at most."
-        )
+    split = test if args.n_images is None else test.sample(args.n_images, args.seed)
+    threat = threat_of(args, split)
     if args.tier == "standard":
         needed = ("steps", "step_size", "restarts")
         options.refuse(args, needed, "is fixed by AutoAttack; leave it out.")
@@ -115,12 +109,15 @@ def main(argv: list[str]) -> None:
         "data": checkpoints.fingerprint(*split.content),
         "n_images": len(split),
         "seed": args.seed,
-        "batch_size": args.batch_size,
         "tier": args.tier,
         "norm": threat.norm,
         "epsilon": threat.epsilon,
         **attacks.settings,
     }
+    told = {"batch_size": args.batch_size, "notes": list(attacks.notes)}  # they change nothing
+    if args.json and args.keep and args.json.resolve() == args.keep.resolve():
+        raise UserError(f"--json and --keep both name {args.keep}; give each a file of its own.")
+    cli.warn(*attacks.warnings)
     with json_file(args.json):
         found = attack_and_keep(
             checkpoint.network,
@@ -136,14 +133,25 @@ def main(argv: list[str]) -> None:
         cli.warn(*doubtful)
         try:
             if args.json:
-                told = {"notes": [*notes, *doubtful]}
-                write_json(args.json, {**as_values(found, settings), **told})
+                told["notes"] += [*notes, *doubtful]
+                write_json(args.json, as_values(found, settings | told))
         finally:  # whatever becomes of the file, these are the numbers
             print(as_text(checkpoint.model, found, settings, attacks))
 
 
-def usual_radius(norm: str, split: data.AnySplit) -> float:
-    return 0.5 if norm == "l2" else data.usual_epsilon(split.source)
+def threat_of(args: Namespace, split: data.AnySplit) -> Threat:
+    """The ball that --norm and --epsilon ask for."""
+    usual = USUAL_L2 if args.norm == "l2" else data.usual_epsilon(split.source)
+    radius = usual if args.epsilon is None else args.epsilon
+    if args.norm == "linf" and radius > 1:
+        raise UserError(f"an l-inf radius of {radius:g} covers every image; choose 1 at most.")
+    if radius > LARGEST:
+        farthest = math.sqrt(split.channels) * split.image_size
+        raise UserError(
+            f"an l2 radius of {radius:g} covers every image many times over; choose {farthest:.4g} "
+            "at most, the distance between black and white."
+        )
+    return Threat(radius, args.norm)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ def main(argv: list[str]) -> None:
         if collapsed(history):
             tell_above_bars("warning: accuracy under attack fell below half of its best")
 
+    for warning in plan.adversary.warnings if plan.adversary else ():
+        cli.say(f"warning: {warning}")
     try:
         trained = train_network(plan, args.out_dir, device, args.resume, shown, tell, cli.tell)
     except KeyboardInterrupt:

@@ -249,11 +249,12 @@ def load(
             raise UserError(f"{path} says itself what model it is; leave -m {model} out.")
         if weights is not None:
             raise UserError(f"{path} holds one set of weights; leave --weights {weights} out.")
-        if image_size is not None:
-            raise UserError(
-                f"{path} says itself how large its images are; leave --image-size {image_size} out."
-            )
         checkpoint = _load_ours(path, found)
+        size = checkpoint.network.input_shape[-1]
+        if image_size not in (None, size):
+            raise UserError(
+                f"{path} takes images of {size}×{size} pixels; leave --image-size {image_size} out."
+            )
         if checkpoint.stitched and any(given.values()):
             raise UserError(
                 "mean and std are for networks, not for a stitched one; leave them out."

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from robust_stitching.graph import Graph
+from robust_stitching.modes import attackable, without_tf32
+
+ROUNDING = 0.01  # of the norm of what is compared
 
 
 class FoldedConv(nn.Module):
@@ -66,6 +69,50 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+def view_of(network: nn.Module) -> nn.Module:
+    """What to attack in place of `network`: a folded view, or, where that is not the same function
+    of an image, the network itself.
+
+    Tracing does not see what a network does with values in Python, nor the gradients that a
+    `torch.autograd.Function` makes up, as of a rounding that is passed straight through.
+    """
+    try:
+        view = Folded(network)
+        with attackable(network), attackable(view), without_tf32():
+            answers = [_answer_and_gradient(f, _samples(network)) for f in (network, view)]
+    except Exception:  # a network of somebody else's, as a graph or as it is, may raise anything
+        return network
+    same = all(map(_alike, *answers))
+    return view if same else network
+
+
+def _samples(network: nn.Module) -> Tensor:
+    """Two images in [0, 1], one with black parts, as many data sets have."""
+    like = next(network.parameters(), torch.empty(0))
+    images = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    images[1] *= images[1] > 0.5
+    return images.to(device=like.device, dtype=like.dtype)
+
+
+def _answer_and_gradient(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and the gradient of a sum of them that lets none cancel another."""
+    images = images.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = network(images.clone())  # some networks overwrite what they are given
+        weights = torch.linspace(1, 2, logits[0].numel(), dtype=logits.dtype, device=logits.device)
+        (gradient,) = torch.autograd.grad((logits.flatten(1) * weights).sum(), images)
+    return logits.detach(), gradient
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for rounding, and for single units that it turns on."""
+    holes = ~one.isfinite()
+    if not torch.equal(holes, ~other.isfinite()):
+        return False
+    difference = (one - other).masked_fill(holes, 0).norm()
+    return bool(difference <= ROUNDING * one.masked_fill(holes, 0).norm())
 
 
 class _Parts:

@@ -30,6 +30,22 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
+def margins_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much each answer is wrong, of the shape of the labels: u = log Σ_{j≠y} exp(z_j) − z_y,
+    or −z of an attribute that holds and z of one that does not; below 0 where p(label) is above a
+    half.
+
+    −log p(label) is softplus(u). Unlike p(label), u never rounds to a constant: it is what to look
+    at where a network is sure. It is in float32 at least.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    if are_attributes(labels):
+        return (1 - 2 * labels) * logits
+    own = labels[:, None]
+    others = logits.scatter(1, own, -torch.inf)
+    return others.logsumexp(dim=1) - logits.gather(1, own)[:, 0]
+
+
 def answers_of(logits: Tensor, labels: Tensor) -> Tensor:
     """What a network takes for the labels, of their shape."""
     return (logits > 0).long() if are_attributes(labels) else logits.argmax(dim=1)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -13,6 +13,13 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
     afterwards."""
     with _in_evaluation_mode(*networks), torch.no_grad(), without_tf32():
         yield
+
+
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """What a network answers to images, in evaluation mode and without gradients. It is given a
+    copy of them, since some networks overwrite what they are given."""
+    with evaluating(network):
+        return network(images.clone())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from robust_stitching import values
 from robust_stitching.cli import Parser, precision
 from robust_stitching.data import SOURCES
 from robust_stitching.errors import UserError
+from robust_stitching.evaluation.suites import REPORTED, TIERS
 from robust_stitching.files import REPOSITORY
 from robust_stitching.models import choices
 from robust_stitching.stitching.config import StitchConfig
@@ -175,6 +176,19 @@ def add_robustness_options(parser: Parser) -> None:
         help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
         "digits, 4/255 on imagenet, else 8/255)",
     )
+    add_tier_option(group, default=REPORTED)
+
+
+def add_tier_option(parser: argparse._ActionsContainer, default: str) -> None:
+    """Which attacks are run."""
+    parser.add_argument(
+        "--tier",
+        choices=TIERS,
+        default=default,
+        help="which attacks; quick: FGSM and PGD; gradient: also APGD on cross-entropy and on DLR; "
+        "default: also, on the images that these leave, targeted APGD and Square Attack; standard: "
+        "the published AutoAttack, which needs the package pyautoattack",
+    )
 
 
 def add_device_options(parser: Parser, *, training: bool = True) -> None:
@@ -308,7 +322,7 @@ def adversary(args: argparse.Namespace, seed: int) -> Adversary | None:
 def stitch_config(args: argparse.Namespace, device: torch.device, **more: bool) -> StitchConfig:
     """What the options shared by the stitching commands ask for, and what `more` adds."""
     if args.no_robustness:
-        given = ("robust_images", "eval_epsilon")
+        given = ("robust_images", "eval_epsilon", "tier")
         refuse(args, given, "says how to attack; leave out --no-robustness.")
     if args.target_type == "hard":
         soft = ", ".join(name for name in TARGETS if name != "hard")
@@ -341,5 +355,6 @@ def stitch_config(args: argparse.Namespace, device: torch.device, **more: bool) 
         no_robustness=args.no_robustness,
         robust_images=args.robust_images,
         eval_epsilon=args.eval_epsilon,
+        tier=args.tier,
         **more,
     )

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from robust_stitching.attacks.draws import draws_from
 from robust_stitching.attacks.loop import Attacked, attack
-from robust_stitching.attacks.losses import Loss, cross_entropy, targeted_dlr
-from robust_stitching.attacks.threat import Threat
-from robust_stitching.modes import evaluating
+from robust_stitching.attacks.losses import Loss, at_zero, cross_entropy, targeted_dlr
+from robust_stitching.attacks.threat import Source, Threat
+from robust_stitching.modes import logits_of
 
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last move
 RHO = 0.75  # a step size is fine while the loss rises in more than this share of its steps
@@ -18,10 +19,14 @@ class AdaptiveStep:
     The step size of an image starts at 2·epsilon. At each checkpoint it is halved, and the image
     set back to its best iterate, if too few steps since the last one raised the loss, or if neither
     the step size nor the best loss changed there.
+
+    Parameters
+    ----------
+    before : the loss before the first step, as its first check for oscillation counts it.
     """
 
-    def __init__(self, threat: Threat, steps: int):
-        self.threat = threat
+    def __init__(self, threat: Threat, steps: int, before: float):
+        self.threat, self.before = threat, before
         self.interval = max(int(0.22 * steps), 1)
         self.shrink = max(int(0.03 * steps), 1)
         self.least = max(int(0.06 * steps), 1)
@@ -52,7 +57,7 @@ class AdaptiveStep:
             "best_loss_then": loss.clone(),  # at the last checkpoint
             "halved_then": torch.ones_like(loss, dtype=torch.bool),
             "rises": torch.zeros_like(loss),
-            "last_loss": torch.zeros_like(loss),  # the start counts as 0, as published
+            "last_loss": torch.full_like(loss, self.before),
         }
 
     def _look_back(self, x: Tensor, loss: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,13 +102,14 @@ def apgd(
     threat: Threat,
     *,
     steps: int,
-    generator: torch.Generator,
+    generator: Source,
     loss: Loss = cross_entropy,
     start: Tensor | None = None,
 ) -> Attacked:
     """APGD on `loss` from a random point at distance epsilon, or from `start`."""
     start = threat.boundary_start(images, generator) if start is None else start
-    return attack(network, images, labels, loss, AdaptiveStep(threat, steps), start, steps)
+    stepper = AdaptiveStep(threat, steps, at_zero(loss))
+    return attack(network, images, labels, loss, stepper, start, steps)
 
 
 def apgd_targeted(
@@ -113,29 +119,27 @@ def apgd_targeted(
     threat: Threat,
     *,
     steps: int,
-    generator: torch.Generator,
+    generator: Source,
     targets: int = 9,
 ) -> Attacked:
-    """APGD on the targeted DLR loss towards the `targets` classes most likely after the first, one
-    after the other, each on the images that are left."""
-    with evaluating(network):
-        ranked = network(images).argsort(dim=1, descending=True)
-    best = Attacked(
-        images.clone(),
-        torch.zeros_like(labels, dtype=torch.bool),
-        torch.full_like(labels, -1),
-        torch.zeros_like(labels, dtype=torch.bool),
-    )
-    for rank in range(1, min(targets, ranked.shape[1] - 1) + 1):
+    """APGD on the targeted DLR loss towards the `targets` most likely classes besides the label,
+    one after the other, each on the images that are left and from a start of its own."""
+    draws = draws_from(generator, len(images))
+    logits = logits_of(network, images)
+    likely = logits.scatter(1, labels[:, None], torch.inf).argsort(dim=1, descending=True)
+    best = Attacked.nothing(images, labels)
+    for rank in range(1, min(targets, likely.shape[1] - 1) + 1):
         left = (~best.fooled).nonzero()[:, 0]
         if not len(left):
             break
         own = images[left]
-        start = threat.boundary_start(own, generator)
-        stepper = AdaptiveStep(threat, steps)
+        start = threat.boundary_start(own, draws.among(left))
+        stepper = AdaptiveStep(threat, steps, at_zero(targeted_dlr))
         found = attack(
-            network, own, labels[left], targeted_dlr, stepper, start, steps, ranked[left, rank]
+            network, own, labels[left], targeted_dlr, stepper, start, steps, likely[left, rank]
         )
-        best.images[left], best.fooled[left] = found.images, found.fooled
-        best.step[left], best.no_gradient[left] = found.step, found.no_gradient
+        best.images[left] = found.images
+        best.take_better(left, found)
+        if rank == 1:
+            best.no_gradient.copy_(found.no_gradient)
     return best

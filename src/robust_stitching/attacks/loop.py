@@ -1,4 +1,4 @@
-"""The loop of every gradient attack: an image that an iterate fools leaves it at once.
+"""The loop of every attack: an image that an iterate fools leaves it at once.
 
 In evaluation mode a network treats each image by itself, so the images that stay are attacked
 exactly as if all had stayed.
@@ -6,6 +6,9 @@ exactly as if all had stayed.
 An image with attributes gives many answers. It leaves when all of them are wrong; until then the
 iterate with the most wrong answers is kept, the first of those with equally many. It is one image
 that fools all the attributes it is said to fool.
+
+Only finite numbers count: an iterate fools if its pixels and its logits are finite, and where a
+gradient is not, the attack goes on as if it were zero there.
 """
 
 from dataclasses import dataclass
@@ -29,18 +32,35 @@ class Attacked:
     fooled : which of their answers the network gets wrong, of the shape of the labels.
     step : after how many steps, of the same shape; −1 where not at all.
     no_gradient : where the gradient at the start was zero in every pixel, of shape (N,).
+    not_finite : where logits, loss or gradient of an iterate were not finite, of shape (N,).
     """
 
     images: Tensor
     fooled: Tensor
     step: Tensor
     no_gradient: Tensor
+    not_finite: Tensor
+
+    @classmethod
+    def nothing(cls, images: Tensor, labels: Tensor) -> "Attacked":
+        """Before any attack."""
+        none = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+        wrong = torch.zeros_like(labels, dtype=torch.bool)
+        return cls(images.clone(), wrong, torch.full_like(labels, -1), none, none.clone())
+
+    def take_better(self, rows: Tensor, other: "Attacked") -> None:
+        """Take from another attack on the images `rows` (numbers) what has more wrong answers."""
+        better = per_image(other.fooled) > per_image(self.fooled[rows])
+        at = rows[better]
+        self.images[at], self.fooled[at] = other.images[better], other.fooled[better]
+        self.step[at] = other.step[better]
+        self.not_finite[rows] |= other.not_finite
 
 
 class Stepper(Protocol):
     """How an attack gets from one iterate to the next; its state is about the images still in."""
 
-    def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def next(self, x: Tensor, images: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
         """The iterate after `x`, where `loss` (N,) and its gradient were found."""
 
     def last(self, x: Tensor, loss: Tensor) -> Tensor:
@@ -59,6 +79,8 @@ def attack(
     start: Tensor,
     steps: int,
     targets: Tensor | None = None,
+    *,
+    gradients: bool = True,
 ) -> Attacked:
     """Drive `stepper` from `start` for `steps` steps; what fools the network is kept and leaves.
 
@@ -66,43 +88,79 @@ def attack(
     ----------
     start : the first iterate, of the shape of `images`.
     targets : what `loss` needs to know of each image besides its label, of shape (N, …).
+    gradients : whether the stepper asks for them; without, it is told None.
     """
-    found, x = images.clone(), start
-    step = torch.full_like(labels, -1)
+    found, x = Attacked.nothing(images, labels), start
     most = torch.zeros(len(labels), dtype=torch.long, device=labels.device)  # wrong answers so far
-    no_gradient = most.bool()
     inside = torch.arange(len(labels), device=labels.device)
+    look = value_and_gradient if gradients else value_alone
     with attackable(network):
         for i in range(steps + 1):
             towards = None if targets is None else targets[inside]
-            value, gradient, logits = value_and_gradient(network, x, labels[inside], loss, towards)
-            if i == 0:
-                no_gradient = gradient.flatten(1).abs().amax(dim=1) == 0
-            right = are_right(logits, labels[inside])
-            wrong = per_image(~right)
-            better = wrong > most[inside]
+            value, gradient, logits = look(network, x, labels[inside], loss, towards)
+            sound = all_finite(logits) & value.isfinite()
+            if gradients:
+                largest = gradient.abs().amax(dim=(1, 2, 3))
+                sound &= largest.isfinite()
+                gradient = finite_or_zero(gradient)
+                if i == 0:
+                    found.no_gradient.copy_(largest == 0)
+            found.not_finite[inside] |= ~sound
+            value = value.where(value.isfinite(), -torch.inf)
+            wrong = fools(x, logits, labels[inside])
+            count = per_image(wrong)
+            better = count > most[inside]
             if better.any():
                 rows = inside[better]
-                found[rows], most[rows] = x[better], wrong[better]
-                step[rows] = torch.where(right[better], -1, i)
-                stay = per_image(right) > 0
-                inside, x, value, gradient = (v[stay] for v in (inside, x, value, gradient))
+                found.images[rows], most[rows] = x[better], count[better]
+                found.fooled[rows] = wrong[better]
+                found.step[rows] = torch.where(wrong[better], i, -1)
+                stay = per_image(~wrong) > 0
+                inside, x, value = (v[stay] for v in (inside, x, value))
+                gradient = gradient[stay] if gradients else None
                 stepper.keep(stay)
             if i == steps or not len(inside):
                 break
             x = stepper.next(x, images[inside], value, gradient)
     unfooled = most[inside] == 0
-    found[inside[unfooled]] = stepper.last(x, value)[unfooled]
-    return Attacked(found, step >= 0, step, no_gradient)
+    found.images[inside[unfooled]] = stepper.last(x, value)[unfooled]
+    return found
+
+
+def fools(x: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Which answers to the images `x` are wrong, bool of the shape of the labels; none where pixels
+    or logits are not finite."""
+    sound = x.sum(dim=(1, 2, 3)).isfinite() & all_finite(logits)  # x is in [0, 1] or nowhere
+    return ~are_right(logits, labels) & sound.view(-1, *[1] * (labels.ndim - 1))
+
+
+def all_finite(x: Tensor) -> Tensor:
+    """Which images have finite numbers only, of shape (N,)."""
+    return x.flatten(1).isfinite().all(dim=1)
+
+
+def finite_or_zero(gradient: Tensor) -> Tensor:
+    """A gradient to step along, with 0 where it was NaN or infinite."""
+    return gradient.nan_to_num(nan=0, posinf=0, neginf=0)
 
 
 def value_and_gradient(
     network: nn.Module, x: Tensor, labels: Tensor, loss: Loss, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of every image (N,), its gradient with respect to `x`, and the logits."""
+    """The loss of every image (N,), its gradient with respect to `x`, and the logits. The network
+    is given a copy of `x`, since some overwrite what they are given."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = network(x)
+        logits = network(x.clone())
         value = loss(logits, labels, targets)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient, logits.detach()
+
+
+def value_alone(
+    network: nn.Module, x: Tensor, labels: Tensor, loss: Loss, targets: Tensor | None = None
+) -> tuple[Tensor, None, Tensor]:
+    """The same without a gradient."""
+    with torch.no_grad():
+        logits = network(x.clone())
+        return loss(logits, labels, targets), None, logits

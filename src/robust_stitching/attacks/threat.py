@@ -1,12 +1,19 @@
 """The threat model: which images count as the same, and how to move among them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from robust_stitching.attacks.draws import Draws, draws_from
+
 TINY = 1e-12
+LARGEST = 1e6  # of radii: far beyond any image, far below what float32 can hold
 NORMS = ("linf", "l2")
+
+Source = torch.Generator | Draws
+"""Where random numbers come from: a generator for the batch as a whole, or `Draws`."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,14 @@ class Threat:
     norm: str = "linf"
 
     def __post_init__(self):
-        if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, not {self.epsilon}")
+        if not 0 < self.epsilon <= LARGEST:
+            raise ValueError(f"epsilon must be above 0 and at most 1e6, not {self.epsilon}")
         if self.norm not in NORMS:
             raise ValueError(f"the norm must be one of {', '.join(NORMS)}, not '{self.norm}'")
+
+    def whole(self, pixels: int) -> "Threat":
+        """The smallest ball that has every image of so many pixels, wherever it is centred."""
+        return Threat(1.0 if self.norm == "linf" else math.sqrt(pixels), self.norm)
 
     def project(self, x: Tensor, images: Tensor) -> Tensor:
         """The allowed images closest to `x`, around `images` of the same shape (N, C, H, W).
@@ -41,30 +52,34 @@ class Threat:
         return (images + change).clamp(0, 1)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The steepest step of length 1 along `gradient`: its sign, or its unit vector."""
+        """The steepest step of length 1 along `gradient`: its sign, or its unit vector, however
+        small it is; zero where it is zero."""
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / (_length(gradient) + TINY)
+        largest = gradient.flatten(1).abs().amax(dim=1).view(-1, 1, 1, 1)
+        scaled = gradient / torch.where(largest > 0, largest, 1)
+        return scaled / _length(scaled).clamp(min=TINY)
 
-    def uniform_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def uniform_start(self, images: Tensor, source: Source) -> Tensor:
         """A uniformly random point of each ball, clipped to [0, 1] (Madry et al., 2018)."""
+        draws = draws_from(source, len(images))
         if self.norm == "linf":
-            change = 2 * _random(torch.rand, images, generator) - 1
+            change = 2 * draws.rand(*images.shape[1:]).to(images) - 1
         else:
-            change = self.direction(_random(torch.randn, images, generator))
+            change = self.direction(draws.randn(*images.shape[1:]).to(images))
             dimensions = images[0].numel()
-            share = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device)
-            change = change * share ** (1 / dimensions)
+            change = change * draws.rand(1, 1, 1).to(images) ** (1 / dimensions)
         return (images + self.epsilon * change).clamp(0, 1)
 
-    def boundary_start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def boundary_start(self, images: Tensor, source: Source) -> Tensor:
         """A random point whose change has norm epsilon before it is clipped to [0, 1]
         (Croce and Hein, 2020): where APGD starts."""
+        draws = draws_from(source, len(images))
         if self.norm == "linf":
-            change = 2 * _random(torch.rand, images, generator) - 1
+            change = 2 * draws.rand(*images.shape[1:]).to(images) - 1
             change = change / (change.abs().amax(dim=(1, 2, 3), keepdim=True) + TINY)
         else:
-            change = self.direction(_random(torch.randn, images, generator))
+            change = self.direction(draws.randn(*images.shape[1:]).to(images))
         return (images + self.epsilon * change).clamp(0, 1)
 
     def distance(self, x: Tensor, images: Tensor) -> Tensor:
@@ -75,8 +90,3 @@ class Threat:
 
 def _length(change: Tensor) -> Tensor:
     return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-
-
-def _random(draw, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random numbers from a CPU generator, the same whatever the device."""
-    return draw(images.shape, generator=generator).to(images)

@@ -6,9 +6,10 @@ import io
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.attacks import Attacked, Threat
+from robust_stitching.attacks import Attacked, Draws, Threat
+from robust_stitching.attacks.loop import fools
 from robust_stitching.errors import UserError
-from robust_stitching.modes import attackable, evaluating
+from robust_stitching.modes import attackable, logits_of
 
 NAME = "AutoAttack"
 NORMS = {"linf": "Linf", "l2": "L2"}
@@ -30,8 +31,8 @@ def attack_for(threat: Threat, classes: int):
             "pip install -r requirements-autoattack.txt, or choose --tier default."
         ) from error
 
-    def run(network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Attacked:
-        seed = int(torch.randint(2**31, (1,), generator=generator))
+    def run(network: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Attacked:
+        seed = int(draws.rand()[0] * 2**24)  # its starts are those of the batch as a whole
         with torch.random.fork_rng(devices=_devices(x)), attackable(network):
             suite = AutoAttack(
                 network,
@@ -47,10 +48,10 @@ def attack_for(threat: Threat, classes: int):
             suite.fab.n_target_classes = min(9, classes - 1)
             with contextlib.redirect_stdout(io.StringIO()):
                 found, _ = suite.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
-        with evaluating(network):
-            fooled = network(found).argmax(dim=1) != y
+        fooled = fools(found, logits_of(network, found), y)
         step = torch.where(fooled, 0, -1)  # it does not tell the step
-        return Attacked(found, fooled, step, torch.zeros_like(fooled))
+        unknown = torch.zeros_like(fooled)
+        return Attacked(found, fooled, step, unknown, unknown.clone())
 
     return run
 

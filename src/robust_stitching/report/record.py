@@ -89,6 +89,8 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
             "norm": attacks.threat.norm,
             "epsilon": attacks.threat.epsilon,
             "n_images": attacks.n_images,
+            "tier": attacks.tier,
+            "cumulative": list(attacks.cumulative),
             **attacks.settings,
             "clean_accuracy": attacks.clean,
             "clean_accuracy_interval": {

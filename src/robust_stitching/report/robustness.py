@@ -4,12 +4,19 @@ from typing import Any
 
 import torch
 
-from robust_stitching.evaluation.robustness import Robustness, Suite, interval
+from robust_stitching.evaluation.autoattack import NAME as AUTOATTACK
+from robust_stitching.evaluation.intervals import wilson
+from robust_stitching.evaluation.robustness import Robustness, Suite
+from robust_stitching.evaluation.suites import cumulative_note
 from robust_stitching.report.table import aligned
 
 
 def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
-    """What --json writes: accuracies, and for each image what fooled the network at which step."""
+    """What --json writes: accuracies, and for each image what fooled the network at which step.
+
+    `attacked` says how many images each attack was run on; of those in `cumulative`, which were run
+    on what all before them had left, the accuracy is that after all of them.
+    """
     robust, n = found.accuracies(), len(found.right)
     accuracy = found.right.double().mean().item()
     return {
@@ -17,8 +24,10 @@ def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
         "accuracy": accuracy,
         "robust": robust,
         "interval_95": {
-            name: interval(value, n) for name, value in {"clean": accuracy, **robust}.items()
+            name: wilson(value, n) for name, value in {"clean": accuracy, **robust}.items()
         },
+        "cumulative": list(found.cumulative),
+        "attacked": {name: int(found.tried(name).sum()) for name in found.steps},
         "warnings": found.warnings,
         "images": [
             {
@@ -38,19 +47,22 @@ def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
 def as_text(model: str, found: Robustness, settings: dict[str, Any], attacks: Suite) -> str:
     """What is printed."""
     n = len(found.right)
-    table = [["attack", "accuracy", "95% interval", "fooled", "median step"]]
+    table = [["attack", "accuracy", "95% interval", "attacked", "fooled", "median step"]]
     clean = found.right.double().mean().item()
     for name, accuracy in {"none": clean, **found.accuracies()}.items():
-        low, high = interval(accuracy, n)
+        low, high = wilson(accuracy, n)
         steps = found.steps.get(name, torch.empty(0, dtype=torch.long))
         steps = steps[steps >= 0]
+        run = name in found.steps
+        fooled = len(steps) if run else round((clean - accuracy) * found.right.numel())
         table.append(
             [
                 name,
                 f"{accuracy:.2%}",
                 f"{low:.2%} – {high:.2%}",
-                f"{round((clean - accuracy) * found.right.numel()):,}",
-                str(int(steps.median())) if len(steps) and name != "AutoAttack" else "–",
+                f"{int(found.tried(name).sum()):,}" if run else "–",
+                f"{fooled:,}",
+                str(int(steps.median())) if len(steps) and name != AUTOATTACK else "–",
             ]
         )
     attributes = f" with {found.labels.shape[1]} attributes" if found.labels.ndim == 2 else ""
@@ -58,5 +70,6 @@ def as_text(model: str, found: Robustness, settings: dict[str, Any], attacks: Su
         f"{model} on {n:,} test images of {settings['dataset']}{attributes}, {settings['norm']} "
         f"radius {settings['epsilon']:.4g}, seed {settings['seed']}"
     )
-    told = [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]
+    told = [cumulative_note(found.cumulative)] if found.cumulative else []
+    told += [*attacks.notes, *(f"Warning: {warning}" for warning in found.warnings)]
     return "\n\n".join([head, aligned(table), *told])

@@ -7,6 +7,7 @@ from typing import Any
 
 from robust_stitching.evaluation.intervals import margin
 from robust_stitching.evaluation.robustness import WORST
+from robust_stitching.evaluation.suites import cumulative_note
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.record import CONTROLS, NETWORKS
 
@@ -105,13 +106,18 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
 def attack_caption(record: Mapping[str, Any]) -> str:
     """What was run, so that nobody has to guess."""
     attacks = record["attacks"]
-    starts = f"{attacks['restarts']} start{'s' if attacks['restarts'] > 1 else ''}"
-    return (
+    told = [
         f"{NORM_SIGNS[attacks['norm']]} radius {attacks['epsilon']:.4g}, "
-        f"{attacks['n_images']:,} test images chosen at random; PGD and APGD with "
-        f"{attacks['steps']} steps, {starts}; worst case per image over these attacks, with its "
-        f"95% interval (Wilson); {_known(attacks['n_images'])}"
-    )
+        f"{attacks['n_images']:,} test images chosen at random"
+    ]
+    if "steps" in attacks:  # AutoAttack has its own
+        starts = f"{attacks['restarts']} start{'s' if attacks['restarts'] > 1 else ''}"
+        told.append(f"PGD and APGD with {attacks['steps']} steps, {starts}")
+    told.append("worst case per image over these attacks, with its 95% interval (Wilson)")
+    caption = f"{'; '.join(told)}; {_known(attacks['n_images'])}"
+    if attacks["cumulative"]:
+        caption += f" {cumulative_note(attacks['cumulative'])}"
+    return caption
 
 
 def similarity_caption(estimators: Mapping[str, str]) -> str:

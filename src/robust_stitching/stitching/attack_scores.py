@@ -4,21 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from robust_stitching.attacks import Threat
-from robust_stitching.attacks.pgd import worst_images
-from robust_stitching.data import AnySplit
-from robust_stitching.data.split import generator_for
-from robust_stitching.evaluation.robustness import robustness, suite
-from robust_stitching.folding import Folded
+from robust_stitching.attacks import Threat, draws_at
+from robust_stitching.attacks.pgd import usual_step, worst_images
+from robust_stitching.data import AnySplit, usual_epsilon
+from robust_stitching.errors import UserError
+from robust_stitching.evaluation.pace import Pace
+from robust_stitching.evaluation.robustness import BATCH_SIZE, robustness
+from robust_stitching.evaluation.suites import REPORTED, suite
+from robust_stitching.folding import view_of
 from robust_stitching.labels import are_right
-from robust_stitching.modes import evaluating, without_tf32
+from robust_stitching.modes import logits_of, without_tf32
 from robust_stitching.progress import Progress, silent
 
 TRANSFER_STEPS = 20
 SOURCES = ("front", "end", "stitched")
-BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,44 @@ class AttackScores:
 
     Attributes
     ----------
+    tier : which attacks were run (see `suites.suite`).
     clean : network to accuracy without an attack.
     robust : network to attack to accuracy, attacked in its own right; the worst case last.
+    cumulative : the attacks run on what those before them left; under them accuracy is what is left
+        after all up to them.
     transfer : network that was attacked to network that answers to accuracy, PGD with
         `TRANSFER_STEPS` full steps.
     settings : of the attacks.
-    warnings : signs of masked gradients.
+    warnings : what was left out, and signs of masked gradients.
     """
 
     threat: Threat
+    tier: str
     n_images: int
     clean: dict[str, float]
     robust: dict[str, dict[str, float]]
+    cumulative: tuple[str, ...]
     transfer: dict[str, dict[str, float]]
     settings: Mapping[str, Any]
     warnings: tuple[str, ...]
+
+
+def threat_on(split: AnySplit, epsilon: float | None) -> Threat:
+    """An l-inf radius, or for None the usual one of a dataset.
+
+    Raises
+    ------
+    UserError : for a radius that is none.
+    """
+    radius = usual_epsilon(split.source) if epsilon is None else epsilon
+    if not 0 < radius <= 1:
+        raise UserError(f"the l-inf radius has to be above 0 and at most 1, not {radius:g}.")
+    return Threat(radius)
+
+
+def check_attacks(tier: str, epsilon: float | None, split: AnySplit) -> None:
+    """Raise UserError, before any work is done, where `measure_attacks` would."""
+    suite(tier, threat_on(split, epsilon), len(split.classes), attributes=split.attributes)
 
 
 def measure_attacks(
@@ -50,9 +75,10 @@ def measure_attacks(
     threat: Threat,
     seed: int,
     progress: Progress = silent,
+    tier: str = REPORTED,
 ) -> AttackScores:
-    """Attack every network with the default suite, and hand attacks on some to all others."""
-    attacks = suite("default", threat, len(split.classes), attributes=split.attributes)
+    """Attack every network with the suite of a tier, and hand attacks on some to all others."""
+    attacks = suite(tier, threat, len(split.classes), attributes=split.attributes)
     clean, robust, warnings = {}, {}, list(attacks.notes)
     for name, network in networks.items():
         found = robustness(
@@ -66,17 +92,19 @@ def measure_attacks(
         )
         clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
-    sources = {name: networks[name] for name in SOURCES if name in networks}
     with without_tf32():
         transfer = {
-            name: _transfer(source, networks, split, threat, seed)
-            for name, source in sources.items()
+            name: _transfer(name, networks, split, threat, seed, progress)
+            for name in SOURCES
+            if name in networks
         }
     return AttackScores(
         threat=threat,
+        tier=tier,
         n_images=len(split),
         clean=clean,
         robust=robust,
+        cumulative=attacks.cumulative,
         transfer=transfer,
         settings={**attacks.settings, "transfer attack": f"PGD-{TRANSFER_STEPS}"},
         warnings=tuple(warnings),
@@ -84,24 +112,35 @@ def measure_attacks(
 
 
 def _transfer(
-    source: nn.Module, networks: Mapping[str, nn.Module], split: AnySplit, threat: Threat, seed: int
+    attacked: str,
+    networks: Mapping[str, nn.Module],
+    split: AnySplit,
+    threat: Threat,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, float]:
-    """How often each network is right on images made against `source`: the end point of all steps,
-    since an attack that stops at the first mistake hardly transfers."""
-    right = dict.fromkeys(networks, 0)
-    source = Folded(source)
-    generator = generator_for(seed, "transfer")
-    for images, labels in split.batches(BATCH_SIZE):
-        attacked = worst_images(
-            source,
-            images,
-            labels,
-            threat,
-            start=threat.uniform_start(images, generator),
-            steps=TRANSFER_STEPS,
-            step_size=2.5 * threat.epsilon / TRANSFER_STEPS,
-        )
-        for name, network in networks.items():
-            with evaluating(network):
-                right[name] += int(are_right(network(attacked), labels).sum())
+    """How often each network is right on images made against one of them: the end point of all
+    steps, since an attack that stops at the first mistake hardly transfers."""
+    right, start = dict.fromkeys(networks, 0), 0
+    source = view_of(networks[attacked])
+    with progress(len(split), f"transfer from {attacked}") as bar:
+        pace = Pace(bar, TRANSFER_STEPS)
+        for images, labels in split.batches(BATCH_SIZE):
+            pace.batch(len(images))
+            pace.part("", TRANSFER_STEPS)
+            places = torch.arange(start, start + len(images))
+            start += len(images)
+            with pace.watching(source):
+                moved = worst_images(
+                    source,
+                    images,
+                    labels,
+                    threat,
+                    start=threat.uniform_start(images, draws_at(places, seed, "transfer")),
+                    steps=TRANSFER_STEPS,
+                    step_size=usual_step(threat.epsilon, TRANSFER_STEPS),
+                )
+            for name, network in networks.items():
+                right[name] += int(are_right(logits_of(network, moved), labels).sum())
+        pace.batch(0)
     return {name: count / split.labels.numel() for name, count in right.items()}

@@ -4,6 +4,7 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.similarity.gram import LEAST_IMAGES
+from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
 from robust_stitching.stitching.masks import NO_MASK
 from robust_stitching.stitching.objective import FRONT_TARGETS, TARGETS
@@ -88,3 +89,11 @@ def check_cka(weight: float, batch_size: int, adversary: Adversary | None) -> No
             f"--cka-reg needs at least {LEAST_IMAGES} images at a time, not {images}; choose a "
             "larger --batch-size."
         )
+
+
+def check_robustness(images: int, tier: str, epsilon: float | None, *splits: AnySplit) -> None:
+    """Raise UserError where networks could not be attacked as asked on one of the test splits."""
+    if images < 1:
+        raise UserError(f"--robust-images has to be at least 1, not {images}.")
+    for split in splits:
+        check_attacks(tier, epsilon, split)

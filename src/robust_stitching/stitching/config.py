@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from robust_stitching.evaluation.suites import REPORTED
 from robust_stitching.stitching.masks import NO_MASK
 from robust_stitching.stitching.transform import Form
 from robust_stitching.training import Adversary
@@ -30,6 +31,7 @@ class StitchConfig:
     no_robustness : leave out attacks on the networks and what transfers between them.
     robust_images : how many test images are attacked, chosen at random by the seed.
     eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
+    tier : which attacks they are (see `evaluation.suites.suite`).
     """
 
     front_layer: str
@@ -59,6 +61,7 @@ class StitchConfig:
     no_robustness: bool = False
     robust_images: int = 200
     eval_epsilon: float | None = None
+    tier: str = REPORTED
 
     @property
     def form(self) -> Form:

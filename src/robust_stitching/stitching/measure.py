@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from robust_stitching.attacks import Threat
-from robust_stitching.data import AnySplit, usual_epsilon
+from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.progress import Progress, silent
-from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
+from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks, threat_on
 from robust_stitching.stitching.scores import Scores, measure
 
 UNATTACKED = ("direct_matching_recalibrated",)
@@ -60,6 +59,7 @@ def measure_on(
     similarity: bool,
     attacked_images: int | None,
     epsilon: float | None,
+    tier: str,
     seed: int,
     progress: Progress = silent,
 ) -> Measured:
@@ -71,6 +71,7 @@ def measure_on(
     attacked_images : how many images, chosen at random by the seed, are attacked; None attacks
         nothing.
     epsilon : l-inf radius of the attacks; None is the usual one of the dataset.
+    tier : which attacks (see `evaluation.suites.suite`).
     """
     scores = measure(networks, split, similarity=similarity, progress=progress)
     attacks = None
@@ -80,8 +81,8 @@ def measure_on(
             for name, (network, _) in networks.items()
             if scores[name].accuracy is not None and name not in UNATTACKED
         }
-        threat = Threat(epsilon or usual_epsilon(split.source))
         few = split.sample(attacked_images, seed)
-        attacks = measure_attacks(answering, few, threat, seed, progress)
+        threat = threat_on(split, epsilon)
+        attacks = measure_attacks(answering, few, threat, seed, progress, tier)
     random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
     return Measured(split.name, split.source, len(split), scores, attacks, random)

@@ -1,11 +1,10 @@
 """What the training of a map minimises besides, or instead of, the loss on the labels."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from robust_stitching import graph
+from robust_stitching.attacks.losses import Loss, divergence
 from robust_stitching.folding import Folded
 from robust_stitching.labels import choices_of
 from robust_stitching.modes import evaluating
@@ -36,10 +35,10 @@ def goal_of(kind: str, temperature: float, front: nn.Module, end: nn.Module) -> 
         softened = [(choices_of(z, labels) / temperature).softmax(dim=-1) for z in logits]
         return torch.stack(softened).mean(dim=0)
 
-    return Goal(soft_cross_entropy(temperature), targets)
+    return Goal(soft_cross_entropy(temperature), soft_divergence(temperature), targets)
 
 
-def soft_cross_entropy(temperature: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def soft_cross_entropy(temperature: float) -> Loss:
     """−T² Σ p log q of every image, with targets p (N, classes) and q the softmax of the logits
     over the temperature T; the factor keeps gradients of one size (Hinton et al., 2015,
     section 2). Of attributes, targets (N, A, 2), the mean over them."""
@@ -47,6 +46,16 @@ def soft_cross_entropy(temperature: float) -> Callable[[Tensor, Tensor, Tensor],
     def loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         log_q = (choices_of(logits, labels) / temperature).log_softmax(dim=-1)
         return -(temperature**2) * (targets * log_q).sum(dim=-1).view(len(logits), -1).mean(dim=1)
+
+    return loss
+
+
+def soft_divergence(temperature: float) -> Loss:
+    """KL(p ‖ q) of the same targets p and softmax q, which differs from their cross-entropy by what
+    no attack changes, in the form that an attack can follow."""
+
+    def loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        return divergence(logits / temperature, labels, targets)
 
     return loss
 

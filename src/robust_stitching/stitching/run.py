@@ -13,7 +13,7 @@ from robust_stitching.data import AnySplit
 from robust_stitching.errors import UserError
 from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching import controls
-from robust_stitching.stitching.check import check_cka, check_fit, check_target
+from robust_stitching.stitching.check import check_cka, check_fit, check_robustness, check_target
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.donors import doubts_about, in_one_order
 from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
@@ -131,6 +131,9 @@ def stitch(
     check_cka(config.cka_reg, config.batch_size, config.adversary)
     donors = in_one_order(front, end, train, test, elsewhere)
     train, test, elsewhere = donors.splits
+    if not config.no_robustness:
+        splits = filter(None, (test, elsewhere))
+        check_robustness(config.robust_images, config.tier, config.eval_epsilon, *splits)
     if config.debug:
         few = DEBUG_BATCHES * config.batch_size
         train, test = train.sample(few), test.sample(few)
@@ -185,6 +188,7 @@ def stitch(
             similarity=not config.no_pinv,
             attacked_images=None if config.no_robustness else config.robust_images,
             epsilon=config.eval_epsilon,
+            tier=config.tier,
             seed=config.seed,
             progress=progress,
         )
@@ -240,6 +244,11 @@ def _notes(
             f"The cut at '{config.end_layer}' leaks: a skip connection of the end network jumps "
             "over it, so part of the image reaches the output without passing the map."
         )
+    if config.adversary:
+        notes += [
+            f"The attack in training is weaker than it seems: {warning}"
+            for warning in config.adversary.warnings
+        ]
     transform = network.transform
     if transform.resizes:
         notes.append(

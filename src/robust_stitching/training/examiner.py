@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from torch import nn
 
 from robust_stitching.attacks import Threat, pgd
+from robust_stitching.attacks.pgd import usual_step
 from robust_stitching.data import AnySplit
 from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import evaluate
+from robust_stitching.labels import are_right
+from robust_stitching.modes import logits_of, without_tf32
 from robust_stitching.training.objectives import Adversary
 from robust_stitching.training.trainer import EpochRecord, Metrics
 
 CHECKED_IMAGES = 500
+CHECK_STEPS = 20
 COLLAPSE = 0.5
 WORTH_A_WARNING = 0.2  # below this there was no robustness to lose
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Scores a network on `test`; where there is an adversary, also under PGD with its radius, step
-    and number of steps, on `CHECKED_IMAGES` images."""
+    """Scores a network on `test`; where there is an adversary, also within its radius under
+    PGD-20 as an evaluation runs it, whose step follows the radius and not the adversary's, on
+    `CHECKED_IMAGES` images in full float32."""
 
     test: AnySplit
     adversary: Adversary | None = None
@@ -32,16 +37,18 @@ class Examiner:
         if self.adversary is None:
             return None
         ((images, labels),) = self.test.sample(CHECKED_IMAGES).batches(CHECKED_IMAGES)
-        attacked = pgd(
-            network,
-            images,
-            labels,
-            Threat(self.adversary.epsilon),
-            steps=self.adversary.perturb_steps,
-            step_size=self.adversary.step_size,
-            generator=generator_for(self.adversary.seed),
-        )
-        return 1 - attacked.fooled.double().mean().item()
+        right = are_right(logits_of(network, images), labels)
+        with without_tf32():
+            attacked = pgd(
+                network,
+                images,
+                labels,
+                Threat(self.adversary.epsilon),
+                steps=CHECK_STEPS,
+                step_size=usual_step(self.adversary.epsilon, CHECK_STEPS),
+                generator=generator_for(self.adversary.seed),
+            )
+        return (right & ~attacked.fooled).double().mean().item()
 
 
 def collapsed(history: list[EpochRecord]) -> bool:

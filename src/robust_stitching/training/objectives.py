@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from robust_stitching.attacks import Threat
 from robust_stitching.attacks.losses import Loss, cross_entropy, divergence
-from robust_stitching.attacks.pgd import worst_images
+from robust_stitching.attacks.pgd import step_warnings, worst_images
 from robust_stitching.data.split import generator_for
-from robust_stitching.folding import Folded
-from robust_stitching.labels import choices_of
+from robust_stitching.folding import Folded, view_of
+from robust_stitching.labels import choices_of, losses_of
 from robust_stitching.modes import evaluating
 
 TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
@@ -40,18 +40,26 @@ Objective = Callable[[nn.Module, Tensor, Tensor, int], Outcome]
 """``objective(network, images, labels, iteration)``"""
 
 
+def label_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """−log p(label) of every image (N,); of attributes the mean over them."""
+    return losses_of(logits, labels)
+
+
 @dataclass(frozen=True)
 class Goal:
     """What a network is to answer.
 
     Attributes
     ----------
-    loss : of every image, ``loss(logits, labels, targets)``.
-    targets : ``targets(images, labels)``, what the loss needs to know besides the labels of images
-        as they are, unattacked; None where it needs nothing.
+    loss : of every image, ``loss(logits, labels, targets)``: what weights learn from.
+    attacked : a loss that rises and falls with it (see `attacks.losses`): what Madry's attack
+        maximises.
+    targets : ``targets(images, labels)``, what both need to know besides the labels of images as
+        they are, unattacked; None where they need nothing.
     """
 
-    loss: Loss = cross_entropy
+    loss: Loss = label_loss
+    attacked: Loss = cross_entropy
     targets: Callable[[Tensor, Tensor], Tensor | None] = lambda images, labels: None
 
 
@@ -90,6 +98,11 @@ class Adversary:
     attack_ratio: float = 1.0
     ramp: int = 0
     seed: int = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the attack before a training under it, in sentences."""
+        return step_warnings(self.epsilon, self.step_size, self.perturb_steps)
 
     @property
     def label(self) -> str:
@@ -154,7 +167,7 @@ class Adversary:
             start=threat.uniform_start(images[:k], generator),
             steps=self.perturb_steps,
             step_size=step,
-            loss=goal.loss,
+            loss=goal.attacked,
             targets=targets if targets is None else targets[:k],
         )
         with evaluating(view):
@@ -213,9 +226,11 @@ def objective_of(
     if adversary is None:
         return partial(standard, goal=goal)
     adversary = adversary.within(iterations)
-    view = Folded(network)
+    view = view_of(network)
 
     def objective(network: nn.Module, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
-        return adversary(network, images, labels, iteration, view.refresh(), goal)
+        if isinstance(view, Folded):
+            view.refresh()
+        return adversary(network, images, labels, iteration, view, goal)
 
     return objective
