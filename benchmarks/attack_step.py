@@ -30,7 +30,7 @@ def main(layer: str) -> None:
     )
     ours = StitchedNetwork(front, layer, end, layer)
     view = Folded(ours)
-    whole = WholeNetworks(front, end, layer, ours.transform.source.shape)
+    whole = WholeNetworks(front, end, layer, ours.transform.source)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(SIZE, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (SIZE,), generator=generator)

@@ -14,6 +14,7 @@ from _common import paired
 from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
+from robust_stitching.layout import Layout
 from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.transform import LinearMap
 
@@ -23,10 +24,10 @@ STEPS, SIZE, ROUNDS = 20, 128, 9
 class WholeNetworks(torch.nn.Module):
     """Both networks run from image to logits; hooks carry the activation across."""
 
-    def __init__(self, front: torch.nn.Module, end: torch.nn.Module, layer: str, shape: tuple):
+    def __init__(self, front: torch.nn.Module, end: torch.nn.Module, layer: str, layout: Layout):
         super().__init__()
         self.front, self.end = front.requires_grad_(False), end.requires_grad_(False)
-        self.transform = LinearMap(shape, shape)
+        self.transform = LinearMap(layout, layout)
         front.get_submodule(layer).register_forward_hook(self._keep)
         end.get_submodule(layer).register_forward_hook(self._replace)
 
@@ -49,7 +50,7 @@ def main(layer: str) -> None:
         for seed in (0, 1)
     )
     ours = StitchedNetwork(front, layer, end, layer)
-    whole = WholeNetworks(front, end, layer, ours.transform.source.shape)
+    whole = WholeNetworks(front, end, layer, ours.transform.source)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(SIZE, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (SIZE,), generator=generator)

@@ -1,6 +1,7 @@
 """The benchmarks are run by hand; what they use of the library has to be there."""
 
 import importlib.util
+import subprocess
 import sys
 
 import pytest
@@ -18,3 +19,14 @@ def test_a_benchmark_finds_what_it_uses(script, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert callable(module.main)
+
+
+SMALL = "import {0}; {0}.SIZE, {0}.ROUNDS, {0}.STEPS = 2, 1, 1; {0}.main('bn7')"
+
+
+@pytest.mark.parametrize("name", ["stitch_step", "attack_step"])
+def test_a_benchmark_of_steps_runs(name):
+    command = [sys.executable, "-c", SMALL.format(name)]
+    done = subprocess.run(command, cwd=SCRIPTS[0].parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ratio " in done.stdout
