@@ -326,7 +326,8 @@ def stitch_config(args: argparse.Namespace, device: torch.device, **more: bool) 
         refuse(args, given, "says how to attack; leave out --no-robustness.")
     if args.target_type == "hard":
         soft = ", ".join(name for name in TARGETS if name != "hard")
-        refuse(args, ("temperature",), f"is of soft targets; choose --target-type {soft}.")
+        needs = f"is of soft targets, but the target type is hard; choose --target-type {soft}."
+        refuse(args, ("temperature",), needs)
     if not args.controls:
         refuse(args, ("random_fronts",), "is of the controls; it needs --controls.")
     return StitchConfig(
