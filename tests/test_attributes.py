@@ -272,7 +272,8 @@ def test_the_report_of_an_attack(attacked, few):
     settings = {"dataset": "Digits", "norm": "linf", "epsilon": 0.1, "seed": 0}
     values = json.loads(json.dumps(as_values(found, settings)))
     assert values["robust"] == found.accuracies()
-    for name, (low, high) in values["interval_95"].items():
+    intervals = {"clean": values["accuracy_interval"], **values["robust_interval"]}
+    for name, (low, high) in intervals.items():
         accuracy = {"clean": values["accuracy"], **values["robust"]}[name]
         assert low < accuracy < high
     image = values["images"][3]

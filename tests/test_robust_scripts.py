@@ -44,7 +44,7 @@ def test_a_network_under_attack(call_script, tmp_path):
         low, high = wilson(accuracy, 40)
         row = rf"{accuracy:.2%} +{low:.2%} – {high:.2%} "
         assert re.search(rf"^{name} +{row}", done.out, re.MULTILINE)
-        assert found["interval_95"][name] == pytest.approx([low, high])
+        assert found["robust_interval"][name] == pytest.approx([low, high])
     assert re.search(rf"^none +{found['accuracy']:.2%} ", done.out, re.MULTILINE)
     assert "40 test images of Digits, linf radius 0.1, seed 0" in done.out
     for image in images:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from robust_stitching.evaluation.autoattack import NAME as AUTOATTACK
-from robust_stitching.evaluation.intervals import wilson
+from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.evaluation.robustness import Robustness, Suite
 from robust_stitching.evaluation.suites import cumulative_note
 from robust_stitching.report.table import aligned
@@ -22,10 +22,9 @@ def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         **settings,
         "accuracy": accuracy,
+        "accuracy_interval": interval_of(accuracy, n),
         "robust": robust,
-        "interval_95": {
-            name: wilson(value, n) for name, value in {"clean": accuracy, **robust}.items()
-        },
+        "robust_interval": {name: interval_of(value, n) for name, value in robust.items()},
         "cumulative": list(found.cumulative),
         "attacked": {name: int(found.tried(name).sum()) for name in found.steps},
         "warnings": found.warnings,
