@@ -20,6 +20,10 @@ LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH", "COLUMNS")
 # Networks this small gain nothing from threads, and lose much where others use the machine.
 torch.set_num_threads(1)
 
+# Under nohup hang-ups are ignored, also by all that is started here.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 @pytest.fixture(scope="session")
 def digits():
