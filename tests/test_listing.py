@@ -73,7 +73,7 @@ def test_folders_of_tools_are_passed_over(mine, name, where):
     shutil.copytree(mine / "train/b", mine / "train" / where / name)
     names, notes = found(mine)
     assert names == expected
-    assert notes == f"Left out in {mine / 'train'}, folders of tools: 1 {name}."
+    assert notes == f"Left out in {mine / 'train'}, hidden folders or those of tools: 1 {name}."
 
 
 @pytest.mark.parametrize(
@@ -312,4 +312,6 @@ def test_in_memory_streamed_and_as_imagenet(mine, monkeypatch):
     assert small[0].notes == streamed[0].notes == pictures[0].notes
     assert "2 .ipynb_checkpoints" in " ".join(small[0].notes)
     assert "1 .txt" in " ".join(small[0].notes)
-    assert small[1].notes == (f"Left out in {mine / 'test'}, folders of tools: 1 @eaDir.",)
+    assert small[1].notes == (
+        f"Left out in {mine / 'test'}, hidden folders or those of tools: 1 @eaDir.",
+    )

@@ -201,6 +201,17 @@ def test_a_stitched_network_with_such_a_number(name, tmp_path):
         checkpoints.load(tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_whole_numbers_are_no_weights(dtype, tmp_path):
+    """Quantised weights without their scale would answer, and wrongly."""
+    state = net("lenet", channels=1).state_dict()
+    torch.save(
+        {n: v if "num" in n else (10 * v).to(dtype) for n, v in state.items()}, tmp_path / "x"
+    )
+    with pytest.raises(UserError, match="has whole numbers"):
+        checkpoints.load(tmp_path / "x", model="lenet", dataset="digits")
+
+
 @pytest.mark.parametrize("value", [0.0, -0.1, float("nan")])
 def test_a_deviation_that_images_cannot_be_divided_by(value, tmp_path):
     network = net()

@@ -295,3 +295,11 @@ def test_objects_of_numpy_are_refused(tmp_path):
     value = {"state_dict": bare(net()), "beside": np.array([{1: 2}, None], dtype=object)}
     with pytest.raises(UserError, match="could run code"):
         checkpoints.load(put(tmp_path, value))
+
+
+def test_weights_without_a_prefix_are_named_for_people(tmp_path):
+    state = models.build("lenet", num_classes=10, in_channels=1, seed=0).state_dict()
+    both = {**state, **{f"ema.{name}": 2 * value for name, value in state.items()}}
+    torch.save(both, tmp_path / "x.pth")
+    found = checkpoints.load(tmp_path / "x.pth", model="lenet", dataset="digits")
+    assert any("the one without a prefix was taken, not 'ema'" in note for note in found.notes)

@@ -344,8 +344,8 @@ def _load_bare(
     taken = published.find(path, found, entry, made_for, size, weights)
     if taken.others:
         notes.append(
-            f"{path} holds several sets of weights: '{taken.place}' was taken, not "
-            f"{' or '.join(map(repr, taken.others))}; --weights chooses."
+            f"{path} holds several sets of weights: {_named(taken.place)} was taken, not "
+            f"{' or '.join(map(_named, taken.others))}; --weights chooses."
         )
     notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
     network = taken.fit.build()
@@ -363,6 +363,11 @@ def _load_bare(
         class_names=names if names and len(names) == classes else None,
         notes=tuple(notes),
     )
+
+
+def _named(place: str) -> str:
+    """A set of weights by its place in a file."""
+    return f"'{place}'" if place else "the one without a prefix"
 
 
 def _require_deviations(network: nn.Module, path: Path) -> None:

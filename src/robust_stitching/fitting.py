@@ -166,9 +166,17 @@ def fill(network: nn.Module, state: State, path: Path) -> None:
 
     Raises
     ------
-    UserError : for a weight or a buffer that is NaN or infinite, or that torch cannot take.
+    UserError : for a weight or a buffer that is NaN or infinite, a whole number where the network
+        has none, as quantised weights without their scale, or one that torch cannot take.
     """
     own, state = network.state_dict(), OrderedDict(state)
+    for name, value in state.items():
+        if name in own and own[name].is_floating_point() and not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{name} in {path} has whole numbers ({kind}), as quantised weights have, whose "
+                "scale the file does not tell; give the weights before that."
+            )
     if own.keys() >= state.keys():
         # Modules are told that the names are today's: some ask, and fail where nobody knows.
         state._metadata = own._metadata

@@ -198,7 +198,7 @@ class _Part:
         for found, what in (
             (self.others, "no images"),
             (self.beside, "in no class folder"),
-            (self.tools, "folders of tools"),
+            (self.tools, "hidden folders or those of tools"),
         ):
             if found:
                 named = [f"{count:,} {name}" for name, count in found.most_common()]
