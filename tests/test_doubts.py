@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
@@ -64,6 +65,12 @@ MASKED = {  # name to (change, what one of the sentences has to contain)
     "no answer": (without_an_answer, r"\d\d of 60 images have answers that are NaN"),
     "rounded input": (lambda net, x: net(rounded(x, 3)), r"zero at (\d\d) of \1 images"),
     "rounded logits": (lambda net, x: rounded(net(x), 2), r"zero at (\d\d) of \1 images"),
+    "classes alone": (
+        lambda net, x: nn.functional.one_hot(net(x).argmax(dim=1), 10).float(), "zero at",
+    ),
+    "random answers": (
+        lambda net, x: 9 * net(x).detach() + torch.randn(len(x), 10), "differently each",
+    ),
     "a leak of gradient": (
         lambda net, x: net(rounded(x, 2)) + 1e-6 * net(x),
         r"changes the loss [\d.e+]+ times as much",

@@ -148,12 +148,14 @@ def value_and_gradient(
     network: nn.Module, x: Tensor, labels: Tensor, loss: Loss, targets: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of every image (N,), its gradient with respect to `x`, and the logits. The network
-    is given a copy of `x`, since some overwrite what they are given."""
+    is given a copy of `x`, since some overwrite what they are given. Where nothing that can be
+    differentiated leads from `x` to the answer, as behind an argmax, the gradient is 0."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = network(x.clone())
         value = loss(logits, labels, targets)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        total = value.sum() + 0 * x.sum()  # which depends on x, whatever the network does
+        (gradient,) = torch.autograd.grad(total, x)
     return value.detach(), gradient, logits.detach()
 
 
