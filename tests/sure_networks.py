@@ -53,6 +53,11 @@ class Altered(nn.Module):
         return self.change(self.network, x)
 
 
+def scaled_by(network, scale):
+    """`network` with its logits times `scale`."""
+    return Altered(network, lambda network, x: scale * network(x))
+
+
 class Reversed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):

@@ -1,5 +1,6 @@
 """How images are put into batches: none that a network cannot take, and none lost or seen twice."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -185,7 +186,9 @@ def test_few_attacked_images_are_trained_on(kind, digits):
     network = models.build("torchvision:resnet18", num_classes=10, in_channels=1)
     adversary = Adversary(kind, perturb_steps=1, attack_ratio=0.25)
     config = TrainingConfig(1, 0.01, batch_size=4)
-    Trainer(network, adversary, digits[0].between(0, 6), config).run()
+    (epoch,) = Trainer(network, adversary, digits[0].between(0, 6), config).run()
+    assert math.isfinite(epoch.train_loss)
+    assert all(value.isfinite().all() for value in network.state_dict().values())
 
 
 # No images, and other mistakes

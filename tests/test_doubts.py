@@ -145,7 +145,7 @@ def known(steps, split, attacks):
 def said(steps, tier="quick", **options):
     split, attacks = rows(n=100), suite(tier, THREAT, 4, **options)
     found = known(steps, split, attacks)
-    return list(doubts(Linear(), split, attacks, found, seed=0, progress=silent))
+    return list(doubts(Linear(), Linear(), split, attacks, found, seed=0, progress=silent))
 
 
 @pytest.mark.parametrize("steps, told", [
@@ -178,7 +178,7 @@ def test_a_network_that_is_never_right_raises_no_doubts():
     split, attacks = rows(), suite("quick", THREAT, 4)
     found = Robustness.begin(split, attacks)
     found.done = len(split)
-    assert list(doubts(Linear(), split, attacks, found, seed=0, progress=silent)) == []
+    assert list(doubts(Linear(), Linear(), split, attacks, found, seed=0, progress=silent)) == []
 
 
 def test_a_network_that_cannot_be_doubled_is_looked_at_all_the_same():

@@ -83,9 +83,10 @@ def test_a_process_that_ended_holds_nothing(tmp_path, ended):
 
 
 def test_another_process_of_the_same_number_holds_nothing(tmp_path):
-    left_by(tmp_path, started="an hour ago")
-    with locked(tmp_path):
-        pass
+    left = left_by(tmp_path, started="an hour ago")
+    with locked(tmp_path) as lock:
+        assert lock.left_behind == left
+    assert names(tmp_path) == []
 
 
 def test_one_that_only_waits_to_be_noticed_holds_nothing(tmp_path):

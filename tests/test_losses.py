@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, losses, pgd
@@ -16,6 +15,7 @@ from robust_stitching.files import REPOSITORY
 from robust_stitching.labels import losses_of, margins_of
 from robust_stitching.stitching.objective import goal_of
 from robust_stitching.training.objectives import LABELS
+from sure_networks import scaled_by
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/Digits/*/model.pt"))
 LENET = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
@@ -204,22 +204,13 @@ def test_float32_fools_what_float64_fools(path, name, norm, epsilon, digits):
     assert abs(left(single, x) - left(double, x.double())) <= max(1, n // 100)
 
 
-class Scaled(nn.Module):
-    def __init__(self, network, scale):
-        super().__init__()
-        self.network, self.scale, self.input_shape = network, scale, network.input_shape
-
-    def forward(self, x):
-        return self.scale * self.network(x)
-
-
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("kind", ["trades", "soft_1", "soft_12", "soft_1_plus_2"])
 def test_training_attacks_reach_in_float32_what_they_reach_in_float64(kind, scale, digits):
     """The divergence from the targets that the attack ends at, itself taken in float64."""
     network, other, x, y = both_precisions(LENET, digits, 100)
-    single = Scaled(network, scale)
-    double, exact = Scaled(other, scale), x.double()
+    single = scaled_by(network, scale)
+    double, exact = scaled_by(other, scale), x.double()
     if kind == "trades":
         loss, targets = (
             losses.divergence,

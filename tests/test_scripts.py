@@ -116,7 +116,7 @@ def test_eval_net_finds_what_the_stitch_found(evaluated, stitched, home):
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
     assert found["accuracy_interval"] == pytest.approx([middle - half, middle + half], abs=1e-6)
-    assert f"{middle - half:.1%} – {middle + half:.1%}" in evaluated.out
+    assert f"{100 * (middle - half):.1f} – {100 * (middle + half):.1f}%" in evaluated.out
 
 
 def test_a_line_in_the_csv(call_script, stitched, trained, home, lenets):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
@@ -14,7 +13,7 @@ from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.evaluation.suites import Suite, cumulative_note
 from robust_stitching.files import REPOSITORY
 from robust_stitching.report.robustness import as_text, as_values
-from sure_networks import Linear, planted, rows
+from sure_networks import Linear, planted, rows, scaled_by
 
 THREAT = Threat(0.1)
 QUICK = ["FGSM", "PGD-20"]
@@ -121,21 +120,12 @@ def test_the_scale_of_logits_changes_nothing(model, digits):
     network, few = checkpoints.load(path).network, digits[1].sample(60)
     left = []
     for scale in (1, 3, 100, 1e-3):
-        scaled = Scaled(network, scale)
+        scaled = scaled_by(network, scale)
         left.append(robustness(scaled, few, suite("default", THREAT, 10)).accuracies())
     assert left[3]["PGD-20"] > left[0]["PGD-20"] + 0.04
     for accuracies in left[1:]:
         assert accuracies["APGD-DLR"] == pytest.approx(left[0]["APGD-DLR"], abs=1.1 / 60)
         assert accuracies[WORST] == pytest.approx(left[0][WORST], abs=1.1 / 60)
-
-
-class Scaled(nn.Module):
-    def __init__(self, network, scale):
-        super().__init__()
-        self.network, self.scale, self.input_shape = network, scale, network.input_shape
-
-    def forward(self, x):
-        return self.scale * self.network(x)
 
 
 # Restarts

@@ -17,7 +17,7 @@ from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.evaluation.misread import doubts
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
-from robust_stitching.report.table import aligned
+from robust_stitching.report.table import aligned, between
 
 
 def parser() -> cli.Parser:
@@ -86,8 +86,7 @@ def as_text(
 
 def as_shares(share: float, n: int) -> list[str]:
     """A share of images, and its interval."""
-    low, high = wilson(share, n)
-    return [f"{share:.2%}", f"{low:.1%} – {high:.1%}"]
+    return [f"{share:.2%}", between(wilson(share, n))]
 
 
 def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:

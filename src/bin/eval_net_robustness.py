@@ -114,7 +114,6 @@ def main(argv: list[str]) -> None:
         "epsilon": threat.epsilon,
         **attacks.settings,
     }
-    told = {"batch_size": args.batch_size, "notes": list(attacks.notes)}  # they change nothing
     if args.json and args.keep and args.json.resolve() == args.keep.resolve():
         raise UserError(f"--json and --keep both name {args.keep}; give each a file of its own.")
     cli.warn(*attacks.warnings)
@@ -133,7 +132,7 @@ def main(argv: list[str]) -> None:
         cli.warn(*doubtful)
         try:
             if args.json:
-                told["notes"] += [*notes, *doubtful]
+                told = {"notes": [*attacks.notes, *notes, *doubtful], "batch_size": args.batch_size}
                 write_json(args.json, as_values(found, settings | told))
         finally:  # whatever becomes of the file, these are the numbers
             print(as_text(checkpoint.model, found, settings, attacks))

@@ -111,8 +111,7 @@ def main(argv: list[str]) -> None:
         if collapsed(history):
             tell_above_bars("warning: accuracy under attack fell below half of its best")
 
-    for warning in plan.adversary.warnings if plan.adversary else ():
-        cli.say(f"warning: {warning}")
+    cli.warn(*(plan.adversary.warnings if plan.adversary else ()))
     try:
         trained = train_network(plan, args.out_dir, device, args.resume, shown, tell, cli.tell)
     except KeyboardInterrupt:

@@ -45,8 +45,7 @@ def stitch_and_report(
     if eval_dataset is not None:
         _, elsewhere = cli.load_data(cli.dataset(eval_dataset), device, front, end)
     collected.read(args.out_dir / collected.NAME)  # what is no table is refused before any work
-    for warning in config.adversary.warnings if config.adversary else ():
-        cli.say(f"warning: {warning}")
+    cli.warn(*(config.adversary.warnings if config.adversary else ()))
     with begun(args.out_dir, args.run_name, cli.say) as run:
         result = stitch(front, end, train, test, config, shown, elsewhere, warn=cli.warn)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))

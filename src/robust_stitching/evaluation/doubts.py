@@ -20,7 +20,6 @@ from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.known import WORST, Robustness
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.suites import Suite
-from robust_stitching.folding import view_of
 from robust_stitching.labels import are_attributes, are_right, per_image
 from robust_stitching.modes import attackable, logits_of, without_tf32
 from robust_stitching.progress import Progress
@@ -46,6 +45,7 @@ STUBBORN = 0.25  # share of them
 
 def doubts(
     network: nn.Module,
+    view: nn.Module,
     split: AnySplit,
     attacks: Suite,
     known: Robustness,
@@ -53,7 +53,12 @@ def doubts(
     seed: int,
     progress: Progress,
 ) -> Iterator[str]:
-    """What speaks against the numbers in `known`, found by `attacks` on all images of `split`."""
+    """What speaks against the numbers in `known`, found by `attacks` on all images of `split`.
+
+    Parameters
+    ----------
+    view : of the network, that was attacked in its place (see `folding.view_of`).
+    """
     yield from _numbers(known)
     if not known.attacked().any():
         return
@@ -66,7 +71,7 @@ def doubts(
         return
     with without_tf32():
         yield from _gradients(network, images, labels, attacks, known)
-        yield from _survivors(network, split, attacks.threat, known, seed, progress)
+        yield from _survivors(network, view, split, attacks.threat, known, seed, progress)
 
 
 def _numbers(known: Robustness) -> Iterator[str]:
@@ -217,6 +222,7 @@ def _differ(one: Tensor, two: Tensor) -> Tensor:
 
 def _survivors(
     network: nn.Module,
+    view: nn.Module,
     split: AnySplit,
     threat: Threat,
     known: Robustness,
@@ -230,7 +236,6 @@ def _survivors(
     n = min(max(round(CHECKED_SHARE * len(left)), CHECKED[0]), CHECKED[1], len(left))
     places = left[torch.linspace(0, len(left) - 1, n).long()]
     ((images, labels),) = split.take(places).batches(n)
-    view = view_of(network)
     with progress(2 * n, "looking for masked gradients") as bar:
         pace = Pace(bar, WHOLE_STEPS + 1)
 

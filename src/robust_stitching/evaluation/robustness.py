@@ -66,7 +66,7 @@ def robustness(
             pace.batch(0)
     known.warnings = [
         *attacks.warnings,
-        *doubts(network, split, attacks, known, seed=seed, progress=progress),
+        *doubts(network, view, split, attacks, known, seed=seed, progress=progress),
     ]
     return known
 

@@ -18,7 +18,7 @@ def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
     on what all before them had left, the accuracy is that after all of them.
     """
     robust, n = found.accuracies(), len(found.right)
-    accuracy = found.right.double().mean().item()
+    accuracy = found.clean_accuracy()
     return {
         **settings,
         "accuracy": accuracy,
@@ -47,7 +47,7 @@ def as_text(model: str, found: Robustness, settings: dict[str, Any], attacks: Su
     """What is printed."""
     n = len(found.right)
     table = [["attack", "accuracy", "95% interval", "attacked", "fooled", "median step"]]
-    clean = found.right.double().mean().item()
+    clean = found.clean_accuracy()
     for name, accuracy in {"none": clean, **found.accuracies()}.items():
         low, high = wilson(accuracy, n)
         steps = found.steps.get(name, torch.empty(0, dtype=torch.long))

@@ -88,7 +88,7 @@ def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
             label = f"random fronts, mean of {len(fronts)}"
             end, mean = record["end"]["accuracy"], fmean(fronts)
             relative = f"{mean / end:.4f}" if end else "–"
-            cells = [f"{mean:.2%}", f"all {_range((min(fronts), max(fronts)))}", relative]
+            cells = [f"{mean:.2%}", f"all {between((min(fronts), max(fronts)))}", relative]
         gap = record["gaps"].get(name)
         table.append([label, *cells, "–" if gap is None else f"{100 * gap:+.2f} points"])
     return table
@@ -148,10 +148,11 @@ def shown(values: Mapping[str, Any], key: str, form: str) -> str:
         found = None if found is None else found.get(part)
     if found is None:
         return "–"
-    return _range(found) if form == INTERVAL else format(found, form)
+    return between(found) if form == INTERVAL else format(found, form)
 
 
-def _range(ends: Sequence[float]) -> str:
+def between(ends: Sequence[float]) -> str:
+    """An interval of shares, in percent."""
     low, high = ends
     return f"{100 * low:.1f} – {100 * high:.1f}%"
 
