@@ -9,23 +9,20 @@ says how. An image counts as robust if none fools the network: the worst case pe
 each attribute of each image counts so.
 """
 
-import math
-from argparse import Namespace
 from pathlib import Path
 
 import _library  # noqa: F401
 
-from robust_stitching import checkpoints, cli, data, options, values
-from robust_stitching.attacks.threat import LARGEST, NORMS, Threat
+from robust_stitching import checkpoints, cli, options, values
+from robust_stitching.attacks.threat import NORMS
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.misread import doubts
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
+from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.robustness import as_text, as_values
-
-USUAL_L2 = 0.5
 
 
 def parser() -> cli.Parser:
@@ -89,7 +86,7 @@ def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     checkpoint, _, test, notes = cli.evaluated(args)
     split = test if args.n_images is None else test.sample(args.n_images, args.seed)
-    threat = threat_of(args, split)
+    threat = threat_on(split, args.epsilon, args.norm)
     if args.tier == "standard":
         needed = ("steps", "step_size", "restarts")
         options.refuse(args, needed, "is fixed by AutoAttack; leave it out.")
@@ -136,21 +133,6 @@ def main(argv: list[str]) -> None:
                 write_json(args.json, as_values(found, settings | told))
         finally:  # whatever becomes of the file, these are the numbers
             print(as_text(checkpoint.model, found, settings, attacks))
-
-
-def threat_of(args: Namespace, split: data.AnySplit) -> Threat:
-    """The ball that --norm and --epsilon ask for."""
-    usual = USUAL_L2 if args.norm == "l2" else data.usual_epsilon(split.source)
-    radius = usual if args.epsilon is None else args.epsilon
-    if args.norm == "linf" and radius > 1:
-        raise UserError(f"an l-inf radius of {radius:g} covers every image; choose 1 at most.")
-    if radius > LARGEST:
-        farthest = math.sqrt(split.channels) * split.image_size
-        raise UserError(
-            f"an l2 radius of {radius:g} covers every image many times over; choose {farthest:.4g} "
-            "at most, the distance between black and white."
-        )
-    return Threat(radius, args.norm)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Attacks that are run together: what the tiers of `--tier` mean."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,15 @@ from robust_stitching.attacks import (
 )
 from robust_stitching.attacks.losses import dlr
 from robust_stitching.attacks.pgd import step_warnings, usual_step
+from robust_stitching.attacks.threat import LARGEST
+from robust_stitching.data import AnySplit, usual_epsilon
 from robust_stitching.errors import UserError, unknown
 from robust_stitching.evaluation import autoattack
 from robust_stitching.labels import per_image
 
 TIERS = ("quick", "gradient", "default", "standard")
 REPORTED = "gradient"  # in the reports of stitches, which attack several networks
+USUAL_L2 = 0.5  # radius, on images of any dataset
 TARGETS = 9  # classes that APGD-T tries
 QUERIES = 500  # of Square Attack, for each image
 
@@ -93,6 +97,31 @@ class Suite:
         """Of the network for a batch, at most; 0 where nobody knows."""
         counts = [attack.passes * attack.restarts for attack in self.attacks.values()]
         return sum(counts) if all(counts) else 0
+
+
+def threat_on(split: AnySplit, epsilon: float | None, norm: str = "linf") -> Threat:
+    """The ball of a radius around images of `split`, or for None the usual one there.
+
+    Raises
+    ------
+    UserError : for a radius that is none, or that covers every image.
+    """
+    usual = USUAL_L2 if norm == "l2" else usual_epsilon(split.source)
+    radius = usual if epsilon is None else epsilon
+    if norm == "linf" and not 0 < radius <= 1:
+        raise UserError(
+            f"the l-inf radius has to be above 0 and at most 1, not {radius:g}: 1 covers every "
+            "image."
+        )
+    if not radius > 0:
+        raise UserError(f"the l2 radius has to be above 0, not {radius:g}.")
+    if radius > LARGEST:
+        farthest = math.sqrt(split.channels) * split.image_size
+        raise UserError(
+            f"an l2 radius of {radius:g} covers every image many times over; choose {farthest:.4g} "
+            "at most, the distance between black and white."
+        )
+    return Threat(radius, norm)
 
 
 def suite(

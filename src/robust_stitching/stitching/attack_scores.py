@@ -9,11 +9,10 @@ from torch import nn
 
 from robust_stitching.attacks import Threat, draws_at
 from robust_stitching.attacks.pgd import usual_step, worst_images
-from robust_stitching.data import AnySplit, usual_epsilon
-from robust_stitching.errors import UserError
+from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import BATCH_SIZE, robustness
-from robust_stitching.evaluation.suites import REPORTED, suite
+from robust_stitching.evaluation.suites import REPORTED, suite, threat_on
 from robust_stitching.folding import view_of
 from robust_stitching.labels import are_right
 from robust_stitching.modes import logits_of, without_tf32
@@ -49,19 +48,6 @@ class AttackScores:
     transfer: dict[str, dict[str, float]]
     settings: Mapping[str, Any]
     warnings: tuple[str, ...]
-
-
-def threat_on(split: AnySplit, epsilon: float | None) -> Threat:
-    """An l-inf radius, or for None the usual one of a dataset.
-
-    Raises
-    ------
-    UserError : for a radius that is none.
-    """
-    radius = usual_epsilon(split.source) if epsilon is None else epsilon
-    if not 0 < radius <= 1:
-        raise UserError(f"the l-inf radius has to be above 0 and at most 1, not {radius:g}.")
-    return Threat(radius)
 
 
 def check_attacks(tier: str, epsilon: float | None, split: AnySplit) -> None:

@@ -7,8 +7,9 @@ from torch import nn
 
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
+from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.progress import Progress, silent
-from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks, threat_on
+from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.scores import Scores, measure
 
 UNATTACKED = ("direct_matching_recalibrated",)
