@@ -12,7 +12,7 @@ from left_behind import only, strict_json
 from robust_stitching import checkpoints, data
 from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
-from robust_stitching.evaluation.misread import chance_of, doubts, promised
+from robust_stitching.evaluation.misread import chance_of, promised, signs
 from robust_stitching.files import REPOSITORY
 
 GOOD = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
@@ -49,12 +49,12 @@ def test_chance_is_the_best_constant_answer():
 def test_near_chance(counts, right, doubtful):
     checkpoint = checkpoints.load(GOOD)
     checkpoint = replace(checkpoint, path=Path("x.pt"))
-    told = doubts(checkpoint, split_of(*counts, name="Others"), right / sum(counts))
+    told = signs(checkpoint, split_of(*counts, name="Others"), right / sum(counts))
     assert len(told) == doubtful and all("near chance" in text for text in told)
 
 
 def test_answers_that_are_no_numbers():
-    told = doubts(checkpoints.load(GOOD), split_of(*[2] * 10), 0.95, float("nan"))
+    told = signs(checkpoints.load(GOOD), split_of(*[2] * 10), 0.95, float("nan"))
     assert "not finite" in told[0]
 
 
@@ -100,7 +100,7 @@ def test_a_log_promises_its_last_accuracy(kept, tmp_path, digits):
 @pytest.mark.parametrize("right, doubtful", [(340, False), (320, False), (300, True), (36, True)])
 def test_far_below_the_promise(right, doubtful, kept, digits):
     checkpoint = kept(training={"test_accuracy": 0.95})
-    told = doubts(checkpoint, digits[1], right / 360)
+    told = signs(checkpoint, digits[1], right / 360)
     assert len(told) == doubtful
     assert all("far below the 95.00%" in text for text in told)
 
@@ -113,7 +113,7 @@ def test_a_stitched_network_may_be_near_chance_if_it_was(digits):
     for promise, told in ((0.1, 0), (0.9, 1), (None, 1)):
         training = {} if promise is None else {"test_accuracy": promise}
         checkpoint = Stitched(good.network, "a-b", "digits", 10, Path("x.pt"), training)
-        assert len(doubts(checkpoint, digits[1], 0.1)) == told
+        assert len(signs(checkpoint, digits[1], 0.1)) == told
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_no_network_of_the_archive_is_doubted(path, digits):
     checkpoint = checkpoints.load(path)
     found = evaluate(checkpoint.network, digits[1])
     assert promised(checkpoint, digits[1]) == pytest.approx(found.accuracy, abs=0.02)
-    assert doubts(checkpoint, digits[1], found.accuracy, found.loss) == []
+    assert signs(checkpoint, digits[1], found.accuracy, found.loss) == []
 
 
 # Commands

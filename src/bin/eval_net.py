@@ -14,7 +14,7 @@ from robust_stitching import cli, data, options, values
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy, evaluate
 from robust_stitching.evaluation.intervals import interval_of, wilson
-from robust_stitching.evaluation.misread import doubts
+from robust_stitching.evaluation.misread import signs
 from robust_stitching.files import json_file, write_json
 from robust_stitching.progress import shown
 from robust_stitching.report.table import aligned, between
@@ -53,11 +53,11 @@ def main(argv: list[str]) -> None:
     split = test if args.split == "test" else train
     with json_file(args.json):
         found = evaluate(checkpoint.network, split, args.batch_size, shown)
-        doubtful = doubts(checkpoint, split, found.accuracy, found.loss)
-        cli.warn(*doubtful)
+        strange = signs(checkpoint, split, found.accuracy, found.loss)
+        cli.warn(*strange)
         try:
             if args.json:
-                told = [*notes, *doubtful]
+                told = [*notes, *strange]
                 write_json(args.json, as_values(args, checkpoint, split, found, told))
         finally:  # whatever becomes of the file, these are the numbers
             print(as_text(args, checkpoint, split, found))

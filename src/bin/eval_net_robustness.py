@@ -17,7 +17,7 @@ from robust_stitching import checkpoints, cli, options, values
 from robust_stitching.attacks.threat import NORMS
 from robust_stitching.errors import UserError
 from robust_stitching.evaluation.kept import attack_and_keep
-from robust_stitching.evaluation.misread import doubts
+from robust_stitching.evaluation.misread import signs
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
 from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.files import json_file, write_json
@@ -125,11 +125,11 @@ def main(argv: list[str]) -> None:
             batch_size=args.batch_size,
             progress=shown,
         )
-        doubtful = doubts(checkpoint, split, found.clean_accuracy())
-        cli.warn(*doubtful)
+        strange = signs(checkpoint, split, found.clean_accuracy())
+        cli.warn(*strange)
         try:
             if args.json:
-                told = {"notes": [*attacks.notes, *notes, *doubtful], "batch_size": args.batch_size}
+                told = {"notes": [*attacks.notes, *notes, *strange], "batch_size": args.batch_size}
                 write_json(args.json, as_values(found, settings | told))
         finally:  # whatever becomes of the file, these are the numbers
             print(as_text(checkpoint.model, found, settings, attacks))

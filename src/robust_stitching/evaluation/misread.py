@@ -23,9 +23,7 @@ FAR = 0.05
 """By so much an accuracy, its 95% interval taken off, may lie below what is promised."""
 
 
-def doubts(
-    checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float = 0.0
-) -> list[str]:
+def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float = 0.0) -> list[str]:
     """What is strange about the accuracy of a network on `split`, in sentences: one near chance, or
     far below what its training promises for the same data, or a loss that is no number. A stitched
     network may well be near chance.

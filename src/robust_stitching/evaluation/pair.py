@@ -8,7 +8,7 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.class_names import Matching, matched
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import BATCH_SIZE, Accuracy, evaluate
-from robust_stitching.evaluation.misread import doubts
+from robust_stitching.evaluation.misread import signs
 from robust_stitching.progress import Progress, silent
 
 
@@ -48,7 +48,7 @@ def look_at(
         names.append(model.class_names or split.classes)
         notes += told
         if model.shares_classes(split):
-            notes += doubts(model, own, found.accuracy, found.loss)
+            notes += signs(model, own, found.accuracy, found.loss)
     matching = _between(*names)
     if matching and matching.renamed:
         notes.append(

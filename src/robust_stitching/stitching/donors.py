@@ -9,7 +9,7 @@ from robust_stitching import models
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
-from robust_stitching.evaluation.misread import doubts
+from robust_stitching.evaluation.misread import signs
 from robust_stitching.progress import Progress, silent
 
 CHECKED_IMAGES = 1000
@@ -79,5 +79,5 @@ def doubts_about(
         asked = checkpoint.classes == end.classes and checkpoint.shares_classes(test)
         if asked or checkpoint is end:
             found = evaluate(network, some, progress=progress)
-            told += doubts(checkpoint, some, found.accuracy, found.loss)
+            told += signs(checkpoint, some, found.accuracy, found.loss)
     return told
