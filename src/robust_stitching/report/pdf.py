@@ -204,13 +204,13 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
         if value is not None and value is not False
     )
     versions = ", ".join(f"{name} {found}" for name, found in record["versions"].items())
+    code = f"commit {record['commit']}" if record["commit"] else "not under git"
     return [
         ["setting", "value"],
         ["parameters of the map", f"{record['transformation']['parameters']:,}"],
         ["settings", settings],
-        ["versions", versions],
+        ["versions", f"{versions}, {code}"],
         ["another seed varies", "; ".join(record["seed_varies"])],
-        ["commit", record["commit"] or "not under git"],
         ["time taken", f"{record['seconds']:.0f} s"],
     ]
 
