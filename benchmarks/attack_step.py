@@ -14,8 +14,8 @@ from _common import paired
 from stitch_step import SIZE, WholeNetworks
 
 from robust_stitching import models
-from robust_stitching.folding import Folded
-from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.training import Adversary
 
 ROUNDS = 7

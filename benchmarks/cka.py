@@ -15,9 +15,10 @@ import time
 import _common  # noqa: F401  puts the library on the path
 import torch
 
-from robust_stitching import graph, models
+from robust_stitching import models
+from robust_stitching.basics.modes import evaluating
 from robust_stitching.data import Split
-from robust_stitching.modes import evaluating
+from robust_stitching.graphs import graph
 from robust_stitching.similarity import Activations, linear_ckas
 from robust_stitching.stitching.matching import direct, moments_of
 

@@ -17,9 +17,9 @@ import _common  # noqa: F401  puts the library on the path
 import torch
 
 from robust_stitching import models
+from robust_stitching.basics.progress import shown
 from robust_stitching.data import Split
-from robust_stitching.graph import Graph
-from robust_stitching.progress import shown
+from robust_stitching.graphs.graph import Graph
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.stream import clean_cuts
 

@@ -18,8 +18,8 @@ from robust_stitching import checkpoints, data
 from robust_stitching.attacks import Threat, pgd
 from robust_stitching.attacks.loop import value_and_gradient
 from robust_stitching.attacks.losses import cross_entropy
-from robust_stitching.data.split import generator_for
-from robust_stitching.modes import attackable
+from robust_stitching.basics.modes import attackable
+from robust_stitching.basics.seeds import generator_for
 
 STEPS, SIZE, IMAGES, ROUNDS = 20, 1 / 255, 500, 5
 

@@ -14,9 +14,9 @@ from _common import paired
 from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
-from robust_stitching.layout import Layout
-from robust_stitching.stitching.network import StitchedNetwork
-from robust_stitching.stitching.transform import LinearMap
+from robust_stitching.graphs.layout import Layout
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.graphs.transform import LinearMap
 
 STEPS, SIZE, ROUNDS = 20, 128, 9
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.files import REPOSITORY
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.training import Trainer, TrainingConfig, standard
 
 SCRIPTS = REPOSITORY / "src" / "bin"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from robust_stitching.files import write_json
+from robust_stitching.basics.files import write_json
 
 
 def record_of(accuracy: float = 0.5, **changed) -> dict:

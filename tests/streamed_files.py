@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 ATTRIBUTES = tuple(f"Attribute_{i}" for i in range(40))
 WNIDS = ("n01440764", "n02102040", "n03028079")

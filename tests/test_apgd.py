@@ -13,7 +13,7 @@ from torch import nn
 from robust_stitching.attacks import Threat, losses
 from robust_stitching.attacks.apgd import AdaptiveStep
 from robust_stitching.attacks.loop import attack
-from robust_stitching.data.split import generator_for
+from robust_stitching.basics.seeds import generator_for
 
 SIDE, CLASSES, N = 6, 5, 18
 RHO, MOMENTUM = 0.75, 0.75

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from robust_stitching import checkpoints, labels, models
+from robust_stitching import checkpoints, models
 from robust_stitching.attacks import Threat, apgd, draws_at, fgsm, pgd
 from robust_stitching.attacks.losses import divergence
 from robust_stitching.attacks.pgd import worst_images
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
+from robust_stitching.basics import labels
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import accuracy_of, evaluate, suites
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.robustness import WORST, robustness, suite

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from robust_stitching import checkpoints, data, models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data.pictures import Square
 from robust_stitching.data.split import equal_sizes, sizes_in_order, sizes_of_epoch
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.run import StitchConfig, stitch

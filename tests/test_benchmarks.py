@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from robust_stitching.files import REPOSITORY
+from robust_stitching.basics.files import REPOSITORY
 
 SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.errors import UserError
-from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.stitched import StitchedNetwork
 
 MNIST = data.SOURCES["mnist"]
 

@@ -6,8 +6,8 @@ import torch
 
 from digit_folders import write_digits
 from robust_stitching import checkpoints, data, models
-from robust_stitching.claims import claim_of
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
+from robust_stitching.checkpoints.claims import claim_of
 
 MNIST, DIGITS = data.SOURCES["mnist"], data.SOURCES["digits"]
 

@@ -8,13 +8,13 @@ import torch
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
-from robust_stitching.class_names import matched
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.checkpoints.class_names import matched
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS
 from robust_stitching.evaluation import evaluate, predict
-from robust_stitching.files import REPOSITORY
-from robust_stitching.folding import Folded
-from robust_stitching.graph import Graph
-from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.graph import Graph
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.stitching.run import StitchConfig, stitch
 from streamed_files import write_imagenet
 
@@ -125,7 +125,7 @@ def test_known_datasets_have_the_names_that_their_files_have(digits):
         names = data.names_of(key)
         assert names is None or len(set(names)) == source.classes
     assert list(CIFAR100) == sorted(CIFAR100) and list(CIFAR10) == sorted(CIFAR10)
-    from robust_stitching.vision import torchvision
+    from robust_stitching.data.vision import torchvision
 
     assert list(data.names_of("fashion")) == torchvision().datasets.FashionMNIST.classes
     assert data.names_of("imagenet") is None and data.names_of("/nowhere") is None

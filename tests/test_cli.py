@@ -1,17 +1,17 @@
 """Values, flags and defaults of the commands, as they are promised."""
 
 import argparse
-import importlib.util
 import math
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from robust_stitching import cli, values
-from robust_stitching.errors import UserError
-from robust_stitching.files import REPOSITORY
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.command_line import cli, values
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 
@@ -175,12 +175,8 @@ CHOICES = {
 }
 
 
-def parser_of(script, monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPTS)
-    spec = importlib.util.spec_from_file_location(f"script_{Path(script).stem}", SCRIPTS / script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.parser()
+def parser_of(script):
+    return import_module(f"robust_stitching.command_line.{Path(script).stem}").parser()
 
 
 def action_of(parser, flags):
@@ -192,8 +188,8 @@ def action_of(parser, flags):
     "script, flags, default",
     [(script, *flag) for script, flags in FLAGS.items() for flag in flags.items()],
 )
-def test_every_flag_has_its_default(script, flags, default, monkeypatch):
-    parser = parser_of(script, monkeypatch)
+def test_every_flag_has_its_default(script, flags, default):
+    parser = parser_of(script)
     found = getattr(parser.parse_args(ARGUMENTS[script]), action_of(parser, flags).dest)
     if isinstance(default, float):
         assert math.isclose(found, default)
@@ -203,27 +199,27 @@ def test_every_flag_has_its_default(script, flags, default, monkeypatch):
 
 
 @pytest.mark.parametrize("script, flag", CHOICES)
-def test_every_choice_is_there(script, flag, monkeypatch):
-    assert set(action_of(parser_of(script, monkeypatch), flag).choices) == CHOICES[script, flag]
+def test_every_choice_is_there(script, flag):
+    assert set(action_of(parser_of(script), flag).choices) == CHOICES[script, flag]
 
 
 @pytest.mark.parametrize("flag", ["--robust", "--beta 3", "--no-pinv", "--no-bn"])
-def test_what_the_second_dataset_leaves_out(flag, monkeypatch):
+def test_what_the_second_dataset_leaves_out(flag):
     script = "find_cross_dataset_transform.py"
     with pytest.raises(UserError, match=flag.split()[0]):
-        parser_of(script, monkeypatch).parse_args([*ARGUMENTS[script], *flag.split()])
+        parser_of(script).parse_args([*ARGUMENTS[script], *flag.split()])
 
 
 @pytest.mark.parametrize("spelling", ["random-permutation", "random-permuation"])
-def test_a_mask_with_two_spellings(spelling, monkeypatch):
-    parser = parser_of("find_transform.py", monkeypatch)
+def test_a_mask_with_two_spellings(spelling):
+    parser = parser_of("find_transform.py")
     found = parser.parse_args([*ARGUMENTS["find_transform.py"], "-m", spelling])
     assert found.mask == "random-permutation"
 
 
 @pytest.mark.parametrize("flag", ["--epsilon", "--step-size"])
-def test_radii_and_steps_are_expressions(flag, monkeypatch):
-    args = parser_of("train.py", monkeypatch).parse_args([flag, "0.5*8/255"])
+def test_radii_and_steps_are_expressions(flag):
+    args = parser_of("train.py").parse_args([flag, "0.5*8/255"])
     assert math.isclose(getattr(args, flag[2:].replace("-", "_")), 4 / 255)
 
 

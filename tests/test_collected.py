@@ -10,9 +10,9 @@ import pytest
 
 from killed import done_elsewhere, killed_before
 from records import leave, record_of
-from robust_stitching.errors import UserError
-from robust_stitching.files import write_json
-from robust_stitching.locks import Locked, locked
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import write_json
+from robust_stitching.basics.locks import Locked, locked
 from robust_stitching.report.collected import collect, line_of
 
 HEADING = [

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import checkpoints, graph, models
+from robust_stitching import checkpoints, models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import silent
 from robust_stitching.data import Split
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate
-from robust_stitching.progress import silent
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text, control_rows
@@ -22,7 +24,6 @@ from robust_stitching.stitching import run
 from robust_stitching.stitching.controls import wake, with_random_weights
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
-from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import goal_of
 from robust_stitching.stitching.run import StitchConfig, stitch
 from robust_stitching.stitching.statistics import estimate_statistics

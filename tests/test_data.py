@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from robust_stitching import config, data
-from robust_stitching.errors import UserError
-from robust_stitching.files import REPOSITORY
-from robust_stitching.vision import torchvision
+from robust_stitching import data
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.data import config
+from robust_stitching.data.vision import torchvision
 from torchvision_files import FORMATS, make
 
 # Files as torchvision reads them

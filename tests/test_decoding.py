@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, features
 
 from robust_stitching import data
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data.decoding import UPRIGHT, read_rgb, read_upright, shown_size
-from robust_stitching.errors import UserError
 
 RAMP = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
 PHOTOMETRIC, ORIENTATION = 262, 274

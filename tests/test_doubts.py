@@ -9,11 +9,11 @@ from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.progress import silent
 from robust_stitching.evaluation import robustness as evaluation
 from robust_stitching.evaluation.doubts import doubts
 from robust_stitching.evaluation.robustness import WORST, Robustness, robustness, suite
-from robust_stitching.files import REPOSITORY
-from robust_stitching.progress import silent
 from sure_networks import Altered, Linear, Reversed, planted, rounded, rows, with_nan
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/Digits/*/model.pt"))

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.errors import UserError
-from robust_stitching.folding import Folded
-from robust_stitching.graph import Graph, features, join, layout_of
-from robust_stitching.stitching.network import StitchedNetwork
-from robust_stitching.vision import torchvision
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.vision import torchvision
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.graph import Graph, features, join, layout_of
+from robust_stitching.graphs.stitched import StitchedNetwork
 
 # Small members of families that differ in what their forward does: skip connections, dense ones,
 # squeeze and excitation, shuffled channels, a class token, windows, channels that stand behind.

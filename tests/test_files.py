@@ -12,9 +12,10 @@ import torch
 from matplotlib.figure import Figure
 
 from left_behind import names
-from robust_stitching import checkpoints, files
-from robust_stitching.errors import UserError
-from robust_stitching.files import NotWritten, json_file, replacing, write_json
+from robust_stitching import checkpoints
+from robust_stitching.basics import files
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import NotWritten, json_file, replacing, write_json
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_json_where_the_locale_is_ascii(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"é": "→"}', encoding="utf-8")
     code = (
-        "import sys; from pathlib import Path; from robust_stitching.files import *\n"
+        "import sys; from pathlib import Path; from robust_stitching.basics.files import *\n"
         r"with json_file(Path(sys.argv[1])): write_json(Path(sys.argv[1]), {'\xfc': '\u2192'})"
     )
     environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

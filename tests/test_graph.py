@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching import models
-from robust_stitching.errors import UserError
-from robust_stitching.graph import Graph, features, join, layout_of, needed
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.graph import Graph, features, join, layout_of, needed
 
 SMALL = {"lenet": 1, "tiny10": 1, "resnet_w1": 1}
 BIG = {"resnet_w5": 3, "resnet18": 3}

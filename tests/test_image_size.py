@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from robust_stitching import data
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data import pictures
 from robust_stitching.data.augment import NATURAL
-from robust_stitching.errors import UserError
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 from streamed_files import write_celeba, write_imagenet
 
 SHAPES = {"square": (64, 64), "wide": (80, 50), "tall": (30, 90)}  # width, height

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_stitching import graph
-from robust_stitching.errors import UserError
-from robust_stitching.folding import Folded
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.similarity import linear_cka
-from robust_stitching.stitching.network import StitchedNetwork
 
 
 class Base(nn.Module):

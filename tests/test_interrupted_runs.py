@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from left_behind import names, wait_for
-from robust_stitching.locks import locked
+from robust_stitching.basics.locks import locked
 from robust_stitching.report import collected, write
 from robust_stitching.report.collected import read
 
@@ -77,7 +77,7 @@ def test_a_stitch_that_is_interrupted_somewhere(
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("moment", ["robust_stitching.unfinished.os.rename", COLLECT])
+@pytest.mark.parametrize("moment", ["robust_stitching.runs.unfinished.os.rename", COLLECT])
 def test_a_stitch_that_is_interrupted_while_it_is_finished(
     moment, call_script, lenets, tmp_path, monkeypatch
 ):

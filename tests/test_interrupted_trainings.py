@@ -12,7 +12,7 @@ from tqdm import tqdm
 from killed import done_elsewhere, killed_before
 from left_behind import names, wait_for
 from robust_stitching import checkpoints
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 from robust_stitching.training import TrainingConfig
 from robust_stitching.training.session import TrainingPlan, train_network
 

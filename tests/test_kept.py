@@ -12,11 +12,11 @@ import torch
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import kept
 from robust_stitching.evaluation.kept import MAGIC, adversarial_images, attack_and_keep
 from robust_stitching.evaluation.robustness import robustness, suite
-from robust_stitching.files import REPOSITORY
 
 LENET = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
 SETTINGS = {"what": "a test", "epsilon": 0.1, "n": 60}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.errors import UserError
-from robust_stitching.vision import torchvision
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.vision import torchvision
 from streamed_files import write_celeba
 from torchvision_files import FORMATS, make
 

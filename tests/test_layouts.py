@@ -10,16 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_stitching import graph, models
-from robust_stitching.errors import UserError
-from robust_stitching.layout import Layout, grid_of, paired_rows, resize
+from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.vision import torchvision
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout, grid_of, paired_rows, resize
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.graphs.transform import LinearMap
 from robust_stitching.similarity import Moments, linear_cka
 from robust_stitching.similarity.neighbours import mutual_neighbours, nearest
 from robust_stitching.similarity.subspaces import Channels, channel_means, procrustes
 from robust_stitching.stitching.initial import initial_values
-from robust_stitching.stitching.network import StitchedNetwork
-from robust_stitching.stitching.transform import LinearMap
-from robust_stitching.vision import torchvision
 
 
 def vit(size: int) -> nn.Module:

@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_stitching import graph, models
+from robust_stitching import models
 from robust_stitching.attacks import Threat, apgd, fgsm, pgd
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.evaluation.robustness import robustness, suite
-from robust_stitching.folding import Folded
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.controls import with_random_weights
 from robust_stitching.stitching.matching import moments_of
 from robust_stitching.stitching.measure import measure_on
-from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.run import StitchConfig, stitch
 from robust_stitching.training import Adversary
 

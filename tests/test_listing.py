@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from robust_stitching import data
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data.listing import list_parts
-from robust_stitching.errors import UserError
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 IMAGES = {"train/a": 3, "train/b": 2, "test/a": 2, "test/b": 1}
 

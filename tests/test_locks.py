@@ -14,10 +14,10 @@ import pytest
 
 from killed import done_elsewhere, killed_before
 from left_behind import names
-from robust_stitching import locks
-from robust_stitching.errors import UserError
-from robust_stitching.files import replacing
-from robust_stitching.locks import Lock, Locked, LockLost, locked
+from robust_stitching.basics import locks
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import replacing
+from robust_stitching.basics.locks import Lock, Locked, LockLost, locked
 
 
 def left_by(folder, untouched=0.0, **changed):

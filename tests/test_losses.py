@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, losses, pgd
 from robust_stitching.attacks.pgd import usual_step, worst_images
-from robust_stitching.data.split import generator_for
-from robust_stitching.files import REPOSITORY
-from robust_stitching.labels import losses_of, margins_of
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.labels import losses_of, margins_of
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.stitching.objective import goal_of
 from robust_stitching.training.objectives import LABELS
 from sure_networks import scaled_by

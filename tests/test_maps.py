@@ -7,18 +7,19 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from robust_stitching import graph, models
-from robust_stitching.errors import UserError
-from robust_stitching.layout import Layout
+from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout
+from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
+from robust_stitching.graphs.transform import Form, LinearMap, factors
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
 from robust_stitching.stitching.masks import correlations, mask_of
-from robust_stitching.stitching.network import StitchedNetwork, rebuild
 from robust_stitching.stitching.run import StitchConfig
-from robust_stitching.stitching.transform import Form, LinearMap, factors
 
 FULL = Form()
 

@@ -13,9 +13,9 @@ from scipy.special import expit, softmax
 from torch import Tensor
 
 from robust_stitching import models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data import Split
-from robust_stitching.errors import UserError
-from robust_stitching.layout import Layout
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity import cka, compare, debiased_cka, linear_cka, minibatch_cka, rows
 from robust_stitching.similarity import neighbours as knn
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon

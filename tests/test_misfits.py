@@ -5,8 +5,8 @@ import torch
 
 from left_behind import only
 from robust_stitching import checkpoints, models
-from robust_stitching.errors import UserError
-from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.training import Trainer, TrainingConfig, standard
 from robust_stitching.training.session import TrainingPlan, train_network
 

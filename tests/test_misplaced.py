@@ -5,7 +5,7 @@ import pytest
 
 from left_behind import names, strict_json
 from robust_stitching import checkpoints, models
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.run import StitchConfig, stitch
 

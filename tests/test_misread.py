@@ -10,10 +10,10 @@ import torch
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.misread import chance_of, promised, signs
-from robust_stitching.files import REPOSITORY
 
 GOOD = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
 OTHER = REPOSITORY / "archive/lenet/Digits/in1-gn1/model.pt"

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_stitching import models
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.vision import torchvision
 from robust_stitching.models.registry import register
-from robust_stitching.vision import torchvision
 
 BUILT = ["lenet", "tiny10", *(f"resnet_w{k}" for k in range(1, 6)), "resnet18"]
 

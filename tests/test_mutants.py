@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from robust_stitching.files import REPOSITORY
+from robust_stitching.basics.files import REPOSITORY
 
 SOURCE = Path("src/robust_stitching")
 TIME = 900  # seconds that the tests of one mutant may take

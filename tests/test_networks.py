@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_stitching import checkpoints, models
-from robust_stitching.errors import UserError
-from robust_stitching.folding import Folded
-from robust_stitching.graph import Graph, join
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.vision import torchvision
+from robust_stitching.graphs.folding import Folded
+from robust_stitching.graphs.graph import Graph, join
 from robust_stitching.models.preact import WideResNet
 from robust_stitching.training import Adversary, Trainer, TrainingConfig, standard
-from robust_stitching.vision import torchvision
 
 RESNETS = ["resnet34", "resnet50", "resnet101", "resnet152", "engstromrn50", "imagenetrn50"]
 VGGS = ["vgg11", "vgg13", "vgg16", "vgg19"]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from robust_stitching import models
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data.split import generator_for
 from robust_stitching.stitching.run import StitchConfig, stitch
 from robust_stitching.training import (
     Adversary,

@@ -6,9 +6,9 @@ from torch import nn
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import robustness, suite
-from robust_stitching.files import REPOSITORY
 from robust_stitching.stitching.attack_scores import measure_attacks
 from sure_networks import Linear, rows
 

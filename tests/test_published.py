@@ -5,10 +5,10 @@ import torch
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, losses
-from robust_stitching.data.split import generator_for
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
-from robust_stitching.files import REPOSITORY
-from robust_stitching.modes import evaluating
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 TRADES = REPOSITORY / "archive/lenet/Digits/in0-gn0-trades-eps0.3/model.pt"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from robust_stitching import checkpoints, models
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 
 MODELS = ["lenet", "resnet_w1"]
 MEAN, STD = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.25, 0.5, 0.75])

@@ -6,8 +6,8 @@ import torch
 from digit_folders import write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import evaluate
-from robust_stitching.files import REPOSITORY
 
 ARCHIVE = REPOSITORY / "archive"
 OURS = [ARCHIVE / f"tiny10/Digits/in{i}-gn{i}/model.pt" for i in (0, 1)]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from robust_stitching import checkpoints, fitting, models
-from robust_stitching.constants import constants_for
-from robust_stitching.vision import torchvision
+from robust_stitching import checkpoints, models
+from robust_stitching.checkpoints import fitting
+from robust_stitching.checkpoints.constants import constants_for
+from robust_stitching.data.vision import torchvision
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 CIFAR10 = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])

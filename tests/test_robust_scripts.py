@@ -10,9 +10,9 @@ from torch import equal
 
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import kept
 from robust_stitching.evaluation.intervals import wilson
-from robust_stitching.files import REPOSITORY
 
 LENET = REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt"
 MADRY = REPOSITORY / "archive/lenet/Digits/in0-gn0-madry-eps0.3/model.pt"

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from in_float64 import InFloat64
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.intervals import wilson
 from robust_stitching.evaluation.robustness import WORST, Robustness, robustness, suite
-from robust_stitching.files import REPOSITORY
 from robust_stitching.stitching.attack_scores import measure_attacks
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/Digits/*/model.pt"))

@@ -13,10 +13,10 @@ from torch import nn
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
 from robust_stitching.attacks.pgd import step_warnings, usual_step
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
-from robust_stitching.files import REPOSITORY
 from robust_stitching.stitching.run import StitchConfig, stitch
 from robust_stitching.training import Adversary
 from robust_stitching.training.examiner import Examiner

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_stitching import data, graph, models
+from robust_stitching import data, models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import Split
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation import evaluate, predict
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
 from robust_stitching.stitching.initial import FROM_DATA, INITS, initial_values
 from robust_stitching.stitching.matching import direct, moments_of
-from robust_stitching.stitching.network import StitchedNetwork, rebuild
 from robust_stitching.stitching.run import StitchConfig, stitch
 
 

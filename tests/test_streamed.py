@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from robust_stitching import checkpoints, config, data, models
-from robust_stitching.data import pictures, streamed
+from robust_stitching import checkpoints, data, models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.seeds import generator_for
+from robust_stitching.data import config, pictures, streamed
 from robust_stitching.data.augment import NATURAL
 from robust_stitching.data.pictures import Square, random_window
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
+from robust_stitching.data.vision import torchvision
 from robust_stitching.evaluation import evaluate
 from robust_stitching.training import Trainer, TrainingConfig, standard
-from robust_stitching.vision import torchvision
 from streamed_files import ATTRIBUTES, WNIDS, write_celeba, write_imagenet
 
 

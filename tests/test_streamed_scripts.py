@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from robust_stitching import checkpoints, data
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import predict
 from robust_stitching.evaluation.kept import adversarial_images
-from robust_stitching.files import REPOSITORY
 from streamed_files import ATTRIBUTES, WNIDS, write_celeba, write_imagenet
 
 

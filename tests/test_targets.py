@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import graph, models
+from robust_stitching import models
 from robust_stitching.attacks.losses import cross_entropy
 from robust_stitching.attacks.pgd import worst_images
-from robust_stitching.data.split import generator_for
+from robust_stitching.basics.seeds import generator_for
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
-from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import batch_cka, goal_of, penalised
 from robust_stitching.stitching.run import StitchConfig
 from robust_stitching.training import Adversary

@@ -16,7 +16,8 @@ import pytest
 from tqdm import tqdm
 
 from conftest import SCRIPTS
-from robust_stitching import cli, progress, terminal
+from robust_stitching.basics import progress
+from robust_stitching.command_line import cli, terminal
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 ALL_SCRIPTS = sorted(path.name for path in SCRIPTS.glob("[!_]*.py"))

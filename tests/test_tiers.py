@@ -7,11 +7,11 @@ import torch
 
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.evaluation.suites import Suite, cumulative_note
-from robust_stitching.files import REPOSITORY
 from robust_stitching.report.robustness import as_text, as_values
 from sure_networks import Linear, planted, rows, scaled_by
 

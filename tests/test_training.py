@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.training import Diverged, Metrics, Trainer, TrainingConfig, standard
 from robust_stitching.training.session import TrainingPlan, train_network

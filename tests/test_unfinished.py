@@ -9,12 +9,12 @@ import pytest
 
 from killed import done_elsewhere, killed_before
 from records import record_of
-from robust_stitching.errors import UserError
-from robust_stitching.files import NotWritten, write_json
-from robust_stitching.locks import Lock, LockLost
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import NotWritten, write_json
+from robust_stitching.basics.locks import Lock, LockLost
+from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.report.collected import collect, read
-from robust_stitching.signals import uninterrupted
-from robust_stitching.unfinished import begun
+from robust_stitching.runs.unfinished import begun
 
 
 def write(run):

@@ -6,10 +6,10 @@ from torch import nn
 
 from robust_stitching import checkpoints, models
 from robust_stitching.attacks import Threat
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
-from robust_stitching.files import REPOSITORY
-from robust_stitching.folding import Folded, view_of
-from robust_stitching.stitching.network import StitchedNetwork
+from robust_stitching.graphs.folding import Folded, view_of
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.training import Adversary, objective_of
 from sure_networks import Altered, Reversed, rounded, with_nan
 

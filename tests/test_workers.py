@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from robust_stitching import checkpoints, data
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import streamed
-from robust_stitching.files import REPOSITORY
 from robust_stitching.training import Trainer, TrainingConfig
 from robust_stitching.training.session import TrainingPlan, train_network
 from streamed_files import write_celeba, write_imagenet

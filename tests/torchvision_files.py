@@ -7,7 +7,7 @@ import struct
 import numpy as np
 from scipy.io import savemat
 
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 SIZES = {"train": 20, "test": 10}
 

@@ -7,7 +7,7 @@ from robust_stitching.attacks.draws import draws_from
 from robust_stitching.attacks.loop import Attacked, attack
 from robust_stitching.attacks.losses import Loss, at_zero, cross_entropy, targeted_dlr
 from robust_stitching.attacks.threat import Source, Threat
-from robust_stitching.modes import logits_of
+from robust_stitching.basics.modes import logits_of
 
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last move
 RHO = 0.75  # a step size is fine while the loss rises in more than this share of its steps

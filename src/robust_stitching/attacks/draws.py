@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robust_stitching.data.split import generator_for
+from robust_stitching.basics.seeds import generator_for
 
 BLOCK = 250
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching.attacks.losses import Loss
-from robust_stitching.labels import are_right, per_image
-from robust_stitching.modes import attackable
+from robust_stitching.basics.labels import are_right, per_image
+from robust_stitching.basics.modes import attackable
 
 
 @dataclass(frozen=True)

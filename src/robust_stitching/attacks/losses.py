@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.labels import are_attributes, choices_of, margins_of
+from robust_stitching.basics.labels import are_attributes, choices_of, margins_of
 
 TINY = 1e-12
 SATURATED = -15.0  # below it, log softplus(u) is u − exp(u)/2 to fourteen digits

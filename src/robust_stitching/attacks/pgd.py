@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from robust_stitching.attacks.loop import Attacked, attack, finite_or_zero, value_and_gradient
 from robust_stitching.attacks.losses import Loss, cross_entropy
 from robust_stitching.attacks.threat import Source, Threat
-from robust_stitching.modes import attackable
+from robust_stitching.basics.modes import attackable
 
 USUAL_WAY = 2.5  # radii that all steps together go, so that any point of the ball can be reached
 

@@ -14,7 +14,7 @@ from robust_stitching.attacks.draws import Draws, draws_from
 from robust_stitching.attacks.loop import Attacked, attack
 from robust_stitching.attacks.losses import cross_entropy, margin
 from robust_stitching.attacks.threat import TINY, Source, Threat
-from robust_stitching.labels import are_attributes
+from robust_stitching.basics.labels import are_attributes
 
 SHARE = 0.8  # of the image that the first squares cover
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many of 10,000 queries

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.sizes import IMAGE_SIZE
+from robust_stitching.data.sizes import IMAGE_SIZE
 
 DRAWS = 6
 """Uniform numbers that one image needs: flip, crop (2), angle, scale, shear."""

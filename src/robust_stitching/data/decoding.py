@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from robust_stitching.errors import UserError, first_line
+from robust_stitching.basics.errors import UserError, first_line
 
 WHITE = (255, 255, 255)
 WITH_ALPHA = ("LA", "PA", "RGBA", "RGBa")

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robust_stitching.config import dataset_workers
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import slug
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data.augment import NATURAL
+from robust_stitching.data.config import dataset_workers
 from robust_stitching.data.decoding import shown_size
 from robust_stitching.data.listing import Files, class_folders, list_parts
 from robust_stitching.data.pictures import Square
+from robust_stitching.data.sizes import MOST_IN_MEMORY
 from robust_stitching.data.split import AnySplit
 from robust_stitching.data.streamed import StreamedSplit
-from robust_stitching.errors import UserError
-from robust_stitching.files import slug
-from robust_stitching.progress import Progress, silent
-from robust_stitching.sizes import MOST_IN_MEMORY
 
 LOOKS = 1000
 """Images of a part whose heads are read to tell their size."""

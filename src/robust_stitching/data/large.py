@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robust_stitching.config import CONFIG_FILE
+from robust_stitching.basics.errors import UserError
+from robust_stitching.data.config import CONFIG_FILE
 from robust_stitching.data.listing import Files, list_parts
-from robust_stitching.errors import UserError
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 CELEBA_PARTS = ("0", "2")  # train and test; 1 is for validation
 PARTITION = "list_eval_partition.txt"

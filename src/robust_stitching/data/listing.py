@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from robust_stitching.data.decoding import Unreadable, read_rgb, read_upright
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 RATIO = (3 / 4, 4 / 3)  # of the sides of a random window
 TRIES = 10  # to find one that fits

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_stitching.config import CONFIG_FILE, dataset_root, dataset_workers
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.labels import are_attributes
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation, scaled
+from robust_stitching.data.config import CONFIG_FILE, dataset_root, dataset_workers
 from robust_stitching.data.folder import class_names, read_folder
 from robust_stitching.data.large import celeba, imagenet
 from robust_stitching.data.listing import Files
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS, FASHION
 from robust_stitching.data.pictures import Square
+from robust_stitching.data.sizes import IMAGE_SIZE, MOST_IN_MEMORY
 from robust_stitching.data.split import AnySplit, Split
 from robust_stitching.data.streamed import StreamedSplit
-from robust_stitching.errors import UserError, unknown
-from robust_stitching.labels import are_attributes
-from robust_stitching.progress import Progress, silent
-from robust_stitching.sizes import IMAGE_SIZE, MOST_IN_MEMORY
-from robust_stitching.vision import torchvision
+from robust_stitching.data.vision import torchvision
 
 
 class Part(NamedTuple):

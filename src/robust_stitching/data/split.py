@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.labels import are_attributes
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data.augment import DRAWS, Augmentation, as_float, scaled
-from robust_stitching.errors import UserError
-from robust_stitching.labels import are_attributes
 
 Batch = tuple[Tensor, Tensor]
 
@@ -279,15 +279,6 @@ def _histograms(images: Tensor) -> Tensor:
     """How often each value occurs in each channel, float64 of shape (C, 256)."""
     channels = images.unbind(dim=1)
     return torch.stack([torch.bincount(c.flatten(), minlength=256) for c in channels]).double()
-
-
-def generator_for(*seeds: int | str) -> torch.Generator:
-    """A generator whose stream depends on all of `seeds`, numbers below 2⁶⁴ and names of what it is
-    for, and differs for any other tuple."""
-    numbers = [int.from_bytes(s.encode()[:8], "big") if isinstance(s, str) else s for s in seeds]
-    words = [word for number in numbers for word in (number & 0xFFFFFFFF, number >> 32)]
-    state = np.random.SeedSequence([len(seeds), *words]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def laid_out(images: Tensor) -> Tensor:

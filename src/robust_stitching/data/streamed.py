@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from robust_stitching.basics.errors import first_line
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data.augment import Augmentation, as_float
 from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.pictures import Decoder, Square
@@ -30,8 +32,6 @@ from robust_stitching.data.split import (
     order_and_draws,
     sizes_in_order,
 )
-from robust_stitching.errors import first_line
-from robust_stitching.progress import Progress, silent
 
 WORTH_WORKERS = 500
 """So many images keep worker processes busy for longer than they take to start."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robust_stitching.basics.labels import are_attributes, are_right, loss_of
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.labels import are_attributes, are_right, loss_of
-from robust_stitching.modes import evaluating
-from robust_stitching.progress import Progress, silent
 
 BATCH_SIZE = 500
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from robust_stitching.attacks import Attacked, Draws, Threat
 from robust_stitching.attacks.loop import fools
-from robust_stitching.errors import UserError
-from robust_stitching.modes import attackable, logits_of
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import attackable, logits_of
 
 NAME = "AutoAttack"
 NORMS = {"linf": "Linf", "l2": "L2"}

@@ -16,13 +16,13 @@ from robust_stitching.attacks import Threat, draws_at, pgd
 from robust_stitching.attacks.loop import finite_or_zero, fools, value_alone, value_and_gradient
 from robust_stitching.attacks.losses import cross_entropy, margin
 from robust_stitching.attacks.pgd import usual_step
+from robust_stitching.basics.labels import are_attributes, are_right, per_image
+from robust_stitching.basics.modes import attackable, logits_of, without_tf32
+from robust_stitching.basics.progress import Progress
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.known import WORST, Robustness
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.suites import Suite
-from robust_stitching.labels import are_attributes, are_right, per_image
-from robust_stitching.modes import attackable, logits_of, without_tf32
-from robust_stitching.progress import Progress
 
 FEW = 3  # images by which attacks may differ by chance
 FGSM_AHEAD = 0.01  # share of all images by which one step may beat many

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation.known import Part, Robustness
 from robust_stitching.evaluation.robustness import robustness
 from robust_stitching.evaluation.suites import Suite
-from robust_stitching.progress import Progress, silent
 
 MAGIC = b"robust-stitching kept 1\n"
 HEAD = struct.Struct("<QI")  # bytes and CRC-32 of what follows

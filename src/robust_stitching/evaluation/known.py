@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robust_stitching.basics.labels import per_image
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.suites import Suite
-from robust_stitching.labels import per_image
 
 WORST = "worst case"
 

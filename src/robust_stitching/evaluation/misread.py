@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from robust_stitching.basics.files import slug
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import SOURCES, AnySplit
 from robust_stitching.evaluation.intervals import wilson
-from robust_stitching.files import slug
 
 LOG = "training_log.csv"
 ABOVE_CHANCE = 0.05

@@ -4,12 +4,12 @@ their answers in one order."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.class_names import Matching, matched
+from robust_stitching.checkpoints.class_names import Matching, matched
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import BATCH_SIZE, Accuracy, evaluate
 from robust_stitching.evaluation.misread import signs
-from robust_stitching.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from robust_stitching.attacks.loop import all_finite
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.labels import are_right, per_image
+from robust_stitching.basics.modes import logits_of, without_tf32
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation.doubts import doubts
 from robust_stitching.evaluation.known import WORST, Part, Robustness
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.suites import Suite, suite
-from robust_stitching.folding import view_of
-from robust_stitching.labels import are_right, per_image
-from robust_stitching.modes import logits_of, without_tf32
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs.folding import view_of
 
 __all__ = ["BATCH_SIZE", "WORST", "Part", "Robustness", "Suite", "robustness", "suite"]
 

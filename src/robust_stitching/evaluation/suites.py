@@ -21,10 +21,10 @@ from robust_stitching.attacks import (
 from robust_stitching.attacks.losses import dlr
 from robust_stitching.attacks.pgd import step_warnings, usual_step
 from robust_stitching.attacks.threat import LARGEST
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.labels import per_image
 from robust_stitching.data import AnySplit, usual_epsilon
-from robust_stitching.errors import UserError, unknown
 from robust_stitching.evaluation import autoattack
-from robust_stitching.labels import per_image
 
 TIERS = ("quick", "gradient", "default", "standard")
 REPORTED = "gradient"  # in the reports of stitches, which attack several networks

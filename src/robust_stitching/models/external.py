@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.data.vision import torchvision
 from robust_stitching.models.layers import Normalize
 from robust_stitching.models.registry import Entry, State, no_options, register_library
-from robust_stitching.vision import torchvision
 
 COLOUR = 3
 OF_FIXED_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}

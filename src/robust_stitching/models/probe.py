@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.errors import UserError, first_line
-from robust_stitching.modes import evaluating
+from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.modes import evaluating
 
 
 def skeleton(network: nn.Module) -> nn.Module:

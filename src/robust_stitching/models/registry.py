@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.errors import UserError, first_line, unknown
-from robust_stitching.files import slug
+from robust_stitching.basics.errors import UserError, first_line, unknown
+from robust_stitching.basics.files import slug
+from robust_stitching.data.sizes import IMAGE_SIZE
 from robust_stitching.models.probe import require_logits, skeleton
-from robust_stitching.sizes import IMAGE_SIZE
 
 State = Mapping[str, Tensor]
 Constants = tuple[tuple[float, ...], tuple[float, ...]]

@@ -6,9 +6,9 @@ names, but for images of 32×32 a 3×3 stem of stride 1 and no max pooling. imag
 
 from torch import Tensor, nn
 
+from robust_stitching.data.sizes import IMAGENET_SIZE
 from robust_stitching.models.layers import Add, Normalize, SpatialMean, he_initialise, relu
 from robust_stitching.models.registry import Network, State, register
-from robust_stitching.sizes import IMAGENET_SIZE
 
 
 class BasicBlock(nn.Module):

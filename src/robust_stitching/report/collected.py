@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from robust_stitching.errors import UserError
-from robust_stitching.files import replacing
-from robust_stitching.locks import locked
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import replacing
+from robust_stitching.basics.locks import locked
 from robust_stitching.report.pdf import plain
 from robust_stitching.report.record import NETWORKS
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from robust_stitching.basics.files import replacing, slug, write_json
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.pair import Pair
-from robust_stitching.files import replacing, slug, write_json
 from robust_stitching.report.heatmap import heatmap, save_figure
 from robust_stitching.report.record import commit, donor, versions
 from robust_stitching.report.table import aligned

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
-from robust_stitching.files import replacing
+from robust_stitching.basics.files import replacing
 from robust_stitching.report.figures import STYLE
 from robust_stitching.similarity import Comparison
 from robust_stitching.similarity.measures import CHANNELS, Measure

@@ -26,8 +26,8 @@ from reportlab.platypus import (
     TableStyle,
 )
 
+from robust_stitching.basics.files import TEMPORARY
 from robust_stitching.evaluation.robustness import WORST
-from robust_stitching.files import TEMPORARY
 from robust_stitching.report import table
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.figures import WIDTH, figures_of

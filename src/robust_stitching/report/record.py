@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from robust_stitching import __version__
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation.intervals import interval_of
-from robust_stitching.files import REPOSITORY
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from robust_stitching import checkpoints
-from robust_stitching.files import replacing, slug, write_json
+from robust_stitching.basics.files import replacing, slug, write_json
 from robust_stitching.report.pdf import write_pdf
 from robust_stitching.stitching.run import StitchResult
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robust_stitching.modes import without_tf32
-from robust_stitching.progress import Progress, silent
+from robust_stitching.basics.modes import without_tf32
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 
 BLOCK = 1000

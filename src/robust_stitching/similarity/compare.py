@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError, unknown
-from robust_stitching.modes import evaluating
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.similarity import neighbours
 from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums
 from robust_stitching.similarity.divergence import disagreement, jensen_shannon
@@ -26,7 +27,6 @@ from robust_stitching.similarity.measures import (
 )
 from robust_stitching.similarity.rows import POOLED, POSITIONS, Rows
 from robust_stitching.similarity.stream import Side, Stream, side_of
-from robust_stitching.wrong_network import telling_whose_layer
 
 BATCH_SIZE = 250
 WHOLE = ("cka", "debiased-cka")

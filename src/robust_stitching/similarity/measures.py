@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robust_stitching.errors import unknown
+from robust_stitching.basics.errors import unknown
 from robust_stitching.similarity import subspaces
 from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.similarity.subspaces import Channels

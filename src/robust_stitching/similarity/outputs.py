@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.labels import answers_of, are_attributes
+from robust_stitching.basics.labels import answers_of, are_attributes
 
 
 @dataclass(frozen=True)

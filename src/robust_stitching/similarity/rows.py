@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robust_stitching.data.split import generator_for
-from robust_stitching.layout import Layout, grid_of, to_size
+from robust_stitching.basics.seeds import generator_for
+from robust_stitching.graphs.layout import Layout, grid_of, to_size
 from robust_stitching.similarity.subspaces import Channels, channel_means
 
 POOLED, ALL = "pooled", "all"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from robust_stitching import graph
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.layout import Layout
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout
 
 
 @dataclass(frozen=True)

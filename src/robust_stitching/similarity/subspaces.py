@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from robust_stitching.layout import Layout, grid_of
+from robust_stitching.graphs.layout import Layout, grid_of
 from robust_stitching.similarity.moments import CUTOFF, ROUNDING
 
 VARIANCE = 0.99

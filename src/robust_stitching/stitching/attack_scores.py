@@ -9,14 +9,14 @@ from torch import nn
 
 from robust_stitching.attacks import Threat, draws_at
 from robust_stitching.attacks.pgd import usual_step, worst_images
+from robust_stitching.basics.labels import are_right
+from robust_stitching.basics.modes import logits_of, without_tf32
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import BATCH_SIZE, robustness
 from robust_stitching.evaluation.suites import REPORTED, suite, threat_on
-from robust_stitching.folding import view_of
-from robust_stitching.labels import are_right
-from robust_stitching.modes import logits_of, without_tf32
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs.folding import view_of
 
 TRANSFER_STEPS = 20
 SOURCES = ("front", "end", "stitched")

@@ -1,14 +1,14 @@
 """Which stitches make sense: all others are refused with a reason, before any work is done."""
 
+from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.graphs.transform import Form
 from robust_stitching.similarity.gram import LEAST_IMAGES
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
 from robust_stitching.stitching.masks import NO_MASK
 from robust_stitching.stitching.objective import FRONT_TARGETS, TARGETS
-from robust_stitching.stitching.transform import Form
 from robust_stitching.training import Adversary
 
 MOST_WEIGHTS = 2**27  # half a gigabyte, four times that while it is trained

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from robust_stitching.evaluation.suites import REPORTED
+from robust_stitching.graphs.transform import Form
 from robust_stitching.stitching.masks import NO_MASK
-from robust_stitching.stitching.transform import Form
 from robust_stitching.training import Adversary
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import AnySplit
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError
 from robust_stitching.stitching.statistics import estimate_statistics
 
 SELF, RANDOM = "self_stitch", "random_front"

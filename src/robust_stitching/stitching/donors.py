@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from robust_stitching import models
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.misread import signs
-from robust_stitching.progress import Progress, silent
 
 CHECKED_IMAGES = 1000
 

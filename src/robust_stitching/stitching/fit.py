@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from robust_stitching import graph
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.initial import FROM_DATA, initial_values
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
-from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import penalised
 from robust_stitching.training import EpochRecord, Trainer, TrainingConfig, objective_of
 from robust_stitching.training.examiner import Examiner

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.seeds import generator_for
 
 FROM_DATA = ("ps_inv", "procrustes")
 INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")

@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from robust_stitching.data.split import generator_for
-from robust_stitching.errors import UserError, unknown
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.similarity import Moments
 
 NO_MASK = "identity"

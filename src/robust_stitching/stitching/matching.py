@@ -6,14 +6,14 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import graph
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.layout import paired_rows
-from robust_stitching.modes import evaluating
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import paired_rows
+from robust_stitching.graphs.transform import Form
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.transform import Form
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 500

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.suites import threat_on
-from robust_stitching.progress import Progress, silent
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.scores import Scores, measure
 

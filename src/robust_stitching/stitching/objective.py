@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import graph
 from robust_stitching.attacks.losses import Loss, divergence
-from robust_stitching.folding import Folded
-from robust_stitching.labels import choices_of
-from robust_stitching.modes import evaluating
+from robust_stitching.basics.labels import choices_of
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.folding import Folded
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums
 from robust_stitching.training.objectives import LABELS, Goal, Objective, Outcome
 

@@ -8,22 +8,22 @@ from typing import Any
 
 from torch import nn
 
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_cka, check_fit, check_robustness, check_target
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.donors import doubts_about, in_one_order
 from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
 from robust_stitching.stitching.measure import Measured, measure_on
-from robust_stitching.stitching.network import StitchedNetwork
 from robust_stitching.stitching.objective import goal_of
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
 from robust_stitching.training import Diverged
-from robust_stitching.wrong_network import telling_whose_layer
 
 DEBUG_BATCHES = 3
 

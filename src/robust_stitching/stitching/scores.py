@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching import graph
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.evaluation.intervals import interval_of
-from robust_stitching.modes import evaluating
-from robust_stitching.progress import Progress, silent
+from robust_stitching.graphs import graph
 from robust_stitching.similarity import Activations, Moments, compare_outputs, linear_ckas
 from robust_stitching.similarity.outputs import OutputComparison
 

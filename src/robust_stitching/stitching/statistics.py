@@ -3,9 +3,9 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import evaluating
 from robust_stitching.data import AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.modes import evaluating
 
 IMAGES = 1000
 BATCH_SIZE = 100

@@ -6,11 +6,11 @@ from torch import nn
 
 from robust_stitching.attacks import Threat, pgd
 from robust_stitching.attacks.pgd import usual_step
+from robust_stitching.basics.labels import are_right
+from robust_stitching.basics.modes import logits_of, without_tf32
+from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import AnySplit
-from robust_stitching.data.split import generator_for
 from robust_stitching.evaluation import evaluate
-from robust_stitching.labels import are_right
-from robust_stitching.modes import logits_of, without_tf32
 from robust_stitching.training.objectives import Adversary
 from robust_stitching.training.trainer import EpochRecord, Metrics
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from robust_stitching.attacks import Threat
 from robust_stitching.attacks.losses import Loss, cross_entropy, divergence
 from robust_stitching.attacks.pgd import step_warnings, worst_images
-from robust_stitching.data.split import generator_for
-from robust_stitching.folding import Folded, view_of
-from robust_stitching.labels import choices_of, losses_of
-from robust_stitching.modes import evaluating
+from robust_stitching.basics.labels import choices_of, losses_of
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.seeds import generator_for
+from robust_stitching.graphs.folding import Folded, view_of
 
 TRADES_START = 0.001  # deviation of the noise from which the attack inside TRADES starts
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.errors import UserError
-from robust_stitching.files import TEMPORARY, NotWritten, claimed, replacing
-from robust_stitching.fitting import require_finite
-from robust_stitching.locks import Locked, locked
-from robust_stitching.progress import Progress, silent
-from robust_stitching.published import flattened
-from robust_stitching.signals import interruptions_noted
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing
+from robust_stitching.basics.locks import Locked, locked
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.basics.signals import interruptions_noted
+from robust_stitching.checkpoints.fitting import require_finite
+from robust_stitching.checkpoints.published import flattened
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.objectives import Adversary, objective_of
 from robust_stitching.training.optimisation import TrainingConfig

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.labels import are_right
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit, Unreadable
-from robust_stitching.errors import UserError
-from robust_stitching.labels import are_right
-from robust_stitching.progress import Progress, silent
 from robust_stitching.training.objectives import Objective, Outcome
 from robust_stitching.training.optimisation import TrainingConfig, learning_rate, optimizer_for
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.checkpoints.fitting import Fit
+from robust_stitching.checkpoints.published import Found
 from robust_stitching.data import SOURCES
-from robust_stitching.errors import UserError
-from robust_stitching.fitting import Fit
-from robust_stitching.published import Found
 
 IDENTITY = ((0.0,), (1.0,))
 

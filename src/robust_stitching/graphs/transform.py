@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_stitching.data.split import generator_for
-from robust_stitching.layout import Layout, resize
+from robust_stitching.basics.seeds import generator_for
+from robust_stitching.graphs.layout import Layout, resize
 
 NO_RANK = 1e-6
 """Singular values below this share of the largest are none in a float32 matrix."""

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from robust_stitching import locks
-from robust_stitching.errors import UserError
-from robust_stitching.files import claimed, not_written, slug
+from robust_stitching.basics import locks
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import claimed, not_written, slug
 
 
 class Run:

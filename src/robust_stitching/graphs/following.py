@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from robust_stitching.places import (
+from robust_stitching.graphs.places import (
     BASE,
     NOWHERE,
     UNKNOWN,

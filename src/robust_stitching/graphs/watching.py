@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from robust_stitching.following import Call, followed
-from robust_stitching.places import Arrangement, Places, arrangement, places_of
+from robust_stitching.graphs.following import Call, followed
+from robust_stitching.graphs.places import Arrangement, Places, arrangement, places_of
 
 NOT_FOLLOWED = "no image can be followed through the operations before it"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robust_stitching import models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data import SOURCES, source_of
-from robust_stitching.errors import UserError
 
 FILE, LAYER, DATASET, MODEL = "a network's file", "a layer", "a dataset", "a network's name"
 PLACES = {

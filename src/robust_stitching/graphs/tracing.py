@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import evaluating
 from robust_stitching.models.probe import first_line
-from robust_stitching.modes import evaluating
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""

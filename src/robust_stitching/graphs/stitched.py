@@ -5,9 +5,10 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robust_stitching import graph, models
-from robust_stitching.errors import UserError
-from robust_stitching.stitching.transform import Form, LinearMap
+from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.transform import Form, LinearMap
 
 
 class StitchedNetwork(fx.GraphModule):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching import models
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 
 State = Mapping[str, Tensor]
 

@@ -1,136 +1,23 @@
-"""The one place that knows how networks lie in files: layout, format, loading with care.
+"""How networks lie in files, ours and those that others published, and how they are read."""
 
-A checkpoint holds tensors and plain values only, says what it is, and is loaded with
-``weights_only=True``: a file cannot run code.
-"""
-
-import hashlib
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from robust_stitching import claims, class_names, data, harmless, models, published
-from robust_stitching.class_names import Matching
-from robust_stitching.constants import constants_for, normalise
-from robust_stitching.data import SOURCES, AnySplit
-from robust_stitching.errors import UserError
-from robust_stitching.files import replacing
-from robust_stitching.fitting import fill, misfit, require_stored
-from robust_stitching.stitching.network import rebuild
+from robust_stitching import data
+from robust_stitching.basics.errors import UserError
+from robust_stitching.checkpoints import claims, published
+from robust_stitching.checkpoints.checkpoint import Checkpoint, name_of
+from robust_stitching.checkpoints.constants import constants_for, normalise
+from robust_stitching.checkpoints.fitting import fill, misfit, require_stored
+from robust_stitching.checkpoints.storage import read, write
+from robust_stitching.data import SOURCES
+from robust_stitching.graphs.stitched import rebuild
 
 FORMAT = "robust-stitching 1"
 OURS = FORMAT.split()[0]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A network read from a file.
-
-    Attributes
-    ----------
-    network : with its weights, on the CPU, in evaluation mode.
-    model : its name in the registry, or "front-end" of a stitched one.
-    dataset : what it was trained on: a key of `data.SOURCES`, or the path of a folder.
-    classes : how many it tells apart.
-    training : how it was trained, plain values; empty where unknown.
-    path : the file.
-    class_names : of its answers, in their order; None where they are not known.
-    notes : what a reader of its numbers has to know, in sentences: what was guessed.
-    """
-
-    network: nn.Module
-    model: str
-    dataset: str
-    classes: int
-    path: Path
-    training: dict[str, Any] = field(default_factory=dict)
-    class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def stitched(self) -> bool:
-        """Whether it is a stitched network rather than a trained one."""
-        return "front" in self.network.architecture
-
-    def to(self, device: torch.device) -> "Checkpoint":
-        """The same on another device, in the layout in which convolutions are fastest."""
-        models.placed(self.network, device)
-        return self
-
-    def matching(self, split: AnySplit) -> Matching:
-        """Which class of `split`, which has as many, each of the network's answers stands for: by
-        name, or by number where the network does not know its names."""
-        return class_names.matched(self.class_names or split.classes, split.classes)
-
-    def shares_classes(self, split: AnySplit) -> bool:
-        """Whether a class of `split`, which has as many, is called as one of the network's."""
-        return len(self.matching(split).renamed) < self.classes
-
-    def answerable(self, split: AnySplit) -> tuple[AnySplit, list[str]]:
-        """`split` with its classes in the order of the network's answers, and a sentence where they
-        could not all be matched by name.
-
-        Raises
-        ------
-        UserError : unless the network can be asked about these images, and answers in as many
-            classes.
-        """
-        self.require_fit(split)
-        found, notes = self.matching(split), []
-        if found.renamed:
-            notes.append(
-                f"The classes of {split.name} have other names than those of {self.path}: taken "
-                f"were {found}. Its accuracy means something only where these are the same."
-            )
-        if self.class_names is None and self.dataset != split.source:
-            notes.append(
-                f"{self.path} does not say what its {self.classes} classes are called: they were "
-                f"taken for those of {split.name} in their order."
-            )
-        in_order = found.order == tuple(range(self.classes))
-        return split if in_order else split.relabelled(found.order), notes
-
-    def require_fit(self, split: AnySplit) -> None:
-        """Raise UserError unless the network can be asked about the images of `split`, and answers
-        in its classes."""
-        self.require_images(split)
-        if len(split.classes) != self.classes:
-            raise UserError(
-                f"{self.path} tells {self.classes} classes apart, but {split.name} has "
-                f"{len(split.classes)}; choose a dataset with {self.classes} classes."
-            )
-
-    def require_images(self, split: AnySplit) -> None:
-        """Raise UserError unless the network can be shown the images of `split`.
-
-        Grey images fit a colour network, which spreads them over its channels.
-        """
-        channels, *_, size = self.network.input_shape
-        if split.image_size != size:
-            raise UserError(
-                f"{self.path} takes images of {size}×{size} pixels, but those of {split.name} have "
-                f"{split.image_size}×{split.image_size}; choose a dataset of its size, or train a "
-                "network on this one with train.py."
-            )
-        if split.channels > channels:
-            raise UserError(
-                f"{self.path} takes grey images, but {split.name} is in colour; "
-                "choose a grey dataset."
-            )
-
-
-def name_of(architecture: Mapping[str, Any]) -> str:
-    """How a network is called in tables and file names."""
-    if "model" in architecture:
-        return architecture["model"]
-    return f"{name_of(architecture['front'])}-{name_of(architecture['end'])}"
 
 
 def save(
@@ -161,57 +48,9 @@ def save(
     )
 
 
-def fingerprint(*tensors: Tensor) -> str:
-    """A short text that differs where any of the tensors does."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
-def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(dict(values), file)  # into a file of Python's, which says why it cannot
-
-
-def read(path: Path) -> Any:
-    """What `write` wrote, or another file of tensors and plain values.
-
-    Raises
-    ------
-    UserError : when the file is missing, damaged, or would run code.
-    """
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder; give the file of a network inside, as model.pt.")
-    if not path.is_file():
-        raise UserError(f"the checkpoint {path} does not exist.")
-    try:
-        with warnings.catch_warnings(), harmless.allowed():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # any file may be given, and the unpickler raises what it likes
-        raise _unreadable(path, error) from error
-
-
 def is_ours(found: Any) -> bool:
     """Whether what `read` found says itself what it is."""
     return isinstance(found, dict) and str(found.get("format")).startswith(OURS)
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    with path.open("rb") as file:
-        pickled = zipfile.is_zipfile(path) or file.read(1) == b"\x80"
-    refused = isinstance(error, pickle.UnpicklingError) and any(
-        word in str(error) for word in ("Unsupported", "GLOBAL", "protocol", "Can only")
-    )
-    if pickled and refused:
-        return UserError(
-            f"{path} holds more than tensors and plain values and could run code; it was refused, "
-            "not run. Save its state_dict() alone and load that."
-        )
-    return UserError(f"{path} is no checkpoint, or not a whole one; copy or train it again.")
 
 
 def load(

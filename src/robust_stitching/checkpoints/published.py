@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from robust_stitching import models
-from robust_stitching.errors import UserError
-from robust_stitching.fitting import (
+from robust_stitching.basics.errors import UserError
+from robust_stitching.checkpoints.fitting import (
     NORMALISATION,
     Fit,
     Misfit,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching import data, models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.data import SOURCES, source_of
-from robust_stitching.errors import UserError
 
 SAY_IT = (
     "put it under <model>/<Dataset>/, or name both with -m and -d to eval_net.py, or to "

@@ -4,17 +4,17 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from robust_stitching import cli, options
-from robust_stitching.errors import UserError
-from robust_stitching.misplaced import PLACES, check_places
-from robust_stitching.progress import shown
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import shown
+from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.misplaced import PLACES, check_places
 from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text
 from robust_stitching.report.write import write_results
-from robust_stitching.signals import uninterrupted
+from robust_stitching.runs.unfinished import begun
 from robust_stitching.stitching.run import stitch
-from robust_stitching.unfinished import begun
 
 
 def stitch_and_report(

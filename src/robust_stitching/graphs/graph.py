@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from robust_stitching.errors import UserError, unknown
-from robust_stitching.inplace import Lookout, only_overwrites, without_overwriting
-from robust_stitching.layout import Layout
+from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.graphs.inplace import Lookout, only_overwrites, without_overwriting
+from robust_stitching.graphs.layout import Layout
+from robust_stitching.graphs.places import Arrangement
+from robust_stitching.graphs.tracing import Sizes, Tracer, no_graph, replace_by_number, trace
+from robust_stitching.graphs.watching import arrangements
 from robust_stitching.models.probe import first_line, skeleton
-from robust_stitching.modes import evaluating
-from robust_stitching.places import Arrangement
-from robust_stitching.tracing import Sizes, Tracer, no_graph, replace_by_number, trace
-from robust_stitching.watching import arrangements
 
 BATCHES = (11, 13)
 """Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from robust_stitching.errors import UserError
-from robust_stitching.files import REPOSITORY
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
 
 CONFIG_FILE = REPOSITORY / "config" / "default.env"
 MOST_WORKERS = 16

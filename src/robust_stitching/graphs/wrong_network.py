@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 
 from torch import nn
 
-from robust_stitching.errors import UserError
-from robust_stitching.graph import Graph
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.graph import Graph
 
 Asked = tuple[str, nn.Module, Sequence[str] | None]
 """What a network is called, the network, and the layers that are asked of it."""

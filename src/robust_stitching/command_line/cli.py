@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from robust_stitching import checkpoints, data, misplaced, terminal
+from robust_stitching import checkpoints, data
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import shown
+from robust_stitching.basics.signals import raise_interruptions
 from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.command_line import misplaced, terminal
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
-from robust_stitching.errors import UserError
-from robust_stitching.progress import shown
-from robust_stitching.signals import raise_interruptions
 
 INTERRUPTED = 130
 CONSTANTS = ("mean", "std", "weights")

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from robust_stitching.graph import Graph
-from robust_stitching.modes import attackable, without_tf32
+from robust_stitching.basics.modes import attackable, without_tf32
+from robust_stitching.graphs.graph import Graph
 
 ROUNDING = 0.01  # of the norm of what is compared
 

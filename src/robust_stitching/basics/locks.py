@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from robust_stitching.errors import UserError
+from robust_stitching.basics.errors import UserError
 
 NAME = ".lock"
 TOUCHED_EVERY = 20.0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robust_stitching.layout import Layout
+from robust_stitching.graphs.layout import Layout
 
 BASE = 1024
 """The first image, row, column and channel; so far from the two below that nothing gets there."""

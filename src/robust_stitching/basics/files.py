@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from robust_stitching import locks
-from robust_stitching.errors import UserError
+from robust_stitching.basics import locks
+from robust_stitching.basics.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""

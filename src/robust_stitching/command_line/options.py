@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from robust_stitching import values
-from robust_stitching.cli import Parser, precision
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.command_line import values
+from robust_stitching.command_line.cli import Parser, precision
 from robust_stitching.data import SOURCES
-from robust_stitching.errors import UserError
 from robust_stitching.evaluation.suites import REPORTED, TIERS
-from robust_stitching.files import REPOSITORY
 from robust_stitching.models import choices
 from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.initial import INITS

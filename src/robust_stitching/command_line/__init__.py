@@ -1,0 +1,1 @@
+"""The commands: parsing, plans, what is told. The library below never knows of them."""

@@ -1,0 +1,42 @@
+"""Bring results.csv up to date: a line for each stitching run of a folder, from its JSON file.
+
+    python src/bin/collect_results.py
+    python src/bin/collect_results.py results --anew
+
+Every run does that by itself when it is finished. Lines that are there stay as they are; --anew
+keeps the earlier table beside and makes it again from what lies in the folder. Debugging runs have
+no line.
+"""
+
+from pathlib import Path
+
+from robust_stitching.basics.errors import UserError
+from robust_stitching.command_line import cli, options
+from robust_stitching.report.collected import collect
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(__doc__)
+    p.add_argument(
+        "folder", type=Path, nargs="?", default=options.RESULTS, help="where the runs are"
+    )
+    p.add_argument(
+        "--anew", action="store_true", help="make the whole table again; the earlier one is kept"
+    )
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    if not args.folder.is_dir():
+        raise UserError(f"{args.folder} is no folder; give the one that the runs are in.")
+    found = collect(args.folder, args.anew)
+    for path in found.unreadable:
+        print(f"left out: {path} cannot be read")
+    if found.aside:
+        print(f"the earlier table is in {found.aside}")
+    if found.path.exists():
+        lines = "line" if len(found.added) == 1 else "lines"
+        print(f"{len(found.added)} {lines} added to {found.path}")
+    else:
+        print(f"there are no stitching runs in {args.folder}")

@@ -1,0 +1,69 @@
+"""The layers of a model between which one can stitch.
+
+    python src/bin/layer_info.py tiny10
+    python src/bin/layer_info.py torchvision:vit_b_16 --image-size 224
+    python src/bin/layer_info.py archive/tiny10/Digits/in0-gn0/model.pt
+
+At a clean cut the whole image passes through the layer. At one that leaks, a skip connection jumps
+over it: a stitch into the network there lets part of the image pass by the map.
+"""
+
+from pathlib import Path
+
+from robust_stitching import checkpoints, models
+from robust_stitching.command_line import cli, options, values
+from robust_stitching.graphs.graph import Graph
+from robust_stitching.report.table import aligned
+
+
+def parser() -> cli.Parser:
+    p = cli.Parser(__doc__)
+    p.add_argument(
+        "network", metavar="model", help=f"a checkpoint's path, or one of: {models.choices()}"
+    )
+    p.add_argument(
+        "--image-size",
+        type=values.positive_int,
+        help="height and width of the images of a named model, or of a bare state dict (default: "
+        "32; 224 for imagenetrn50 and imagenet); a checkpoint has its own",
+    )
+    p.add_argument("--clean", action="store_true", help="list the clean cuts only")
+    p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
+    options.add_checkpoint_options(p)
+    return p
+
+
+def main(argv: list[str]) -> None:
+    args = parser().parse_args(argv)
+    path = Path(args.network)
+    if not models.is_name(args.network) and (path.suffix or path.exists()):
+        checkpoint = checkpoints.load(
+            path,
+            model=args.model,
+            dataset=args.dataset and cli.dataset(args.dataset),
+            image_size=args.image_size,
+            **cli.constants(args),
+        )
+        cli.warn(*checkpoint.notes)
+        network = checkpoint.network
+    else:
+        given = ("model", "dataset", "mean", "std", "weights")
+        options.refuse(args, given, "says how to read a file; leave it out.")
+        network = models.build(
+            args.network, num_classes=10, in_channels=3, image_size=args.image_size
+        )
+    traced = Graph(network)
+    layers = traced.layers.values()
+    table = [["layer", "kind", "activation", "cut"]]
+    for layer in layers:
+        if layer.clean or not args.clean:
+            held = str(layer.layout) if layer.layout.prefix else "×".join(map(str, layer.shape))
+            table.append([layer.name, layer.kind, held, "clean" if layer.clean else "leaks"])
+    print(aligned(table))
+    clean = sum(layer.clean for layer in layers)
+    print(f"\n{len(layers)} layers, {clean} of them clean cuts, {len(layers) - clean} leak")
+    if traced.refused:
+        print(
+            "left out, because they do not hold channels at positions of the image, as windows "
+            f"and heads of an attention: {len(traced.refused)}"
+        )

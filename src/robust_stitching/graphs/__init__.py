@@ -1,0 +1,1 @@
+"""Networks as graphs: tracing, cutting, joining, folding, and how activations lie."""
