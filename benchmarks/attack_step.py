@@ -16,7 +16,8 @@ from stitch_step import SIZE, WholeNetworks
 from robust_stitching import models
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.training import Adversary
+from robust_stitching.plans import Adversary
+from robust_stitching.training.adversarial import Attacking
 
 ROUNDS = 7
 
@@ -34,22 +35,23 @@ def main(layer: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(SIZE, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (SIZE,), generator=generator)
-    adversary = Adversary("madry")
+    adversary = Adversary("madry", ramp=0)
 
-    def step(network: torch.nn.Module, seen):
+    def step(network: torch.nn.Module, view: torch.nn.Module | None):
+        objective = Attacking(adversary, view=view)
         network.transform.set(torch.eye(len(ours.transform.weight)), ours.transform.bias)
         network.train()
         optimizer = torch.optim.Adam(network.transform.parameters(), lr=1e-3)
 
         def run() -> None:
-            loss = adversary(network, images, labels, 0, seen()).loss
+            loss = objective(network, images, labels, 0).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
         return run
 
-    a, b, ratio = paired(step(ours, view.refresh), step(whole, lambda: None), ROUNDS)
+    a, b, ratio = paired(step(ours, view), step(whole, None), ROUNDS)
     print(f"one folded graph {a * 1e3:.0f} ms a step, both whole {b * 1e3:.0f} ms")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds, tiny10 at {layer})")
 

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from robust_stitching import models
 from robust_stitching.data import Split
 from robust_stitching.data.augment import NATURAL
-from robust_stitching.training import Trainer, TrainingConfig, standard
+from robust_stitching.plans import Optimisation
+from robust_stitching.training import Trainer, standard
 
 BATCHES, SIZE, ROUNDS = 40, 128, 15
 
@@ -30,7 +31,7 @@ def main() -> None:
     images = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (n,), generator=generator)
     data = Split("random", images, labels, tuple("0123456789"), NATURAL)
-    config = TrainingConfig(epochs=1, lr=0.01, batch_size=SIZE, clip=1.0)
+    config = Optimisation(epochs=1, lr=0.01, batch_size=SIZE, clip_norm=1.0)
     trained = network()
 
     def epoch() -> None:

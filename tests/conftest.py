@@ -12,7 +12,8 @@ import torch
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.files import REPOSITORY
-from robust_stitching.training import Trainer, TrainingConfig, standard
+from robust_stitching.plans import Optimisation
+from robust_stitching.training import Trainer, standard
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH", "COLUMNS")
@@ -37,8 +38,8 @@ def _trained_pair(model, digits, folder):
     paths = []
     for seed in (0, 1):
         network = models.build(model, num_classes=10, in_channels=1, mean=mean, std=std, seed=seed)
-        config = TrainingConfig(epochs=2, lr=0.05, batch_size=64, clip=1, seed=seed)
-        Trainer(network, standard, train.between(0, 512), config).run()
+        config = Optimisation(epochs=2, lr=0.05, batch_size=64, clip_norm=1)
+        Trainer(network, standard, train.between(0, 512), config, seed=seed).run()
         path = folder / model / "Digits" / f"in{seed}-gn{seed}" / "model.pt"
         checkpoints.save(path, network, "digits", {"kind": "standard"})
         paths.append(path)

@@ -14,9 +14,11 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.data.pictures import Square
 from robust_stitching.data.split import equal_sizes, sizes_in_order, sizes_of_epoch
 from robust_stitching.evaluation import evaluate
+from robust_stitching.plans import Adversary, Optimisation, stitching
 from robust_stitching.similarity import compare
-from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary, Metrics, Trainer, TrainingConfig, standard
+from robust_stitching.stitching.run import stitch
+from robust_stitching.training import Metrics, Trainer, standard
+from robust_stitching.training.adversarial import Attacking
 
 NUMBERS = [(n, b) for n in (1, 2, 3, 5, 9, 10, 13, 31) for b in (1, 2, 3, 4, 9, 10, 40)]
 
@@ -129,7 +131,7 @@ def test_a_comparison_has_batches_as_asked():
 def test_a_last_image_alone_is_trained_on_with_others(model, digits):
     network = models.build(model, num_classes=10, in_channels=1)
     part = digits[0].between(0, 9)
-    trainer = Trainer(network, standard, part, TrainingConfig(2, 0.01, batch_size=4))
+    trainer = Trainer(network, standard, part, Optimisation(2, 0.01, batch_size=4))
     trainer.run()
     assert (trainer.iteration, trainer.steps_per_epoch) == (4, 2)
     assert [record.iteration for record in trainer.history] == [2, 4]
@@ -139,7 +141,7 @@ def test_a_last_image_alone_is_trained_on_with_others(model, digits):
 def test_one_image_at_a_time_is_refused_before_anything_is_done(n, b, digits):
     network = models.build("torchvision:resnet18", num_classes=10, in_channels=1)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    trainer = Trainer(network, standard, digits[0].between(0, n), TrainingConfig(2, 0.01, b))
+    trainer = Trainer(network, standard, digits[0].between(0, n), Optimisation(2, 0.01, b))
     with pytest.raises(UserError, match="2 images at a time or more") as error:
         trainer.run()
     assert "\n" not in str(error.value)
@@ -150,7 +152,7 @@ def test_one_image_at_a_time_is_refused_before_anything_is_done(n, b, digits):
 def test_one_image_at_a_time_is_fine_where_networks_can_take_it(digits):
     for model in ("lenet", "tiny10"):
         network = models.build(model, num_classes=10, in_channels=1)
-        trainer = Trainer(network, standard, digits[0].between(0, 3), TrainingConfig(1, 0.01, 1))
+        trainer = Trainer(network, standard, digits[0].between(0, 3), Optimisation(1, 0.01, 1))
         trainer.run()
         assert trainer.iteration == 3
 
@@ -161,7 +163,7 @@ def test_a_stitch_of_a_last_image_alone(digits, tmp_path):
     donor = checkpoints.load(tmp_path / "model.pt")
     train, test = (split.between(0, 9) for split in digits)
     layer = "normalize"
-    config = StitchConfig(layer, layer, epochs=1, batch_size=4, init="eye", no_robustness=True)
+    config = stitching(layer, layer, epochs=1, batch_size=4, init="eye", no_robustness=True)
     assert stitch(donor, donor, train, test, config).trained.curve[-1].iteration == 2
 
 
@@ -184,8 +186,8 @@ def test_how_many_images_are_attacked(kind, ratio, batch, expected):
 @pytest.mark.parametrize("kind", ["trades", "madry"])
 def test_few_attacked_images_are_trained_on(kind, digits):
     network = models.build("torchvision:resnet18", num_classes=10, in_channels=1)
-    adversary = Adversary(kind, perturb_steps=1, attack_ratio=0.25)
-    config = TrainingConfig(1, 0.01, batch_size=4)
+    adversary = Attacking(Adversary(kind, perturb_steps=1, attack_ratio=0.25, ramp=0))
+    config = Optimisation(1, 0.01, batch_size=4)
     (epoch,) = Trainer(network, adversary, digits[0].between(0, 6), config).run()
     assert math.isfinite(epoch.train_loss)
     assert all(value.isfinite().all() for value in network.state_dict().values())
@@ -204,7 +206,7 @@ def test_few_attacked_images_are_trained_on(kind, digits):
         lambda split: split.epoch(3, seed=0, epoch=0),
         lambda split: split.batches_per_epoch(3),
         lambda split: split.statistics(),
-        lambda split: Trainer(nn.Linear(1, 1), standard, split, TrainingConfig(1, 0.1)),
+        lambda split: Trainer(nn.Linear(1, 1), standard, split, Optimisation(1, 0.1)),
         lambda split: evaluate(nn.Flatten(), split),
     ],
 )
@@ -233,7 +235,7 @@ def small():
 
 
 def trainer(n=9, evaluate=None):
-    return Trainer(small(), standard, numbered(n), TrainingConfig(3, 0.1, batch_size=4), evaluate)
+    return Trainer(small(), standard, numbered(n), Optimisation(3, 0.1, batch_size=4), evaluate)
 
 
 class Stop(Exception):

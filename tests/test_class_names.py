@@ -15,7 +15,8 @@ from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.graph import Graph
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.stitching.run import StitchConfig, stitch
+from robust_stitching.plans import stitching
+from robust_stitching.stitching.run import stitch
 from streamed_files import write_imagenet
 
 
@@ -271,7 +272,7 @@ def stitched(paths, digits, **options):
     front, end = map(checkpoints.load, paths)
     options = {"epochs": 2, "target_type": "soft_12", "robust_images": 20, **options}
     train, test = digits[0].between(0, 256), digits[1].between(0, 100)
-    config = StitchConfig("relu3", "relu3", eval_epsilon=0.05, **options)
+    config = stitching("relu3", "relu3", eval_epsilon=0.05, **options)
     return stitch(front, end, train, test, config, elsewhere=test)
 
 

@@ -17,6 +17,7 @@ from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.plans import Objective, stitching
 from robust_stitching.report.controls import meaning
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import as_text, control_rows
@@ -24,9 +25,9 @@ from robust_stitching.stitching import run
 from robust_stitching.stitching.controls import wake, with_random_weights
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
-from robust_stitching.stitching.objective import goal_of
-from robust_stitching.stitching.run import StitchConfig, stitch
+from robust_stitching.stitching.run import stitch
 from robust_stitching.stitching.statistics import estimate_statistics
+from robust_stitching.stitching.targets import goal_of
 from robust_stitching.training import Diverged
 
 
@@ -58,7 +59,7 @@ def test_a_front_with_random_weights_learned_nothing(digits):
     spread = [network.conv1.weight.std().item() for network in (twin, lenet(0))]
     assert spread[0] == pytest.approx(spread[1], rel=0.3)
     assert (trained.conv1.weight == 1).all()
-    with pytest.raises(UserError, match="leave --controls out"):
+    with pytest.raises(UserError, match="leave `controls` out"):
         with_random_weights(joined(lenet(0), lenet(1)), digits[0], 0, 0)
 
 
@@ -80,10 +81,10 @@ def test_controls_are_trained_for_the_same_answers(kind, digits, lenets):
     front, end = (checkpoints.load(path) for path in lenets)
     train, test = (split.between(0, 256) for split in digits)
     options = {"epochs": 2, "init": "ps_inv", "controls": True, "no_robustness": True}
-    config = StitchConfig("relu2", "relu2", target_type=kind, **options)
+    config = stitching("relu2", "relu2", target_type=kind, **options)
     result = stitch(front, end, train, test, config)
     twin = with_random_weights(front.network, train, 0, 0)
-    goal = goal_of(kind, 1.0, front.network, end.network)
+    goal = goal_of(Objective(kind), front.network, end.network)
     cuts = (twin, "relu2"), (end.network, "relu2")
     expected = find_map(*cuts, train, test, config, goal, main=False)
     found = evaluate(expected.network, test)
@@ -92,14 +93,14 @@ def test_controls_are_trained_for_the_same_answers(kind, digits, lenets):
 
 def test_a_control_that_cannot_be_is_told_before_any_training(lenets, digits):
     front, end = (checkpoints.load(path) for path in lenets)
-    config = StitchConfig("relu4", "conv1", flatten=True, controls=True, save_frequency=1)
+    config = stitching("relu4", "conv1", flatten=True, controls=True, save_frequency=1)
     seen = []
 
     def progress(total, what, unit=""):
         seen.append(what)
         return silent(total, what, unit)
 
-    with pytest.raises(UserError, match="--controls stitches the end to itself, but 12 maps of"):
+    with pytest.raises(UserError, match="`controls` stitch the end to itself, but 12 maps of"):
         stitch(front, end, digits[0].between(0, 1536), digits[1], config, progress)
     assert seen == []
 
@@ -156,7 +157,7 @@ def test_a_control_that_diverges_is_left_out(lost, lenets, digits, monkeypatch):
     front, end = (checkpoints.load(path) for path in lenets)
     options = {"epochs": 1, "init": "ps_inv", "controls": True, "no_robustness": True}
     train, test = (split.between(0, 128) for split in digits)
-    config = StitchConfig("relu2", "relu2", random_fronts=2, **options)
+    config = stitching("relu2", "relu2", random_fronts=2, **options)
     result = stitch(front, end, train, test, config)
     left_out = [note for note in result.notes if "was left out: the loss became NaN" in note]
     expected = [name for name in ("self_stitch", *["random_front"] * 2) if name in lost]
@@ -264,7 +265,7 @@ def test_direct_matching_with_statistics_estimated_again(tiny10s, digits):
     front, end = (checkpoints.load(path) for path in tiny10s)
     train, test = (split.sample(300) for split in digits)
     options = {"epochs": 1, "init": "ps_inv", "no_robustness": True}
-    result = stitch(front, end, train, test, StitchConfig("bn3", "bn3", **options))
+    result = stitch(front, end, train, test, stitching("bn3", "bn3", **options))
     record = as_record(result, "")
     again = record["direct_matching_recalibrated"]
     assert again["accuracy"] != record["direct_matching"]["accuracy"]
@@ -283,7 +284,7 @@ def test_direct_matching_with_statistics_estimated_again(tiny10s, digits):
             matched(train.images[100 * i : 100 * (i + 1)] / 255)
     assert evaluate(matched, test).accuracy == pytest.approx(again["accuracy"], abs=1e-9)
     for left_out in ({"no_bn": True}, {"no_pinv": True, "init": "random"}):
-        config = StitchConfig("bn3", "bn3", **options | left_out)
+        config = stitching("bn3", "bn3", **options | left_out)
         record = as_record(stitch(front, end, train, test, config), "")
         assert record["direct_matching_recalibrated"] is None
 
@@ -295,7 +296,7 @@ def test_random_fronts_are_several_and_spread(lenets, digits):
     front, end = (checkpoints.load(path) for path in lenets)
     train, test = (split.between(0, 256) for split in digits)
     options = {"epochs": 1, "controls": True, "random_fronts": 3, "no_robustness": True}
-    result = stitch(front, end, train, test, StitchConfig("relu2", "relu2", **options))
+    result = stitch(front, end, train, test, stitching("relu2", "relu2", **options))
     record = as_record(result, "")
     fronts = record["random_fronts"]
     assert len(fronts) == 3 and len(set(fronts)) > 1

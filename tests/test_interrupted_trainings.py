@@ -13,11 +13,16 @@ from killed import done_elsewhere, killed_before
 from left_behind import names, wait_for
 from robust_stitching import checkpoints
 from robust_stitching.basics.errors import UserError
-from robust_stitching.training import TrainingConfig
-from robust_stitching.training.session import TrainingPlan, train_network
+from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.train import run as train_network
 
 CPU = torch.device("cpu")
-PLAN = TrainingPlan("lenet", "digits", TrainingConfig(2, 0.05, 256, clip=1), save_frequency=4)
+PLAN = TrainPlan(
+    model="lenet",
+    dataset=DataRef("digits"),
+    training=Optimisation(2, 0.05, 256, clip_norm=1),
+    save_frequency=4,
+)
 FOLDER = "lenet/Digits/in0-gn0"
 LONG_TRAINING = ["train.py", "-m", "lenet", "-d", "digits", "-e", "20", "-b", "64", "-s", "5"]
 
@@ -137,7 +142,7 @@ def test_two_trainings_in_one_folder(process_of, call_script, tmp_path):
 def killed_training(change, out, resume=False):
     """The changes are those that make something visible, or that remove it."""
     kinds = {"os.rename", "os.remove"}
-    work = lambda: train_network(PLAN, out, CPU, resume)  # noqa: E731
+    work = lambda: train_network(PLAN, out, CPU, resume=resume)  # noqa: E731
     return killed_before(change, out, work, kinds)
 
 

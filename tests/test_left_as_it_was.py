@@ -14,12 +14,12 @@ from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.plans import Adversary, stitching
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.controls import with_random_weights
 from robust_stitching.stitching.matching import moments_of
 from robust_stitching.stitching.measure import measure_on
-from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary
+from robust_stitching.stitching.run import stitch
 
 MODELS = {"tiny10": "bn3", "resnet_w1": "layer2.0.add"}
 MEASURES = ["cka", "debiased-cka", "minibatch-cka", "procrustes", "mutual-knn", "jensen-shannon"]
@@ -120,7 +120,7 @@ def test_a_stitch_leaves_its_donors_as_they_were(options, stitched_front, digits
             pytest.skip("a stitched front has no random twin")
         front = StitchedNetwork(front, "bn3", strange("tiny10", 2), "bn3").train()
     before = [seen(network) for network in (front, end)]
-    config = StitchConfig(
+    config = stitching(
         "transform" if stitched_front else "bn3",
         "bn3",
         **{"epochs": 1, "batch_size": 16, "no_robustness": True, **options},

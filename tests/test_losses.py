@@ -13,7 +13,8 @@ from robust_stitching.attacks.pgd import usual_step, worst_images
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.labels import losses_of, margins_of
 from robust_stitching.basics.seeds import generator_for
-from robust_stitching.stitching.objective import goal_of
+from robust_stitching.plans import Objective
+from robust_stitching.stitching.targets import goal_of
 from robust_stitching.training.objectives import LABELS
 from sure_networks import scaled_by
 
@@ -217,7 +218,7 @@ def test_training_attacks_reach_in_float32_what_they_reach_in_float64(kind, scal
             [z.softmax(dim=1).detach() for z in (single(x), double(exact))],
         )
     else:
-        goal, precise = (goal_of(kind, 1.0, f, f) for f in (single, double))
+        goal, precise = (goal_of(Objective(kind), f, f) for f in (single, double))
         loss, targets = goal.attacked, [goal.targets(x, y), precise.targets(exact, y)]
     start = x + 0.001 * torch.randn(x.shape, generator=generator_for(0))
 

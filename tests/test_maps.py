@@ -13,13 +13,13 @@ from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
 from robust_stitching.graphs.transform import Form, LinearMap, factors
+from robust_stitching.plans import stitching
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
 from robust_stitching.stitching.masks import correlations, mask_of
-from robust_stitching.stitching.run import StitchConfig
 
 FULL = Form()
 
@@ -48,7 +48,7 @@ def lenet(seed: int) -> torch.nn.Module:
 
 def fit(digits, layers=("relu2", "relu2"), **options):
     """A short training between two fresh LeNets."""
-    config = StitchConfig(*layers, **{"epochs": 2, "batch_size": 64, "lr": 1e-2, **options})
+    config = stitching(*layers, **{"epochs": 2, "batch_size": 64, "lr": 1e-2, **options})
     train = digits[0].between(0, 256)
     cuts = [(lenet(seed), layer) for seed, layer in enumerate(layers)]
     return find_map(*cuts, train, digits[1].between(0, 50), config)
@@ -106,7 +106,7 @@ def test_a_random_permutation_is_one_and_depends_on_the_seed():
     one, again, other = (mask_of("random-permutation", 8, 8, seed) for seed in (0, 0, 1))
     assert (one.sum(0) == 1).all() and (one.sum(1) == 1).all()
     assert torch.equal(one, again) and not torch.equal(one, other)
-    with pytest.raises(UserError, match=r"--mask random-permutation needs equally many .* 4 .* 6"):
+    with pytest.raises(UserError, match=r"mask='random-permutation' needs equally many .* 4 .* 6"):
         mask_of("random-permutation", 4, 6, 0)
 
 
@@ -285,14 +285,14 @@ def test_full_rank_may_start_from_the_identity():
 
 
 def test_procrustes_needs_a_square():
-    with pytest.raises(UserError, match=r"--init procrustes needs equally many channels .* 6 .* 8"):
+    with pytest.raises(UserError, match=r"init='procrustes' needs equally many channels .* 6 .* 8"):
         check_map("procrustes", "identity", FULL, 8, 6)
 
 
 def test_maps_that_are_too_large():
     with pytest.raises(UserError, match="a map of 16,384×16,384 units has 268,435,456 weights"):
         check_map("random", "identity", Form(flatten=True), 16384, 16384)
-    with pytest.raises(UserError, match="--save-frequency 13 or more"):
+    with pytest.raises(UserError, match="save_frequency=13 or more"):
         check_history(10**7, 300, 1, 1)
     check_history(10**7, 300, 13, 1)  # 25 maps of 40 MB
     with pytest.raises(UserError, match="between 16,384 and 16,384 units would take too long"):

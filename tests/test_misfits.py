@@ -7,8 +7,9 @@ from left_behind import only
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.training import Trainer, TrainingConfig, standard
-from robust_stitching.training.session import TrainingPlan, train_network
+from robust_stitching.plans import DataRef, Optimisation, TrainPlan, as_values
+from robust_stitching.runs.train import run as train_network
+from robust_stitching.training import Trainer, standard
 
 
 def net(model="tiny10", classes=10, channels=3, **options):
@@ -246,8 +247,8 @@ def test_every_command_refuses_it(command, call_script, tiny10s, tmp_path):
 
 @pytest.mark.parametrize("where", ["network", "optimizer"])
 def test_a_training_is_not_gone_on_with_from_such_a_number(where, digits, tmp_path):
-    config = TrainingConfig(epochs=1, lr=0.05, batch_size=512)
-    plan = TrainingPlan("lenet", "digits", config)
+    config = Optimisation(epochs=1, lr=0.05, batch_size=512)
+    plan = TrainPlan(model="lenet", dataset=DataRef("digits"), training=config)
     trainer = Trainer(net("lenet", channels=1), standard, digits[0], config)
     trainer.run()
     state = trainer.state_dict()
@@ -256,7 +257,8 @@ def test_a_training_is_not_gone_on_with_from_such_a_number(where, digits, tmp_pa
         (tensors[0], "fc1.bias") if where == "network" else (tensors[1], "momentum_buffer")
     )
     broken[name].view(-1)[0] = float("nan")
-    unfinished = plan.folder(tmp_path, "Digits") / "resume.pt"
-    checkpoints.write(unfinished, {"plan": plan.as_dict(), "trainer": state})
+    unfinished = tmp_path / "lenet" / "Digits" / plan.label / "resume.pt"
+    kept = {"plan": as_values(plan), "precision": "float32", "trainer": state}
+    checkpoints.write(unfinished, kept)
     with pytest.raises(UserError, match=rf"trainer\.{where}.*{name} in .*resume\.pt has 1 of"):
         train_network(plan, tmp_path, torch.device("cpu"), resume=True)

@@ -6,8 +6,9 @@ import pytest
 from left_behind import names, strict_json
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
+from robust_stitching.plans import stitching
 from robust_stitching.similarity import compare
-from robust_stitching.stitching.run import StitchConfig, stitch
+from robust_stitching.stitching.run import stitch
 
 ORDER = "the order is FRONT_MODEL END_MODEL FRONT_LAYER END_LAYER DATASET"
 CROSS_ORDER = f"{ORDER} EVAL_DATASET"
@@ -97,11 +98,11 @@ def test_a_layer_may_be_called_as_a_dataset_is(digits, tmp_path, call_script):
 def test_the_library_says_whose_layer_it_is(lenets, tiny10s, digits):
     lenet, tiny10 = (checkpoints.load(paths[0]) for paths in (lenets, tiny10s))
     with pytest.raises(UserError, match=r"'bn3' is a layer of the end model\.$"):
-        stitch(lenet, tiny10, *digits, StitchConfig("bn3", "bn3"))
+        stitch(lenet, tiny10, *digits, stitching("bn3", "bn3"))
     with pytest.raises(UserError, match=r"'fc1' is a layer of model 1\.$"):
         compare(lenet.network, tiny10.network, digits[1], ["fc1"], ["fc1"])
     with pytest.raises(UserError, match=r"'nowhere'.* lists all 13 layers\.$"):
-        stitch(lenet, tiny10, *digits, StitchConfig("nowhere", "bn3"))
+        stitch(lenet, tiny10, *digits, stitching("nowhere", "bn3"))
 
 
 @pytest.mark.parametrize("commas", [["relu1,relu3"], ["relu1,", "relu3"], [" relu1 , relu3,"]])

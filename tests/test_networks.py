@@ -14,7 +14,9 @@ from robust_stitching.data.vision import torchvision
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.graph import Graph, join
 from robust_stitching.models.preact import WideResNet
-from robust_stitching.training import Adversary, Trainer, TrainingConfig, standard
+from robust_stitching.plans import Adversary, Optimisation
+from robust_stitching.training import Trainer, standard
+from robust_stitching.training.adversarial import Attacking
 
 RESNETS = ["resnet34", "resnet50", "resnet101", "resnet152", "engstromrn50", "imagenetrn50"]
 VGGS = ["vgg11", "vgg13", "vgg16", "vgg19"]
@@ -401,7 +403,7 @@ def test_a_network_stitched_to_itself_is_itself(name):
             torch.testing.assert_close(joined(x), expected, msg=f"other logits at {layer}")
 
 
-ATTACKS = [Adversary("madry", 0.1, 0.05, 1), Adversary("trades", 0.1, 0.05, 1)]
+ATTACKS = [Attacking(Adversary(kind, 0.1, 0.05, 1, ramp=0)) for kind in ("madry", "trades")]
 LEARNING = ["resnet50", "preactresnet18", "wide_resnet_28_10", "vgg11", "rvit"]
 
 
@@ -434,7 +436,7 @@ def test_a_transformer_learns_with_default_settings(digits):
     train = digits[0].between(0, 256)
     mean, std = train.statistics()
     network = net("rvit", channels=1, mean=mean, std=std)
-    config = TrainingConfig(epochs=3, lr=0.1, batch_size=32, clip=1)
+    config = Optimisation(epochs=3, lr=0.1, batch_size=32, clip_norm=1)
     history = Trainer(network, standard, train, config).run()
     assert history[-1].train_accuracy > 0.8
 

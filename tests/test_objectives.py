@@ -12,17 +12,12 @@ from torch import nn
 from robust_stitching import models
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import (
-    Adversary,
-    EpochRecord,
-    Trainer,
-    TrainingConfig,
-    objective_of,
-    standard,
-)
+from robust_stitching.plans import Adversary, DataRef, Optimisation, TrainPlan, stitching
+from robust_stitching.stitching.run import stitch
+from robust_stitching.training import EpochRecord, Trainer, objective_of, standard
+from robust_stitching.training.adversarial import Attacking, radius_at
 from robust_stitching.training.examiner import collapsed
-from robust_stitching.training.session import TrainingPlan
+from robust_stitching.training.optimisation import iterations_on
 
 EPSILON, STEP, STEPS, BETA, SEED, ITERATION = 0.1, 0.03, 3, 6.0, 5, 11
 KINDS = ("madry", "trades")
@@ -35,9 +30,13 @@ def adversary(kind, **options):
         "step_size": STEP,
         "perturb_steps": STEPS,
         "beta": BETA,
-        "seed": SEED,
+        "ramp": 0,
     }
     return Adversary(kind, **(settings | options))
+
+
+def attacking(kind, **options):
+    return Attacking(adversary(kind, **options), SEED)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +96,9 @@ REFERENCES = {"madry": madry_reference, "trades": trades_reference}
 @pytest.mark.parametrize("ratio", [1, 0.5])
 def test_one_step_is_the_reference(kind, model, ratio, batch, digits):
     network = trainable(model)
-    config = TrainingConfig(1, 0.1)
+    config = Optimisation(1, 0.1)
     objective = objective_of(
-        adversary(kind, attack_ratio=ratio), network, config.iterations_on(digits[0])
+        adversary(kind, attack_ratio=ratio), network, iterations_on(digits[0], config), seed=SEED
     )
     with torch.no_grad():  # as training does in between
         for value in network.state_dict().values():
@@ -137,7 +136,7 @@ def passes_in_training(network, objective, batch, iteration=ITERATION):
 @both
 def test_half_of_a_batch_is_attacked(kind, batch):
     images, _ = batch
-    objective = adversary(kind, attack_ratio=0.5)
+    objective = attacking(kind, attack_ratio=0.5)
     seen, outcome = passes_in_training(trainable(), objective, batch)
     attacked = seen[-1][:8]
     assert len(outcome.logits) == 16 and len(outcome.attacked) == 8
@@ -155,7 +154,7 @@ def test_half_of_a_batch_is_attacked(kind, batch):
 def test_ratio_zero_is_the_standard_loss(kind, batch):
     network = trainable("tiny10")
     plain = copy.deepcopy(network)
-    outcome = adversary(kind, attack_ratio=0)(network, *batch, ITERATION)
+    outcome = attacking(kind, attack_ratio=0)(network, *batch, ITERATION)
     expected = standard(plain, *batch, ITERATION)
     assert torch.equal(outcome.loss, expected.loss)
     assert torch.equal(outcome.logits, expected.logits)
@@ -170,8 +169,8 @@ def test_ratio_zero_is_the_standard_loss(kind, batch):
     "ramp, iteration, share", [(10, 0, 0.1), (10, 4, 0.5), (10, 9, 1), (10, 500, 1), (0, 0, 1)]
 )
 def test_the_radius_rises(ramp, iteration, share, batch):
-    objective = adversary("madry", ramp=ramp)
-    threat, step = objective.radius(iteration)
+    objective = attacking("madry", ramp=ramp)
+    threat, step = radius_at(objective.adversary, iteration)
     assert threat.epsilon == pytest.approx(share * EPSILON, rel=1e-12)
     assert step == pytest.approx(share * STEP, rel=1e-12)
     seen, _ = passes_in_training(trainable(), objective, batch, iteration)
@@ -187,9 +186,9 @@ def test_the_ramp_takes_a_third_at_most(ramp, iterations, expected):
 
 
 def test_the_ramp_of_a_training(batch, digits):
-    network, config = trainable(), TrainingConfig(epochs=12, lr=0.1, batch_size=64)
+    network, config = trainable(), Optimisation(epochs=12, lr=0.1, batch_size=64)
     few = digits[0].between(0, 64)  # 12 iterations, of which the ramp may take four
-    objective = objective_of(adversary("madry", ramp=500), network, config.iterations_on(few))
+    objective = objective_of(adversary("madry", ramp=500), network, iterations_on(few, config))
     for iteration, share in enumerate((0.25, 0.5, 0.75, 1, 1)):
         seen, _ = passes_in_training(network, objective, batch, iteration)
         reached = (seen[-1] - batch[0]).abs().max().item()
@@ -215,11 +214,11 @@ def with_batch_norm(seed=0):
 @pytest.mark.parametrize("steps", [1, 3, 5])  # three steps are an epoch
 def test_resuming_is_bitwise(kind, steps, digits):
     split = digits[0].between(0, 48)
-    config = TrainingConfig(2, 0.1, 16)
+    config = Optimisation(2, 0.1, 16)
     state = {}
 
     def trainer(network):
-        objective = objective_of(adversary(kind, ramp=4), network, config.iterations_on(split))
+        objective = objective_of(adversary(kind, ramp=4), network, iterations_on(split, config))
         return Trainer(network, objective, split, config)
 
     def interrupt(trainer):
@@ -243,14 +242,15 @@ def test_resuming_is_bitwise(kind, steps, digits):
 
 
 def test_every_training_has_a_folder_of_its_own():
-    config = TrainingConfig(1, 0.1)
+    config = Optimisation(1, 0.1)
     attacks = [None, *(Adversary(kind, epsilon=e) for kind in KINDS for e in (0.3, 8 / 255))]
-    plans = [TrainingPlan("lenet", "digits", config, adversary=attack) for attack in attacks]
-    folders = [plan.folder(Path("out"), "Digits") for plan in plans]
-    assert folders[0] == Path("out/lenet/Digits/in0-gn0")
-    assert len(set(folders)) == 5
-    assert all(folder.name.startswith("in0-gn0") for folder in folders)
-    assert len({folder.parent for folder in folders}) == 1
+    plans = [
+        TrainPlan(model="lenet", dataset=DataRef("digits"), training=config, adversary=attack)
+        for attack in attacks
+    ]
+    names = [plan.label for plan in plans]
+    assert names[0] == "in0-gn0" and len(set(names)) == 5
+    assert all(name.startswith("in0-gn0") for name in names)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_only_the_map_learns(kind, no_bn, digits):
     networks = [models.build("tiny10", num_classes=10, in_channels=1, seed=seed) for seed in (0, 1)]
     donors = [Checkpoint(net.eval(), "tiny10", "digits", 10, Path("x.pt")) for net in networks]
     before = [weights(donor.network) for donor in donors]
-    config = StitchConfig(
+    config = stitching(
         "bn7",
         "bn7",
         epochs=1,

@@ -245,13 +245,13 @@ def test_the_same_weights_twice_are_one_set(tmp_path):
 def test_a_choice_that_is_none_is_told(wanted, told, tmp_path):
     state, other = bare(net(seed=1)), bare(net(seed=2))
     path = put(tmp_path, {"model_a": state, "model_ema": other})
-    with pytest.raises(UserError, match=f"{told}.*--weights model_a or --weights model_ema"):
+    with pytest.raises(UserError, match=f"{told}.*weights='model_a' or weights='model_ema'"):
         checkpoints.load(path, weights=wanted)
 
 
 def test_ours_holds_one_set(tmp_path):
     checkpoints.save(tmp_path / "x.pt", net(), "cifar10", {})
-    with pytest.raises(UserError, match="leave --weights ema out"):
+    with pytest.raises(UserError, match="leave weights='ema' out"):
         checkpoints.load(tmp_path / "x.pt", weights="ema")
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from robust_stitching import checkpoints
+from robust_stitching.plans import stitching
 from robust_stitching.report import write
 from robust_stitching.report.collected import collect
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import aligned, as_text, rows, shown
 from robust_stitching.report.write import write_results
-from robust_stitching.stitching.run import StitchConfig, stitch
+from robust_stitching.stitching.run import stitch
 
 NETWORKS = ["front", "end", "untrained", "stitched", "direct_matching"]
 SCORES = [
@@ -27,7 +28,7 @@ SCORES = [
 def run(lenets, digits, **options):
     front, end = map(checkpoints.load, lenets)
     train, test = digits[0].between(0, 256), digits[1].between(0, 60)
-    config = StitchConfig("relu2", "relu2", epochs=2, save_frequency=1, **options)
+    config = stitching("relu2", "relu2", epochs=2, save_frequency=1, **options)
     return stitch(front, end, train, test, config)
 
 

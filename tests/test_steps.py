@@ -2,8 +2,6 @@
 and computes in full float32."""
 
 import copy
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from left_behind import only, strict_json
-from robust_stitching import checkpoints, models
+from robust_stitching import checkpoints
 from robust_stitching.attacks.pgd import step_warnings, usual_step
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.stitching.run import StitchConfig, stitch
-from robust_stitching.training import Adversary
+from robust_stitching.plans import Adversary, stitching
+from robust_stitching.stitching.run import stitch
 from robust_stitching.training.examiner import Examiner
 from sure_networks import Linear, rows
 
@@ -51,10 +49,10 @@ def test_what_is_told_of_a_step(epsilon, step, steps, told):
 
 
 def test_a_training_that_cannot_reach(call_script, tmp_path, monkeypatch):
-    from robust_stitching.training import session
+    from robust_stitching.runs import inputs
 
-    order, load = [], session.data.load
-    monkeypatch.setattr(session.data, "load", lambda *a, **o: order.append("data") or load(*a, **o))
+    order, load = [], inputs.data.load
+    monkeypatch.setattr(inputs.data, "load", lambda *a, **o: order.append("data") or load(*a, **o))
     flags = ["-d", "digits", "-e", 1, "-b", 256, "--epsilon", 0.3, "-o", tmp_path]
     for kind in ("--madry", "--robust"):
         done = call_script("train.py", *flags, kind)
@@ -67,13 +65,13 @@ def test_a_training_that_cannot_reach(call_script, tmp_path, monkeypatch):
 
 
 def test_the_warning_of_a_training_comes_before_it(call_script, tmp_path, monkeypatch, capsys):
-    from robust_stitching.training import session
+    from robust_stitching.runs import inputs
 
     def stop(*args, **options):
         assert "warning: 10 steps" in capsys.readouterr().err
         raise UserError("stopped.")
 
-    monkeypatch.setattr(session.data, "load", stop)
+    monkeypatch.setattr(inputs.data, "load", stop)
     flags = ["-m", "lenet", "-d", "digits", "--madry", "--epsilon", 0.3, "-o", tmp_path]
     assert call_script("train.py", *flags).err.endswith("stopped.\n")
 
@@ -159,8 +157,8 @@ def plain_pgd(network, x, labels, epsilon, generator):
 def test_the_log_attacks_with_steps_of_its_own(step_size, perturb_steps, digits):
     """Whatever the attack in training can reach, the log tells of one that reaches the radius."""
     network, few = checkpoints.load(LENET).network, digits[1].sample(80)
-    adversary = Adversary("madry", 0.1, step_size, perturb_steps, seed=4)
-    found = Examiner(few, adversary)(network).robust_accuracy
+    adversary = Adversary("madry", 0.1, step_size, perturb_steps)
+    found = Examiner(few, adversary, seed=4)(network).robust_accuracy
     images, labels = next(few.batches(80))
     exact = copy.deepcopy(network).double()
     left = plain_pgd(exact, images.double(), labels, 0.1, generator_for(4))
@@ -172,31 +170,15 @@ def test_the_log_attacks_with_steps_of_its_own(step_size, perturb_steps, digits)
 
 
 @pytest.mark.parametrize("options, told", [
-    ({"eval_epsilon": 0.0}, "above 0 and at most 1, not 0"),
-    ({"eval_epsilon": -0.1}, "above 0 and at most 1, not -0.1"),
-    ({"eval_epsilon": 2.0}, "above 0 and at most 1, not 2"),
-    ({"robust_images": 0}, "at least 1, not 0"),
+    ({"eval_epsilon": 0.0}, "eval_epsilon=0.0 is not a radius above 0 and at most 1"),
+    ({"eval_epsilon": -0.1}, "eval_epsilon=-0.1 is not a radius above 0 and at most 1"),
+    ({"eval_epsilon": 2.0}, "eval_epsilon=2.0 is not a radius above 0 and at most 1"),
+    ({"robust_images": 0}, "robust_images=0 is not a whole number of at least 1"),
     ({"tier": "full"}, "unknown tier 'full'"),
 ])  # fmt: skip
-def test_attacks_that_cannot_be_are_refused_before_any_training(options, told, digits):
-    def donor(seed):
-        network = models.build("lenet", num_classes=10, in_channels=1, seed=seed).eval()
-        return Checkpoint(network, "lenet", "digits", 10, Path("x.pt"))
-
-    seen = []
-
-    def progress(total, what, unit=""):
-        seen.append(what)
-        raise AssertionError("work was begun")
-
-    train, test = (split.between(0, 64) for split in digits)
-    config = StitchConfig("relu2", "relu2", epochs=1, no_pinv=True, **options)
-    for elsewhere in (None, test):
-        with pytest.raises(UserError, match=told):
-            stitch(donor(0), donor(1), train, test, config, progress, elsewhere)
-    plain = replace(config, no_robustness=True)
-    assert stitch(donor(0), donor(1), train, test, plain).measured.attacks is None
-    assert seen == []
+def test_attacks_that_cannot_be_are_refused_before_any_training(options, told):
+    with pytest.raises(UserError, match=told):
+        stitching("relu2", "relu2", **options)
 
 
 def test_the_radius_asked_for_is_the_radius(digits):
@@ -204,7 +186,7 @@ def test_the_radius_asked_for_is_the_radius(digits):
     network = checkpoints.load(LENET).network
     donor = Checkpoint(network, "lenet", "digits", 10, LENET)
     train, test = (split.between(0, 64) for split in digits)
-    config = StitchConfig(
+    config = stitching(
         "relu2", "relu2", epochs=1, init="eye", no_pinv=True,
         robust_images=30, eval_epsilon=1e-4, tier="quick",
     )  # fmt: skip

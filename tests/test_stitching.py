@@ -17,9 +17,10 @@ from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
+from robust_stitching.plans import stitching
 from robust_stitching.stitching.initial import FROM_DATA, INITS, initial_values
 from robust_stitching.stitching.matching import direct, moments_of
-from robust_stitching.stitching.run import StitchConfig, stitch
+from robust_stitching.stitching.run import stitch
 
 
 class Noisy(nn.Module):
@@ -74,7 +75,7 @@ def test_initial_values(kind):
     else:
         assert np.array_equal(weight, expected[kind])
     assert (bias == 0).all()
-    with pytest.raises(UserError, match=f"--init {kind} needs equally many .* 3 .* 5"):
+    with pytest.raises(UserError, match=f"init='{kind}' needs equally many .* 3 .* 5"):
         initial_values(kind, 3, 5, 0)
 
 
@@ -269,7 +270,7 @@ def run(front="lenet", end="lenet", layers=("relu2", "relu2"), n=300, channels=1
     options = {"epochs": 3, "batch_size": 64, "save_frequency": 1, "lr": 1e-2, **options}
     train, test = some_digits()
     return stitch(
-        front, end, train.between(0, n), test.between(0, n), StitchConfig(*layers, **options)
+        front, end, train.between(0, n), test.between(0, n), stitching(*layers, **options)
     )
 
 
@@ -417,8 +418,8 @@ def test_networks_that_do_not_fit_the_data():
     colour = Split("Colour", torch.zeros(9, 3, 32, 32).byte(), torch.zeros(9).long(), ("a",) * 10)
     donor = checkpoint(net("lenet"))
     with pytest.raises(UserError, match="takes grey images, but Colour is in colour"):
-        stitch(donor, donor, colour, colour, StitchConfig("relu2", "relu2"))
-    with pytest.raises(UserError, match=r"--init eye needs equally many channels .* 6 .* 16"):
+        stitch(donor, donor, colour, colour, stitching("relu2", "relu2"))
+    with pytest.raises(UserError, match=r"init='eye' needs equally many channels .* 6 .* 16"):
         run(layers=("pool1", "relu2"), init="eye")
     with pytest.raises(UserError, match="unknown front layer 'relu9'"):
         run(layers=("relu9", "relu2"))

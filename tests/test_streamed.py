@@ -19,7 +19,8 @@ from robust_stitching.data.augment import NATURAL
 from robust_stitching.data.pictures import Square, random_window
 from robust_stitching.data.vision import torchvision
 from robust_stitching.evaluation import evaluate
-from robust_stitching.training import Trainer, TrainingConfig, standard
+from robust_stitching.plans import Optimisation
+from robust_stitching.training import Trainer, standard
 from streamed_files import ATTRIBUTES, WNIDS, write_celeba, write_imagenet
 
 
@@ -399,8 +400,8 @@ def test_a_training_goes_on_bit_for_bit(celeba):
 
     def trainer():
         network = models.build("tiny10", num_classes=40, in_channels=3)
-        config = TrainingConfig(epochs=2, lr=0.05, batch_size=7, seed=3)
-        return Trainer(network, standard, train, config)
+        config = Optimisation(epochs=2, lr=0.05, batch_size=7)
+        return Trainer(network, standard, train, config, seed=3)
 
     whole = trainer()
     kept = {}

@@ -1,6 +1,7 @@
 """What a map is trained for: soft targets, penalties, and controls beside it."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from robust_stitching.attacks.pgd import worst_images
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.plans import Adversary, Objective, stitching
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
-from robust_stitching.stitching.objective import batch_cka, goal_of, penalised
-from robust_stitching.stitching.run import StitchConfig
-from robust_stitching.training import Adversary
-from robust_stitching.training.objectives import Outcome, standard
+from robust_stitching.stitching.targets import goal_of
+from robust_stitching.stitching.terms import terms_of, watch, weighted
+from robust_stitching.stitching.terms.cka import batch_cka
+from robust_stitching.training.adversarial import Attacking, radius_at
+from robust_stitching.training.objectives import standard
 
 CONTROLS = ["self_stitch", "random_front"]
 SOFT = ["soft_1", "soft_2", "soft_12", "soft_1_plus_2"]
@@ -70,7 +73,7 @@ def expected_targets(kind: str, temperature: float, front: nn.Module, end: nn.Mo
 @pytest.mark.parametrize("kind", SOFT)
 def test_soft_targets_are_the_donors_answers(kind, temperature):
     front, end = lenet(0).train(), lenet(1)
-    goal = goal_of(kind, temperature, front, end)
+    goal = goal_of(Objective(kind, temperature), front, end)
     found = goal.targets(images(), labels())
     expected = expected_targets(kind, temperature, front, end, images())
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -87,7 +90,9 @@ def test_the_loss_on_both_is_the_mean_of_the_losses():
     z = torch.randn(12, 10)
     both, one, two = (
         goal.loss(z, labels(), goal.targets(images(), labels()))
-        for goal in (goal_of(kind, 2.0, front, end) for kind in ("soft_12", "soft_1", "soft_2"))
+        for goal in (
+            goal_of(Objective(kind, 2.0), front, end) for kind in ("soft_12", "soft_1", "soft_2")
+        )
     )
     torch.testing.assert_close(both, (one + two) / 2)
 
@@ -95,7 +100,7 @@ def test_the_loss_on_both_is_the_mean_of_the_losses():
 @pytest.mark.parametrize("kind", SOFT)
 def test_soft_targets_are_met_best_by_themselves(kind):
     """Gibbs' inequality: the donors' own answers have the smallest cross-entropy with them."""
-    goal = goal_of(kind, 3.0, lenet(0), lenet(1))
+    goal = goal_of(Objective(kind, 3.0), lenet(0), lenet(1))
     p = goal.targets(images(), labels())
     best = goal.loss(3 * p.log(), labels(), p)
     entropy = -(p * p.log()).sum(1) * 9
@@ -106,7 +111,7 @@ def test_soft_targets_are_met_best_by_themselves(kind):
 def test_soft_targets_of_attributes_are_bernoulli():
     front, end = lenet(0, num_classes=4), lenet(1, num_classes=4)
     truth = (torch.rand(12, 4) > 0.5).long()
-    goal = goal_of("soft_1", 2.0, front, end)
+    goal = goal_of(Objective("soft_1", 2.0), front, end)
     p = 1 / (1 + np.exp(-logits(front, images()) / 2))
     z = torch.randn(12, 4)
     q = 1 / (1 + np.exp(-z.double().numpy() / 2))
@@ -116,7 +121,7 @@ def test_soft_targets_of_attributes_are_bernoulli():
 
 
 def test_hard_targets_are_the_labels():
-    goal = goal_of("hard", 1.0, lenet(0), lenet(1))
+    goal = goal_of(Objective(), lenet(0), lenet(1))
     assert goal.targets(images(), labels()) is None
     z = torch.randn(12, 10)
     expected = nn.functional.cross_entropy(z, labels(), reduction="none")
@@ -128,13 +133,13 @@ def test_hard_targets_are_the_labels():
 def test_soft_targets_under_attack_are_those_of_unattacked_images(kind):
     """A step that cannot move leaves the images: the loss is the soft one on them."""
     front, end = lenet(0), lenet(1)
-    network, goal = joined(front, end), goal_of("soft_2", 1.0, front, end)
+    network, goal = joined(front, end), goal_of(Objective("soft_2"), front, end)
     still = Adversary(kind, epsilon=1e-9, step_size=1e-9, perturb_steps=1, beta=0.0)
-    found = still(network, images(), labels(), 0, goal=goal).loss
+    found = Attacking(still, goal=goal)(network, images(), labels(), 0).loss
     expected = standard(network, images(), labels(), 0, goal).loss
     torch.testing.assert_close(found, expected)
-    moved = Adversary("madry", epsilon=0.3, step_size=0.1, perturb_steps=3)
-    assert moved(network, images(), labels(), 0, goal=goal).loss > expected
+    moved = Adversary("madry", epsilon=0.3, step_size=0.1, perturb_steps=3, ramp=0)
+    assert Attacking(moved, goal=goal)(network, images(), labels(), 0).loss > expected
 
 
 # --- penalties ---
@@ -175,29 +180,27 @@ def test_a_constant_map_has_no_cka_and_no_gradient():
     assert found.item() == 0 and (x.grad == 0).all()
 
 
-@pytest.mark.parametrize("adversary", [None, Adversary("madry", 0.1, 0.05, 2)])
+@pytest.mark.parametrize("adversary", [None, Adversary("madry", 0.1, 0.05, 2, ramp=0)])
 def test_penalties_are_added_to_the_loss(adversary):
     front, end = lenet(0), lenet(1)
     network = joined(front, end)
-    seen = []
-
-    def objective(network, images, labels, iteration) -> Outcome:
-        outcome = (adversary or standard)(network, images, labels, iteration)
-        seen.append(outcome.loss.item())
-        return outcome
-
-    both = penalised(objective, network, end, "relu2", 0.5, -2.0)
-    loss = both(network, images(), labels(), 0).loss
+    asked = terms_of(Objective(l1=0.5, cka_reg=-2.0))
+    watched = watch(network, end, "relu2", asked)
+    objective = partial(standard, look=watched.look)
+    if adversary:
+        objective = Attacking(adversary, look=watched.look)
+    alone = objective(network, images(), labels(), 0).loss.item()
+    loss = weighted(objective, asked, watched)(network, images(), labels(), 0).loss
     weight = network.transform.weight
     shown = images()
     if adversary:
-        threat, step = adversary.radius(0)
+        threat, step = radius_at(adversary, 0)
         start = threat.uniform_start(shown, generator_for(0, 0, 1))
         shown = worst_images(network, shown, labels(), threat, start=start, steps=2, step_size=step)
     (x,) = graph.features(network, ["transform"])(shown)
     (y,) = graph.features(end, ["relu2"])(shown)
     cka = plain_debiased_cka(*(v.detach().double().flatten(1).numpy() for v in (x, y)))
-    expected = seen[0] + 0.5 * weight.abs().mean().item() - 2 * cka
+    expected = alone + 0.5 * weight.abs().mean().item() - 2 * cka
     assert loss.item() == pytest.approx(expected, abs=1e-4)
     loss.backward()
     assert weight.grad.abs().sum() > 0
@@ -205,9 +208,7 @@ def test_penalties_are_added_to_the_loss(adversary):
 
 
 def fit(digits, **options):
-    config = StitchConfig(
-        "relu2", "relu2", **{"epochs": 6, "batch_size": 64, "lr": 2e-2, **options}
-    )
+    config = stitching("relu2", "relu2", **{"epochs": 6, "batch_size": 64, "lr": 2e-2, **options})
     train = digits[0].between(0, 256)
     cuts = (lenet(0), "relu2"), (lenet(1), "relu2")
     return find_map(*cuts, train, digits[1].between(0, 50), config)

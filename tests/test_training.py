@@ -15,8 +15,9 @@ from tqdm import tqdm
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.evaluation import evaluate
-from robust_stitching.training import Diverged, Metrics, Trainer, TrainingConfig, standard
-from robust_stitching.training.session import TrainingPlan, train_network
+from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.train import run as train_network
+from robust_stitching.training import Diverged, Metrics, Trainer, standard
 from robust_stitching.training.trainer import learning_rate
 
 CPU = torch.device("cpu")
@@ -60,20 +61,20 @@ def without_clock(history):
     "iteration, expected", [(0, 1), (9, 1), (10, 0.1), (19, 0.1), (20, 0.01), (29, 0.01)]
 )
 def test_rate_is_divided_at_one_and_two_thirds(iteration, expected):
-    config = TrainingConfig(epochs=1, lr=0.3)
+    config = Optimisation(epochs=1, lr=0.3)
     assert learning_rate(config, iteration, 30) == pytest.approx(0.3 * expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("warmup, length", [(4, 4), (6, 6), (50, 6), (0, 0)])
 def test_rate_rises_over_the_warm_up(warmup, length):
-    config = TrainingConfig(epochs=1, lr=0.3, warmup=warmup)
+    config = Optimisation(epochs=1, lr=0.3, warmup=warmup)
     rates = [learning_rate(config, i, 30) for i in range(10)]
     expected = [0.3 * min(1, (i + 1) / length) if length else 0.3 for i in range(10)]
     assert rates == pytest.approx(expected, rel=1e-12)
 
 
 def test_rates_of_a_run():
-    config = TrainingConfig(epochs=3, lr=0.2, batch_size=10)
+    config = Optimisation(epochs=3, lr=0.2, batch_size=10)
     trainer, used = Trainer(linear(), standard, small_split(), config), []
     history = trainer.run(lambda t: used.append(t.optimizer.param_groups[0]["lr"]))
     assert used == pytest.approx([0.2] * 4 + [0.02] * 4 + [0.002] * 4, rel=1e-12)
@@ -119,7 +120,7 @@ def adam(lr, decay, split, values):
 def test_first_steps_are_those_of_the_formula(optimizer, decay):
     split, network = small_split(), linear()
     start = [p.detach().numpy().astype(np.float64) for p in network.parameters()]
-    config = TrainingConfig(
+    config = Optimisation(
         epochs=3, lr=0.1, batch_size=40, weight_decay=decay, optimizer=optimizer.__name__
     )
     Trainer(network, standard, split, config).run()
@@ -136,7 +137,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient(clip):
 
     split, network = small_split(), linear()
     start = [p.detach().numpy().astype(np.float64) for p in network.parameters()]
-    config = TrainingConfig(1, lr=0.01, batch_size=40, weight_decay=0, clip=clip)
+    config = Optimisation(1, lr=0.01, batch_size=40, weight_decay=0, clip_norm=clip)
     Trainer(network, steep, split, config).run()
     moved = [a - p.detach().numpy() for a, p in zip(start, network.parameters(), strict=True)]
     norm = math.sqrt(sum((change**2).sum() for change in moved)) / (0.01 * 1.9)  # Nesterov: 1 + 0.9
@@ -155,15 +156,15 @@ def run(network, config, split, **options):
 
 
 def test_the_seed_decides():
-    split, config = small_split(), TrainingConfig(2, 0.1, 16)
+    split, config = small_split(), Optimisation(2, 0.1, 16)
     one = run(with_dropout(), config, split)
     torch.rand(11)
     assert equal(one[0], run(with_dropout(), config, split)[0])
-    assert not equal(one[0], run(with_dropout(), replace(config, seed=1), split)[0])
+    assert not equal(one[0], run(with_dropout(), config, split, seed=1)[0])
 
 
 def test_looking_at_the_test_split_changes_nothing():
-    split, config = small_split(), TrainingConfig(2, 0.1, 16)
+    split, config = small_split(), Optimisation(2, 0.1, 16)
 
     def look(network):
         found = evaluate(network, split)
@@ -181,7 +182,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("steps", [1, 3, 4, 8])  # three steps are an epoch
 def test_resuming_ends_where_an_uninterrupted_run_ends(steps, optimizer, tmp_path):
     split = small_split(augmentation=data.SOURCES["mnist"].augmentation)
-    config = TrainingConfig(4, 0.1, 16, optimizer=optimizer, clip=1, warmup=2)
+    config = Optimisation(4, 0.1, 16, optimizer=optimizer, clip_norm=1, warmup=2)
 
     def look(network):
         found = evaluate(network, split)
@@ -211,7 +212,7 @@ def test_the_log_is_that_of_the_images_seen():
         seen.append((outcome.logits.detach().double().numpy(), labels.numpy()))
         return outcome
 
-    config = TrainingConfig(1, 0.1, 16)
+    config = Optimisation(1, 0.1, 16)
     (record,) = Trainer(linear(), noting, split, config).run()
     out, labels = (np.concatenate(part) for part in zip(*seen, strict=True))
     assert record.train_loss == pytest.approx(cross_entropy(out, labels), rel=1e-6)
@@ -248,14 +249,19 @@ def test_networks_learn(model, lr, reached, digits):
     train, test = digits
     mean, std = train.statistics()
     network = models.build(model, num_classes=10, in_channels=1, mean=mean, std=std)
-    Trainer(network, standard, train, TrainingConfig(4, lr, 64, clip=1)).run()
+    Trainer(network, standard, train, Optimisation(4, lr, 64, clip_norm=1)).run()
     assert evaluate(network, test).accuracy > reached
 
 
 # Into a folder
 
 
-PLAN = TrainingPlan("lenet", "digits", TrainingConfig(2, 0.05, 128, clip=1), save_frequency=5)
+PLAN = TrainPlan(
+    model="lenet",
+    dataset=DataRef("digits"),
+    training=Optimisation(2, 0.05, 128, clip_norm=1),
+    save_frequency=5,
+)
 FOLDER = "lenet/Digits/in0-gn0"
 
 
@@ -276,7 +282,7 @@ def test_the_files_of_a_training(finished, digits):
     assert names(out / FOLDER) == kept
     loaded = checkpoints.load(trained.path)
     assert (loaded.model, loaded.dataset, loaded.classes) == ("lenet", "digits", 10)
-    assert loaded.training["config"]["lr"] == 0.05
+    assert loaded.training["plan"]["training"]["lr"] == 0.05
     last = trained.history[-1]
     found = evaluate(loaded.network, digits[1])
     assert (found.accuracy, found.loss) == (last.test_accuracy, pytest.approx(last.test_loss))
@@ -295,7 +301,7 @@ def test_the_log_of_a_training(finished):
 def test_another_initialisation_lands_elsewhere(finished, tmp_path):
     _, trained = finished
     other = train_network(
-        replace(PLAN, init_noise=1, config=replace(PLAN.config, epochs=1)), tmp_path, CPU
+        replace(PLAN, init_noise=1, training=replace(PLAN.training, epochs=1)), tmp_path, CPU
     )
     assert other.path == tmp_path / "lenet/Digits/in1-gn0/model.pt"
     one, two = (checkpoints.load(path).network for path in (trained.path, other.path))
@@ -307,7 +313,7 @@ def test_a_finished_training_is_not_overwritten(finished, tree):
     before = tree(out)
     for resume in (False, True):
         with pytest.raises(UserError, match="exists already"):
-            train_network(PLAN, out, CPU, resume)
+            train_network(PLAN, out, CPU, resume=resume)
     assert tree(out) == before
 
 
@@ -343,22 +349,22 @@ def test_resuming_a_training(step, finished, tmp_path):
 def test_an_interrupted_training_is_told_from_another(tmp_path, tree):
     interrupted(3, PLAN, tmp_path)
     before = tree(tmp_path)
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="go on with `resume`"):
         train_network(PLAN, tmp_path, CPU)
-    other = replace(PLAN, config=replace(PLAN.config, lr=0.5))
+    other = replace(PLAN, training=replace(PLAN.training, lr=0.5))
     with pytest.raises(UserError, match=r"lr was 0\.05 and is 0\.5"):
         train_network(other, tmp_path, CPU, resume=True)
     assert tree(tmp_path) == before
 
 
 def test_a_loss_that_is_no_number_names_the_epoch():
-    config = TrainingConfig(3, 1e30, 10)
+    config = Optimisation(3, 1e30, 10)
     with pytest.raises(Diverged, match="epoch 1"):
         Trainer(linear(), standard, small_split(), config).run()
 
 
 def test_what_was_good_stays_when_a_training_diverges(tmp_path):
-    plan = replace(PLAN, config=TrainingConfig(3, 1e6, clip=0), save_frequency=1)
+    plan = replace(PLAN, training=Optimisation(3, 1e6, clip_norm=0), save_frequency=1)
     with pytest.raises(UserError, match=r"epoch 1 .*1e\+06.*Kept in .*\.pt") as error:
         train_network(plan, tmp_path, CPU)
     assert isinstance(error.value, Diverged)
@@ -370,7 +376,7 @@ def test_what_was_good_stays_when_a_training_diverges(tmp_path):
 
 
 def test_diverging_at_once_leaves_no_folder(tmp_path, tree):
-    plan = replace(PLAN, config=TrainingConfig(1, 1e30, clip=0))
+    plan = replace(PLAN, training=Optimisation(1, 1e30, clip_norm=0))
     with pytest.raises(UserError, match="No snapshot"):
         train_network(plan, tmp_path, CPU)
     assert tree(tmp_path) == {}

@@ -10,7 +10,8 @@ from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.graphs.folding import Folded, view_of
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.training import Adversary, objective_of
+from robust_stitching.plans import Adversary
+from robust_stitching.training import objective_of
 from sure_networks import Altered, Reversed, rounded, with_nan
 
 ARCHIVE = sorted((REPOSITORY / "archive").glob("*/*/*/model.pt"))

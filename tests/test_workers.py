@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from robust_stitching import checkpoints, data
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import streamed
-from robust_stitching.training import Trainer, TrainingConfig
-from robust_stitching.training.session import TrainingPlan, train_network
+from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.train import run as train_network
+from robust_stitching.training import Trainer
 from streamed_files import write_celeba, write_imagenet
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="needs signals of children")
@@ -137,7 +138,9 @@ def test_a_training_that_never_began_leaves_nothing(train, tmp_path, monkeypatch
         raise data.Unreadable("an image is gone.")
 
     monkeypatch.setattr(Trainer, "_step", fail)
-    plan = TrainingPlan("tiny10", "celeba", TrainingConfig(epochs=1, lr=0.1))
+    plan = TrainPlan(
+        model="tiny10", dataset=DataRef("celeba"), training=Optimisation(epochs=1, lr=0.1)
+    )
     with pytest.raises(data.Unreadable) as error:
         train_network(plan, tmp_path / "nets", torch.device("cpu"))
     assert str(error.value) == "an image is gone."

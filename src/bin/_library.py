@@ -11,4 +11,5 @@ def run(name: str) -> None:
     """Run ``robust_stitching.command_line.<name>`` with the arguments of this process."""
     from robust_stitching.command_line import cli
 
-    cli.run(import_module(f"robust_stitching.command_line.{name}").main)
+    command = import_module(f"robust_stitching.command_line.{name}")
+    cli.run(command.main, command.parser)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from robust_stitching.attacks.draws import Draws, draws_from
+from robust_stitching.plans.parts import NORMS
 
 TINY = 1e-12
 LARGEST = 1e6  # of radii: far beyond any image, far below what float32 can hold
-NORMS = ("linf", "l2")
 
 Source = torch.Generator | Draws
 """Where random numbers come from: a generator for the batch as a whole, or `Draws`."""

@@ -103,7 +103,7 @@ class Checkpoint:
             raise UserError(
                 f"{self.path} takes images of {size}×{size} pixels, but those of {split.name} have "
                 f"{split.image_size}×{split.image_size}; choose a dataset of its size, or train a "
-                "network on this one with train.py."
+                "network on this one with `train`."
             )
         if split.channels > channels:
             raise UserError(

@@ -11,8 +11,8 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.data import SOURCES, source_of
 
 SAY_IT = (
-    "put it under <model>/<Dataset>/, or name both with -m and -d to eval_net.py, or to "
-    "convert_checkpoint.py, which makes it a checkpoint."
+    "put it under <model>/<Dataset>/, or name both with -m and -d to `eval_net`, or to "
+    "`convert_checkpoint`, which makes it a checkpoint."
 )
 
 
@@ -70,7 +70,7 @@ def entry_for(path: Path, model: str | None, claim: Claim, notes: list[str]) -> 
     entry = models.entry(model)
     if claim.entry is not None and claim.entry.name != entry.name:
         notes.append(
-            f"{path} was read as {entry.name}, as -m says, though its folder says "
+            f"{path} was read as {entry.name}, as `model` says, though its folder says "
             f"{claim.entry.name}."
         )
     return entry
@@ -98,7 +98,7 @@ def made_for(
         laid_out = SOURCES[claim.dataset].image_size == SOURCES[dataset].image_size
     made_for = claim.dataset if laid_out else dataset
     if claim.dataset not in (None, dataset):
-        why = "as its folders say" if laid_out else "as -d says, whatever its folders say"
+        why = "as its folders say" if laid_out else "as `dataset` says, whatever its folders say"
         notes.append(f"{path} was taken for a network made for {made_for}, {why}.")
     return made_for
 

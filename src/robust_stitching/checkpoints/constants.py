@@ -31,7 +31,7 @@ def constants_for(
         told = " and ".join(f"{kind} {_listed(usual[kind])}" for kind in lacking)
         notes.append(
             f"{path} brings no {' and '.join(lacking)}: {told} were taken, {whose}; if it was made "
-            "with others, its numbers are wrong, and --mean and --std give them."
+            "with others, its numbers are wrong, and `mean` and `std` give them."
         )
     return tuple(given[kind] or own.get(kind) or usual[kind] for kind in given)
 

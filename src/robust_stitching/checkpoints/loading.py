@@ -85,14 +85,14 @@ def load(
     given = {"mean": mean, "std": std}
     if is_ours(found):
         if model is not None:
-            raise UserError(f"{path} says itself what model it is; leave -m {model} out.")
+            raise UserError(f"{path} says itself what model it is; leave model={model!r} out.")
         if weights is not None:
-            raise UserError(f"{path} holds one set of weights; leave --weights {weights} out.")
+            raise UserError(f"{path} holds one set of weights; leave weights={weights!r} out.")
         checkpoint = _load_ours(path, found)
         size = checkpoint.network.input_shape[-1]
         if image_size not in (None, size):
             raise UserError(
-                f"{path} takes images of {size}×{size} pixels; leave --image-size {image_size} out."
+                f"{path} takes images of {size}×{size} pixels; leave image_size={image_size} out."
             )
         if checkpoint.stitched and any(given.values()):
             raise UserError(
@@ -184,7 +184,7 @@ def _load_bare(
     if taken.others:
         notes.append(
             f"{path} holds several sets of weights: {_named(taken.place)} was taken, not "
-            f"{' or '.join(map(_named, taken.others))}; --weights chooses."
+            f"{' or '.join(map(_named, taken.others))}; `weights` chooses."
         )
     notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
     network = taken.fit.build()

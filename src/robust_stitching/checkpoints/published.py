@@ -236,7 +236,7 @@ def _chosen(path: Path, wanted: str, names: Sequence[str]) -> str:
     called = called or [name for name in names if wanted.lower() in _words(name)]
     if len(called) == 1:
         return called[0]
-    listed = " or ".join(f"--weights {name}" if name else "none" for name in called or names)
+    listed = " or ".join(f"weights={name!r}" if name else "none" for name in called or names)
     what = "several sets of weights are" if called else "no weights that fit are"
     raise UserError(f"in {path} {what} called '{wanted}'; choose {listed}.")
 

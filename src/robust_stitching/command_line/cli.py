@@ -1,86 +1,36 @@
-"""What the scripts share: parsing, errors for people, and what a word on the command line means."""
+"""What the commands share: errors for people, and what is told besides the results."""
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-
-from robust_stitching import checkpoints, data
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.progress import shown
 from robust_stitching.basics.signals import raise_interruptions
-from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.command_line import misplaced, terminal
-from robust_stitching.data import AnySplit, looks_like_a_path, source_of
+from robust_stitching.command_line import terminal
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.plans.settings import Settings
+
+if TYPE_CHECKING:
+    import torch  # takes seconds, which --help does not have
 
 INTERRUPTED = 130
-CONSTANTS = ("mean", "std", "weights")
-"""The options that say how to read a published network."""
 
 
-UNSET = object()
+def run(main: Callable[[list[str]], None], parser: Callable[[], Parser] | None = None) -> NoReturn:
+    """Call `main` with the command line; mistakes of users become one sentence and status 2.
 
+    Parameters
+    ----------
+    parser : makes the command's parser, in whose words sentences of the library are told.
+    """
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose help shows defaults, whose errors are one sentence, and which remembers what
-    was given: the namespace that it returns has the names of those arguments in `given`."""
+    def spelled(text: object) -> str:
+        return parser().spelled(str(text)) if parser else str(text)
 
-    def __init__(self, description: str, **options: Any):
-        super().__init__(
-            description=description,
-            formatter_class=_Help,
-            allow_abbrev=False,
-            **options,
-        )
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As argparse's, which knows nothing of what no path and no name can hold."""
-        for arg in sys.argv[1:] if args is None else args:
-            if "\0" in arg:
-                raise UserError(f"{arg!r} has a NUL in it, which no file and no name has.")
-        return super().parse_known_args(args, namespace)
-
-    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
-        found = super().parse_args(args)
-        # What the parser finds set it does not set to its default.
-        left = argparse.Namespace(**dict.fromkeys(vars(found), UNSET))
-        super().parse_args(args, left)
-        found.given = {name for name, value in vars(left).items() if value is not UNSET}
-        return found
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; {self.prog} --help lists the options.")
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option that has one, the description as it is written."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Listed(argparse.Action):
-    """An option that takes names with spaces or commas between them."""
-
-    def __call__(self, parser: Any, namespace: Any, words: Any, option: str | None = None) -> None:
-        names = [name.strip() for word in words for name in word.split(",")]
-        found = [name for name in names if name]
-        if not found:
-            raise argparse.ArgumentError(self, "expected at least one argument")
-        setattr(namespace, self.dest, found)
-
-
-def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Call `main` with the command line; mistakes of users become one sentence and status 2."""
     terminal.prepare()
     raise_interruptions()
     try:
@@ -89,9 +39,9 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         finally:
             terminal.flush()
     except UserError as error:
-        sys.exit(_failed(error, 2))
+        sys.exit(_failed(spelled(error), 2))
     except KeyboardInterrupt as interruption:
-        hint = str(interruption)
+        hint = spelled(interruption)
         sys.exit(_failed(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
     except BrokenPipeError:
         terminal.give_up()  # the reader of our output went away, nobody is left to tell
@@ -114,8 +64,10 @@ def say(message: object) -> None:
     print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
 
 
-def device(name: str) -> torch.device:
+def device(name: str) -> "torch.device":
     """The device that --device names, after a look whether it is there."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -128,98 +80,45 @@ def device(name: str) -> torch.device:
     return chosen
 
 
-def precision(name: str, chosen: torch.device) -> str:
-    """What --precision means on a device."""
-    if name != "auto":
-        return name
-    capable = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
-    return "bfloat16" if capable else "float32"
+class Voice:
+    """What a command tells on stderr, in the words of its options."""
+
+    def __init__(self, parser: Parser):
+        self.parser = parser
+
+    def say(self, text: object) -> None:
+        """Tell what happens."""
+        say(self.parser.spelled(str(text)))
+
+    def tell(self, note: str) -> None:
+        """Tell something that people should know."""
+        self.say(f"note: {note}")
+
+    def warn(self, *notes: str) -> None:
+        """Tell what a reader of the numbers has to doubt."""
+        for note in notes:
+            self.say(f"warning: {note}")
 
 
-def dataset(name: str) -> str:
-    """A dataset as checkpoints keep it: a folder by its whole path, a name as it is."""
-    return str(Path(name).resolve()) if looks_like_a_path(name) else source_of(name)
+def understood(
+    parser: Parser, argv: Sequence[str], read: Callable[[argparse.Namespace], Settings]
+) -> tuple[argparse.Namespace, Settings]:
+    """The arguments of a command, and the plan that they ask for: that of --plan, or what `read`
+    makes of them."""
+    again = parser.parse_plan(argv)
+    if again is not None:
+        return again
+    args = parser.parse_args(argv)
+    return args, read(args)
 
 
-def constants(args: argparse.Namespace, number: str = "") -> dict[str, Any]:
-    """What the options of a published network, or of that with this number, say of it, as
-    `checkpoints.load` takes it."""
-    return {kind: getattr(args, kind + number) for kind in CONSTANTS}
+def prepare(args: argparse.Namespace) -> "torch.device":
+    """The device to compute on, with as many threads as asked for."""
+    import torch
 
-
-def one_of_two(path: Path, args: argparse.Namespace, number: str) -> Checkpoint:
-    """One of two networks, read as the options with its number say, which are named where there is
-    something to tell."""
-
-    def numbered(text: str) -> str:
-        return re.sub(rf"--({'|'.join(CONSTANTS)})\b", rf"--\g<1>{number}", text)
-
-    try:
-        found = checkpoints.load(path, **constants(args, number))
-    except UserError as error:
-        raise UserError(numbered(str(error))) from error
-    return replace(found, notes=tuple(map(numbered, found.notes)))
-
-
-def load_data(name: str, where: torch.device, *networks: Checkpoint) -> tuple[AnySplit, AnySplit]:
-    """Both splits of a dataset at the size of the networks' images; what there is to know of them
-    is told on stderr.
-
-    Raises
-    ------
-    UserError : where networks take images of different sizes.
-    """
-    first, *others = networks
-    size = first.network.input_shape[-1]
-    for other in others:
-        if other.network.input_shape[-1] != size:
-            theirs = other.network.input_shape[-1]
-            raise UserError(
-                f"{first.path} takes images of {size}×{size} pixels and {other.path} of "
-                f"{theirs}×{theirs}, but both have to see the same ones; train one of them at the "
-                "size of the other (train.py --image-size)."
-            )
-    train, test = data.load(name, where, shown, size)
-    for note in dict.fromkeys((*train.notes, *test.notes)):
-        tell(note)
-    return train, test
-
-
-class Evaluated(NamedTuple):
-    """A network, both splits of a dataset with their classes in the order of its answers, and what
-    a reader of its numbers has to know, in sentences."""
-
-    checkpoint: Checkpoint
-    train: AnySplit
-    test: AnySplit
-    notes: list[str]
-
-
-def evaluated(args: argparse.Namespace) -> Evaluated:
-    """The network that is to be evaluated, and the dataset to do it on: the one that -d names, or
-    the one it was trained on. What there is to know is told."""
-    misplaced.check_places(args, "checkpoint")
-    where = device(args.device)
-    named = args.dataset if args.dataset is None else dataset(args.dataset)
-    checkpoint = checkpoints.load(
-        args.checkpoint, model=args.model, dataset=named, **constants(args)
-    ).to(where)
-    train, test = load_data(named or checkpoint.dataset, where, checkpoint)
-    (train, _), (test, notes) = map(checkpoint.answerable, (train, test))
-    notes = [*checkpoint.notes, *notes]
-    warn(*notes)
-    return Evaluated(checkpoint, train, test, notes)
-
-
-def tell(note: str) -> None:
-    """Something that people should know, on stderr."""
-    say(f"note: {note}")
-
-
-def warn(*notes: str) -> None:
-    """Tell on stderr what a reader of the numbers has to doubt."""
-    for note in notes:
-        say(f"warning: {note}")
+    if getattr(args, "threads", None) is not None:
+        torch.set_num_threads(args.threads)
+    return device(args.device)
 
 
 def log_verbosely() -> None:

@@ -11,12 +11,12 @@ no line.
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import cli, options
-from robust_stitching.report.collected import collect
+from robust_stitching.command_line import options
+from robust_stitching.command_line.parser import Parser
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__)
+def parser() -> Parser:
+    p = Parser(__doc__)
     p.add_argument(
         "folder", type=Path, nargs="?", default=options.RESULTS, help="where the runs are"
     )
@@ -28,6 +28,8 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    from robust_stitching.report.collected import collect
+
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is no folder; give the one that the runs are in.")
     found = collect(args.folder, args.anew)

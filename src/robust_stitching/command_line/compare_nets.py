@@ -11,90 +11,62 @@ of layers take channels, averaged over positions or at positions (--positions); 
 svcca and regression need more rows than channels, and many more to mean anything.
 """
 
+import argparse
 import shlex
 import shutil
 import textwrap
-from pathlib import Path
+from typing import Any
 
 from robust_stitching.basics.progress import shown
-from robust_stitching.basics.signals import uninterrupted
-from robust_stitching.command_line import cli, options, values
-from robust_stitching.command_line.misplaced import check_places
-from robust_stitching.evaluation.pair import look_at
-from robust_stitching.report.comparison import as_record, as_text, write_comparison
-from robust_stitching.runs.unfinished import begun
-from robust_stitching.similarity import compare
-from robust_stitching.similarity.compare import BATCH_SIZE, prepared
+from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.plans import ComparePlan, from_options
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
-from robust_stitching.similarity.neighbours import K
-from robust_stitching.similarity.rows import POOLED, POSITIONS
 
 WIDTH = 120
-SETTINGS = ("dataset", "split", "batch_size", "neighbours", "positions", "seed", "n_images")
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__, epilog=f"measures, and what they cost:\n{measures()}")
-    p.add_argument("model1", type=Path, help="checkpoint of a network: rows of the tables")
-    p.add_argument("model2", type=Path, help="checkpoint of the other: columns of the tables")
-    p.add_argument("dataset", help=f"images to show them, one of: {options.DATASETS}")
+def parser() -> Parser:
+    p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
+    p.setting("model1.path", "model1", help="checkpoint of a network: rows of the tables")
+    p.setting("model2.path", "model2", help="checkpoint of the other: columns of the tables")
+    p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.datasets()}")
     for number in (1, 2):
-        p.add_argument(
-            f"--layers{number}",
-            nargs="+",
-            action=cli.Listed,
+        p.setting(
+            f"layers{number}",
             metavar="LAYER",
             help=f"layers of model {number}, as layer_info.py lists them, with spaces or "
             "commas between them (default: its clean cuts)",
         )
-    p.add_argument(
-        "--measures",
-        nargs="+",
-        action=cli.Listed,
+    p.setting(
+        "measures",
         metavar="MEASURE",
         help='see below, with spaces or commas between them; "all" for every one (default: '
         f"{', '.join(DEFAULT)})",
     )
-    p.add_argument(
-        "--n-images",
-        type=values.positive_int,
-        help="compare on this many images, chosen at random (default: all)",
-    )
-    p.add_argument(
-        "--split", choices=["test", "train"], default="test", help="which part of the dataset"
-    )
-    p.add_argument(
+    p.setting("n_images", help="compare on this many images, chosen at random (default: all)")
+    p.setting("split", help="which part of the dataset")
+    p.setting(
+        "batch_size",
         "-b",
         "--batch-size",
-        type=values.positive_int,
-        default=BATCH_SIZE,
         help="images at a time, of which the activations of all layers have to fit into memory; "
         "the batches of minibatch-cka; changes no other measure",
     )
-    p.add_argument(
-        "--neighbours",
-        type=values.positive_int,
-        default=K,
-        metavar="K",
-        help="how many nearest neighbours mutual-knn looks at",
-    )
-    p.add_argument(
-        "--positions",
-        choices=POSITIONS,
-        default=POOLED,
+    p.setting("neighbours", metavar="K", help="how many nearest neighbours mutual-knn looks at")
+    p.setting(
+        "positions",
         help="what measures of channels compare: the mean over the positions of each image, or the "
         "positions themselves, on the coarser grid of two layers, a random choice of them",
     )
-    p.add_argument(
-        "--seed",
-        type=values.seed,
-        default=0,
+    p.setting(
+        "seed",
         help="seed of the choice of images and positions and of the order in batches",
     )
-    p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
-    p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
-    options.add_device_options(p, training=False)
-    options.add_constants(p, "model 1", "model 2")
+    options.add_runs(p, options.RESULTS)
+    options.add_plan(p)
+    options.add_device(p)
+    options.add_constants(p, {"model1": "model 1", "model2": "model 2"})
     return p
 
 
@@ -108,47 +80,42 @@ def measures() -> str:
     return "\n".join(told)
 
 
-def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+def plan_of(p: Parser, args: argparse.Namespace) -> ComparePlan:
+    """The plan that the arguments ask for."""
+    from robust_stitching.command_line.misplaced import check_places
+
     check_places(args, "model1", "model2", "dataset")
     if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
         needs = "is for the measure mutual-knn, which was not asked for."
         options.refuse(args, ("neighbours",), needs)
-    device = cli.device(args.device)
-    paths = ((args.model1, "1"), (args.model2, "2"))
-    models = tuple(cli.one_of_two(path, args, number).to(device) for path, number in paths)
-    train, test = cli.load_data(cli.dataset(args.dataset), device, *models)
-    split = test if args.split == "test" else train
-    for model in models:
-        model.require_images(split)
-    if args.n_images is not None:
-        split = split.sample(args.n_images, args.seed)
-    networks = [model.network for model in models]
-    asked = (split, args.layers1, args.layers2, args.measures)
-    settings = {
-        "batch_size": args.batch_size,
-        "k": args.neighbours,
-        "positions": args.positions,
-    }
-    prepared(*networks, *asked, **settings)  # mistakes are told before the first image
-    with begun(args.out_dir, args.run_name, cli.say) as run:
-        pair = look_at(models, split, args.batch_size, shown)
-        cli.warn(*pair.notes)
-        found = compare(
-            *networks, *asked, **settings, seed=args.seed, order=pair.order, progress=shown
-        )
-        params = {key: getattr(args, key) for key in SETTINGS}
-        command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
-        record = as_record(found, models, pair, params, command)
-        told = as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
-        try:
-            paths = write_comparison(found, record, models, run.folder)
-            with uninterrupted():
-                paths = run.finish(paths)
-        except Exception:
-            print(told)  # the work is done, and these are its numbers
-            raise
-    print(told)
+    return from_options(ComparePlan, p.settings(args))
+
+
+def main(argv: list[str]) -> None:
+    p = parser()
+    args, plan = cli.understood(p, argv, lambda args: plan_of(p, args))
+    from robust_stitching.report.comparison import as_text
+    from robust_stitching.runs import compare
+
+    def text(record: dict[str, Any]) -> str:
+        return as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
+
+    voice = cli.Voice(p)
+    done = compare.run(
+        plan,
+        args.out_dir,
+        cli.prepare(args),
+        name=args.run_name,
+        command=shlex.join(["python", "src/bin/compare_nets.py", *argv]),
+        resume=args.resume,
+        reuse=args.reuse,
+        progress=shown,
+        say=voice.say,
+        tell=voice.tell,
+        warn=voice.warn,
+        unwritten=lambda record: print(text(record)),
+    )
+    print(text(done.record))
     print()
-    for kind, path in paths.items():
+    for kind, path in done.paths.items():
         print(f"{kind:12} {path}")

@@ -10,36 +10,45 @@ classes, and mean and std of its images: every command then takes it without a f
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from robust_stitching import checkpoints, data
 from robust_stitching.basics.errors import UserError
 from robust_stitching.command_line import cli, options, values
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
+
+if TYPE_CHECKING:
+    from robust_stitching.checkpoints import Checkpoint
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__)
+def parser() -> Parser:
+    p = Parser(__doc__)
     p.add_argument("state_dict", type=Path, help="the file of a published network")
     p.add_argument(
         "-d",
         "--dataset",
         required=True,
-        help=f"what the network was made for, one of: {options.DATASETS}",
+        help=f"what the network was made for, one of: {options.datasets()}",
     )
     p.add_argument(
         "--image-size",
-        type=values.positive_int,
+        type=values.reader(Kind(int), AT_LEAST_ONE),
         help="height and width of the images that it was made for (default: those of its dataset)",
     )
     p.add_argument("-o", "--out", type=Path, required=True, help="where the checkpoint goes")
-    options.add_checkpoint_options(p, required=True)
+    options.add_published(p, required=True)
     return p
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+    p = parser()
+    args = p.parse_args(argv)
     if args.out.exists():
         raise UserError(f"{args.out} exists already; choose another file, or remove it.")
-    dataset = cli.dataset(args.dataset)
+    from robust_stitching import checkpoints, data
+    from robust_stitching.runs.inputs import resolved
+
+    dataset = resolved(args.dataset)
     if dataset not in data.SOURCES and data.names_of(dataset) is None:
         raise UserError(
             f"{dataset} has no train/ with a folder per class inside, which would say what the "
@@ -52,15 +61,17 @@ def main(argv: list[str]) -> None:
         model=args.model,
         dataset=dataset,
         image_size=args.image_size,
-        **cli.constants(args),
+        mean=args.mean,
+        std=args.std,
+        weights=args.weights,
     )
-    cli.warn(*found.notes)
+    cli.Voice(p).warn(*found.notes)
     training = {"kind": "published", "file": str(args.state_dict), "notes": list(found.notes)}
     checkpoints.save(args.out, found.network, found.dataset, training, found.class_names)
     print(f"{described(found)}\nkept in {args.out}")
 
 
-def described(found: checkpoints.Checkpoint) -> str:
+def described(found: "Checkpoint") -> str:
     """What the checkpoint says of itself, for its maker to check."""
     size, normalize = found.network.input_shape[-1], found.network.normalize
     mean, std = (

@@ -8,20 +8,27 @@ has both. Both need as many classes as the end network tells apart; classes are 
 names, those that are left over in their order. Grey images are repeated for a network of colours.
 """
 
-from robust_stitching.command_line import cli, options
-from robust_stitching.command_line.command import stitch_and_report
+from robust_stitching.command_line import options
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.command_line.stitching import stitch_and_print
+from robust_stitching.plans import StitchPlan
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__)
-    options.add_stitching_arguments(p)
-    p.add_argument("eval_dataset", help="data to measure on, too; the map never learns from it")
-    options.add_device_options(p)
-    options.add_attack_options(p, trades=False)
-    options.add_robustness_options(p)
+def parser() -> Parser:
+    p = Parser(__doc__, StitchPlan)
+    options.add_stitching(p)
+    p.setting(
+        "eval_dataset.name",
+        "eval_dataset",
+        help="data to measure on, too; the map never learns from it",
+    )
+    options.add_runs(p, options.RESULTS)
+    options.add_plan(p)
+    options.add_device(p)
+    options.add_adversary(p, "objective.adversary", trades=False)
+    options.add_robustness(p)
     return p
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
-    stitch_and_report("find_cross_dataset_transform.py", args, argv, eval_dataset=args.eval_dataset)
+    stitch_and_print(parser, "find_cross_dataset_transform.py", argv)

@@ -8,29 +8,24 @@ the stitched network (frank_model), the report (pdf) and its numbers (json), and
 results/results.csv.
 """
 
-from robust_stitching.command_line import cli, options
-from robust_stitching.command_line.command import stitch_and_report
+from robust_stitching.command_line import options
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.command_line.stitching import stitch_and_print
+from robust_stitching.plans import StitchPlan
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__)
-    options.add_stitching_arguments(p)
-    p.add_argument(
-        "--no-pinv",
-        action="store_true",
-        help="leave out CKA, direct matching and what follows from them",
-    )
-    p.add_argument(
-        "--no-bn",
-        action="store_true",
-        help="freeze the running statistics of the donors' batch norms too",
-    )
-    options.add_device_options(p)
-    options.add_attack_options(p)
-    options.add_robustness_options(p)
+def parser() -> Parser:
+    p = Parser(__doc__, StitchPlan)
+    options.add_stitching(p)
+    p.setting("measured.no_pinv", help="leave out CKA, direct matching and what follows from them")
+    p.setting("no_bn", help="freeze the running statistics of the donors' batch norms too")
+    options.add_runs(p, options.RESULTS)
+    options.add_plan(p)
+    options.add_device(p)
+    options.add_adversary(p, "objective.adversary")
+    options.add_robustness(p)
     return p
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
-    stitch_and_report("find_transform.py", args, argv, no_pinv=args.no_pinv, no_bn=args.no_bn)
+    stitch_and_print(parser, "find_transform.py", argv)

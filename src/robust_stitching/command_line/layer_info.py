@@ -10,41 +10,48 @@ over it: a stitch into the network there lets part of the image pass by the map.
 
 from pathlib import Path
 
-from robust_stitching import checkpoints, models
 from robust_stitching.command_line import cli, options, values
-from robust_stitching.graphs.graph import Graph
-from robust_stitching.report.table import aligned
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
 
-def parser() -> cli.Parser:
-    p = cli.Parser(__doc__)
+def parser() -> Parser:
+    p = Parser(__doc__)
     p.add_argument(
-        "network", metavar="model", help=f"a checkpoint's path, or one of: {models.choices()}"
+        "network", metavar="model", help=f"a checkpoint's path, or one of: {options.models()}"
     )
     p.add_argument(
         "--image-size",
-        type=values.positive_int,
+        type=values.reader(Kind(int), AT_LEAST_ONE),
         help="height and width of the images of a named model, or of a bare state dict (default: "
         "32; 224 for imagenetrn50 and imagenet); a checkpoint has its own",
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
-    options.add_checkpoint_options(p)
+    options.add_published(p)
     return p
 
 
 def main(argv: list[str]) -> None:
-    args = parser().parse_args(argv)
+    p = parser()
+    args = p.parse_args(argv)
+    from robust_stitching import checkpoints, models
+    from robust_stitching.graphs.graph import Graph
+    from robust_stitching.report.table import aligned
+    from robust_stitching.runs.inputs import resolved
+
     path = Path(args.network)
     if not models.is_name(args.network) and (path.suffix or path.exists()):
         checkpoint = checkpoints.load(
             path,
             model=args.model,
-            dataset=args.dataset and cli.dataset(args.dataset),
+            dataset=args.dataset and resolved(args.dataset),
             image_size=args.image_size,
-            **cli.constants(args),
+            mean=args.mean,
+            std=args.std,
+            weights=args.weights,
         )
-        cli.warn(*checkpoint.notes)
+        cli.Voice(p).warn(*checkpoint.notes)
         network = checkpoint.network
     else:
         given = ("model", "dataset", "mean", "std", "weights")

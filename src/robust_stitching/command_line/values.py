@@ -7,6 +7,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from robust_stitching.plans.settings import KINDS, Kind, Limits
+
 _OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -38,30 +40,32 @@ def number(text: str) -> float:
     return result
 
 
-def _checked(
-    parse: Callable[[str], float], holds: Callable[[float], bool], what: str
-) -> Callable[[str], Any]:
-    def check(text: str) -> Any:
+READERS: dict[type, Callable[[str], Any]] = {int: int, float: number, str: str}
+
+
+def reader(kind: Kind, limits: Limits | None = None) -> Callable[[str], Any]:
+    """What argparse calls to read a setting of a kind within limits."""
+    if kind.items is float:
+        return numbers
+    told = limits.told if limits else KINDS[kind.type]
+
+    def read(text: str) -> Any:
         try:
-            found = parse(text)
+            value = READERS[kind.type](text)
         except ValueError:
-            found = None
-        if found is None or not holds(found):
-            raise argparse.ArgumentTypeError(f"'{text}' is not {what}")
-        return found
+            value = None
+        if value is None or (limits and not limits.hold(value)):
+            raise argparse.ArgumentTypeError(f"'{text}' is not {told}")
+        return value
 
-    return check
-
-
-positive_int = _checked(int, lambda n: n >= 1, "a whole number of at least 1")
-seed = _checked(int, lambda n: 0 <= n < 2**63, "a whole number of at least 0")
-iterations = _checked(int, lambda n: n >= 0, "a whole number of at least 0")
-positive = _checked(number, lambda x: x > 0, "a number above 0")
-at_least_zero = _checked(number, lambda x: x >= 0, "a number of at least 0")
-share = _checked(number, lambda x: 0 <= x <= 1, "a number from 0 to 1")
-radius = _checked(number, lambda x: 0 < x <= 1, "a radius above 0 and at most 1")
+    return read
 
 
-def numbers(text: str) -> list[float]:
+def numbers(text: str) -> tuple[float, ...]:
     """Numbers with commas between them."""
-    return [number(part) for part in text.split(",")]
+    return tuple(number(part) for part in text.split(","))
+
+
+def over_255(value: float) -> str:
+    """A number of steps of 8-bit pixels, as people write it: "8/255"."""
+    return f"{value * 255:g}/255"

@@ -103,8 +103,8 @@ def _note_on_sizes(name: str, parts: Sequence[Files], size: int) -> list[str]:
     looks = f" (a look at {len(looked_at):,} of {n:,})" if len(looked_at) < n else ""
     cut = "" if all(width == height for width, height in sizes) else "cut to their centre and "
     return [
-        f"The images of {name} {what}{looks} and are {cut}scaled to {size}×{size}; --image-size of "
-        "train.py chooses another size."
+        f"The images of {name} {what}{looks} and are {cut}scaled to {size}×{size}; `image_size` of "
+        "`train` chooses another size."
     ]
 
 

@@ -27,8 +27,8 @@ def attack_for(threat: Threat, classes: int):
         from pyautoattack import AutoAttack
     except ImportError as error:
         raise UserError(
-            "--tier standard needs the package pyautoattack; install it with "
-            "pip install -r requirements-autoattack.txt, or choose --tier default."
+            "tier='standard' needs the package pyautoattack; install it with "
+            "pip install -r requirements-autoattack.txt, or choose tier='default'."
         ) from error
 
     def run(network: nn.Module, x: Tensor, y: Tensor, draws: Draws) -> Attacked:

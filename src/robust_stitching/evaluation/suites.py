@@ -1,4 +1,4 @@
-"""Attacks that are run together: what the tiers of `--tier` mean."""
+"""Attacks that are run together: what the tiers mean."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,8 @@ from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.labels import per_image
 from robust_stitching.data import AnySplit, usual_epsilon
 from robust_stitching.evaluation import autoattack
+from robust_stitching.plans.parts import TIERS
 
-TIERS = ("quick", "gradient", "default", "standard")
-REPORTED = "gradient"  # in the reports of stitches, which attack several networks
 USUAL_L2 = 0.5  # radius, on images of any dataset
 TARGETS = 9  # classes that APGD-T tries
 QUERIES = 500  # of Square Attack, for each image
@@ -220,8 +219,8 @@ def _possible(name: str, least: int, classes: int, attributes: bool, notes: list
 def _autoattack(threat: Threat, classes: int, attributes: bool) -> Suite:
     if attributes:
         raise UserError(
-            "--tier standard is AutoAttack, whose losses compare classes, but these labels are "
-            "attributes; choose --tier default."
+            "tier='standard' is AutoAttack, whose losses compare classes, but these labels are "
+            "attributes; choose tier='default'."
         )
     run = autoattack.attack_for(threat, classes)
     attacks = {autoattack.NAME: Attack(run, passes=0)}

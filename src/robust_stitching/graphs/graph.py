@@ -116,11 +116,11 @@ class Graph:
         if layer in self.refused:
             raise UserError(
                 f"the {role} '{layer}' is no activation of channels at positions: "
-                f"{self.refused[layer]}; choose another, as layer_info.py lists them."
+                f"{self.refused[layer]}; choose another, as `layer_info` lists them."
             )
         if layer not in self._nodes:
             raise unknown(
-                role, layer, self.layers, f"layer_info.py lists all {len(self.layers)} layers."
+                role, layer, self.layers, f"`layer_info` lists all {len(self.layers)} layers."
             )
         return self._nodes[layer]
 

@@ -102,7 +102,7 @@ def matrices(result: StitchResult) -> Figure:
     maps = {"before training": result.initial.weight, "trained": result.final.weight}
     if result.direct is not None:
         maps["direct matching"] = result.direct.weight
-    unit = "unit" if result.config.flatten else "channel"
+    unit = "unit" if result.plan.transform.flatten else "channel"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
         rows = figure.subplots(2, len(maps), squeeze=False)
@@ -112,9 +112,9 @@ def matrices(result: StitchResult) -> Figure:
                 _matrix(figure, rows[row, column], weight, limit)
             rows[0, column].set_title(f"{name}, own range")
             rows[1, column].set_title(f"{name}, −1 to 1")
-            rows[1, column].set_xlabel(f"{unit} of front {result.config.front_layer}")
+            rows[1, column].set_xlabel(f"{unit} of front {result.plan.cut.front_layer}")
         for row in rows:
-            row[0].set_ylabel(f"{unit} of end {result.config.end_layer}")
+            row[0].set_ylabel(f"{unit} of end {result.plan.cut.end_layer}")
     return figure
 
 
@@ -208,7 +208,7 @@ def figures_of(
 ) -> Sequence[tuple[Path, str]]:
     """All figures of a report as PNG files in `folder`, each with its caption."""
     n = f"{result.measured.n_images:,} images"
-    units = "units" if result.config.flatten else "channels"
+    units = "units" if result.plan.transform.flatten else "channels"
     return [
         (
             save(answers(record), folder / "answers.png"),

@@ -62,8 +62,8 @@ def write_pdf(path: Path, result: StitchResult, record: Mapping[str, Any]) -> No
     """Set the report of a run."""
     _register_fonts()
     title = (
-        f"{result.front.model} {result.config.front_layer} → "
-        f"{result.end.model} {result.config.end_layer} on {result.measured.data}"
+        f"{result.front.model} {result.plan.cut.front_layer} → "
+        f"{result.end.model} {result.plan.cut.end_layer} on {result.measured.data}"
     )
     if result.elsewhere:
         title += f", measured on {result.elsewhere.data}, too"

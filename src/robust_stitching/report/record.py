@@ -13,7 +13,7 @@ from robust_stitching import __version__
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation.intervals import interval_of
-from robust_stitching.stitching.config import StitchConfig
+from robust_stitching.plans import Stitching, as_values, flat
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult
 
@@ -28,7 +28,7 @@ INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it
 L2_DEFINITION = "mean over images of the Euclidean distance"
 
 
-def as_record(result: StitchResult, command: str) -> dict[str, Any]:
+def as_record(result: StitchResult, command: str | None = None) -> dict[str, Any]:
     """The JSON report of a run; the keys are those of the documentation of the commands.
 
     Parameters
@@ -37,7 +37,8 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     """
     return {
         "command": command,
-        "params": asdict(result.config),
+        "plan": as_values(result.plan),
+        "params": flat(result.plan) | {"precision": result.precision},
         "versions": versions(result.network.transform.bias.device),
         "commit": commit(),
         "seconds": round(result.seconds, 1),
@@ -48,7 +49,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
             "l2": L2_DEFINITION,
             "interval": INTERVAL,
         },
-        "seed_varies": seed_varies(result.config),
+        "seed_varies": seed_varies(result.plan),
         "donors": {"front": donor(result.front), "end": donor(result.end)},
         "transformation": {
             "in_shape": list(result.network.transform.source.shape),
@@ -101,16 +102,16 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     }
 
 
-def seed_varies(config: StitchConfig) -> list[str]:
+def seed_varies(plan: Stitching) -> list[str]:
     """What another seed would change of a run: error bars over seeds are about that, no more."""
     varied = ["the order and the augmentation of the batches"]
-    if config.init in ("random", "perm"):
+    if plan.transform.init in ("random", "perm"):
         varied.append("the first values of the map")
-    if config.mask == "random-permutation":
+    if plan.transform.mask == "random-permutation":
         varied.append("the mask")
-    if config.controls:
+    if plan.measured.controls:
         varied.append("the random fronts")
-    if not config.no_robustness or config.adversary:
+    if not plan.measured.no_robustness or plan.objective.adversary:
         varied.append("the random starts of attacks")
     return varied
 

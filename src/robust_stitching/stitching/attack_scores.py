@@ -15,8 +15,9 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import BATCH_SIZE, robustness
-from robust_stitching.evaluation.suites import REPORTED, suite, threat_on
+from robust_stitching.evaluation.suites import suite, threat_on
 from robust_stitching.graphs.folding import view_of
+from robust_stitching.plans.parts import REPORTED_TIER
 
 TRANSFER_STEPS = 20
 SOURCES = ("front", "end", "stitched")
@@ -61,7 +62,7 @@ def measure_attacks(
     threat: Threat,
     seed: int,
     progress: Progress = silent,
-    tier: str = REPORTED,
+    tier: str = REPORTED_TIER,
 ) -> AttackScores:
     """Attack every network with the suite of a tier, and hand attacks on some to all others."""
     attacks = suite(tier, threat, len(split.classes), attributes=split.attributes)

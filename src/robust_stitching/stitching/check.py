@@ -1,15 +1,14 @@
 """Which stitches make sense: all others are refused with a reason, before any work is done."""
 
-from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
-from robust_stitching.graphs.transform import Form
-from robust_stitching.similarity.gram import LEAST_IMAGES
+from robust_stitching.plans import Measurement, Objective, Transform
+from robust_stitching.plans.parts import NO_MASK
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
-from robust_stitching.stitching.masks import NO_MASK
-from robust_stitching.stitching.objective import FRONT_TARGETS, TARGETS
-from robust_stitching.training import Adversary
+from robust_stitching.stitching.targets import FRONT_TARGETS
+from robust_stitching.stitching.terms import terms_of
 
 MOST_WEIGHTS = 2**27  # half a gigabyte, four times that while it is trained
 MOST_KEPT_BYTES = 2**30
@@ -22,50 +21,50 @@ def check_fit(front: Checkpoint, end: Checkpoint, split: AnySplit) -> None:
     front.require_images(split)
 
 
-def check_target(kind: str, temperature: float, front: Checkpoint, split: AnySplit) -> None:
-    """Raise UserError for targets that are unknown, or that these networks cannot give."""
-    if kind not in TARGETS:
-        raise unknown("target type", kind, TARGETS)
-    if kind == "hard" and temperature != 1:
+def check_target(plan: Objective, front: Checkpoint, split: AnySplit) -> None:
+    """Raise UserError for targets that these networks cannot give."""
+    kind = plan.target_type
+    if kind == "hard" and plan.temperature != 1:
         raise UserError(
-            f"--temperature {temperature:g} is of soft targets, but the target type is hard; "
-            "choose --target-type soft_1, soft_2, soft_12 or soft_1_plus_2."
+            f"temperature={plan.temperature:g} is of soft targets, but the target type is hard; "
+            "choose target_type='soft_1', 'soft_2', 'soft_12' or 'soft_1_plus_2'."
         )
     if kind in FRONT_TARGETS and front.classes != len(split.classes):
         raise UserError(
-            f"--target-type {kind} needs the front's answers, but it tells {front.classes} classes "
-            f"apart and {split.name} has {len(split.classes)}; use soft_2 or hard."
+            f"target_type={kind!r} needs the front's answers, but it tells {front.classes} classes "
+            f"apart and {split.name} has {len(split.classes)}; use 'soft_2' or 'hard'."
         )
 
 
-def check_map(init: str, mask: str, form: Form, rows: int, columns: int) -> None:
-    """Raise UserError where a start, a mask, and a form of map exclude each other."""
-    if form.rank is not None and mask != NO_MASK:
+def check_map(plan: Transform, rows: int, columns: int) -> None:
+    """Raise UserError where the settings of a map of that size exclude each other."""
+    init, mask, rank = plan.init, plan.mask, plan.low_rank
+    if rank is not None and mask != NO_MASK:
         raise UserError(
-            f"--low-rank {form.rank} and --mask {mask} exclude each other: which entries are left "
+            f"low_rank={rank} and mask={mask!r} exclude each other: which entries are left "
             "decides the rank; leave one of them out."
         )
     if mask != NO_MASK and init in ("eye", "perm", "procrustes"):
         raise UserError(
-            f"--init {init} has its entries elsewhere than --mask {mask} leaves them; use "
-            "--init ones-zeros, ps_inv, random or zeros."
+            f"init={init!r} has its entries elsewhere than mask={mask!r} leaves them; use "
+            "init='ones-zeros', 'ps_inv', 'random' or 'zeros'."
         )
     full = min(rows, columns)
-    if form.rank is not None and form.rank > full:
+    if rank is not None and rank > full:
         raise UserError(
-            f"--low-rank {form.rank} is more than a matrix of {rows}×{columns} can have; choose "
+            f"low_rank={rank} is more than a matrix of {rows}×{columns} can have; choose "
             f"{full} at most."
         )
-    if form.rank is not None and form.rank < full and init in ("eye", "perm", "procrustes"):
+    if rank is not None and rank < full and init in ("eye", "perm", "procrustes"):
         raise UserError(
-            f"--init {init} has rank {full}, --low-rank {form.rank} less; use --init ps_inv, "
-            "random, ones-zeros or zeros."
+            f"init={init!r} has rank {full}, low_rank={rank} less; use init='ps_inv', 'random', "
+            "'ones-zeros' or 'zeros'."
         )
     require_square(init, columns, rows)
     if rows * columns > MOST_WEIGHTS:
         raise UserError(
             f"a map of {rows:,}×{columns:,} units has {rows * columns:,} weights, more than "
-            f"{MOST_WEIGHTS:,}; leave --flatten out, or cut where activations are smaller."
+            f"{MOST_WEIGHTS:,}; leave `flatten` out, or cut where activations are smaller."
         )
 
 
@@ -76,24 +75,24 @@ def check_history(weights: int, iterations: int, every: int, epochs: int) -> Non
         fitting = -(-iterations // (most * epochs))
         raise UserError(
             f"{iterations // (every * epochs)} maps of {weights:,} weights would be kept on the "
-            f"way; keep fewer with --save-frequency {fitting} or more."
+            f"way; keep fewer with save_frequency={fitting} or more."
         )
 
 
-def check_cka(weight: float, batch_size: int, adversary: Adversary | None) -> None:
-    """Raise UserError where a batch, or what TRADES attacks of it, is too small for that term."""
+def check_terms(plan: Objective, batch_size: int) -> None:
+    """Raise UserError where a batch, or what TRADES attacks of it, is too small for a term."""
+    adversary = plan.adversary
     trades = adversary is not None and adversary.kind == "trades"
     images = (adversary.attacked(batch_size) or batch_size) if trades else batch_size
-    if weight and images < LEAST_IMAGES:
-        raise UserError(
-            f"--cka-reg needs at least {LEAST_IMAGES} images at a time, not {images}; choose a "
-            "larger --batch-size."
-        )
+    for term in terms_of(plan):
+        if images < term.least_images:
+            raise UserError(
+                f"`{term.name}` needs at least {term.least_images} images at a time, not {images}; "
+                "choose a larger `batch_size`."
+            )
 
 
-def check_robustness(images: int, tier: str, epsilon: float | None, *splits: AnySplit) -> None:
+def check_robustness(plan: Measurement, *splits: AnySplit) -> None:
     """Raise UserError where networks could not be attacked as asked on one of the test splits."""
-    if images < 1:
-        raise UserError(f"--robust-images has to be at least 1, not {images}.")
     for split in splits:
-        check_attacks(tier, epsilon, split)
+        check_attacks(plan.tier, plan.eval_epsilon, split)

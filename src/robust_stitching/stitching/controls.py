@@ -45,8 +45,8 @@ def require_factory(network: nn.Module) -> None:
     """Raise UserError for a stitched network, which was never one thing before its training."""
     if "model" not in network.architecture:
         raise UserError(
-            "--controls needs a front network with an initialisation of its own, but this front is "
-            "a stitched one; leave --controls out."
+            "`controls` need a front network with an initialisation of its own, but this front is "
+            "a stitched one; leave `controls` out."
         )
 
 

@@ -4,32 +4,27 @@ import copy
 import logging
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.graphs.transform import Form
+from robust_stitching.plans import Stitching, Transform
+from robust_stitching.plans.parts import NO_MASK
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
-from robust_stitching.stitching.config import StitchConfig
 from robust_stitching.stitching.initial import FROM_DATA, initial_values
+from robust_stitching.stitching.keeping import Map, State
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
-from robust_stitching.stitching.objective import penalised
-from robust_stitching.training import EpochRecord, Trainer, TrainingConfig, objective_of
+from robust_stitching.stitching.terms import terms_of, watch, weighted
+from robust_stitching.training import EpochRecord, Trainer, objective_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.objectives import LABELS, Goal
+from robust_stitching.training.optimisation import iterations_on
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Map:
-    """A stitching map: weight (C_end, C_front) and bias (C_end,), at an iteration."""
-
-    iteration: int
-    weight: Tensor
-    bias: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,7 @@ class TrainedMap:
     direct : the map of direct matching; None where nobody asked for it.
     maps : the map before, while and after it was trained.
     curve : the training log.
+    precision : that it was trained in.
     """
 
     untrained: StitchedNetwork
@@ -49,20 +45,26 @@ class TrainedMap:
     direct: Map | None
     maps: list[Map]
     curve: list[EpochRecord]
+    precision: str
 
 
 Cut = tuple[nn.Module, str]
 """A network and the layer at which it is cut."""
 
 
-def check_cut(front: Cut, end: Cut, train: AnySplit, config: StitchConfig) -> None:
-    """Raise UserError where the map that `config` asks for cannot be made between two layers."""
+def form_of(plan: Transform) -> Form:
+    """Which matrices the map is chosen from."""
+    return Form(plan.flatten, plan.low_rank, masked=plan.mask != NO_MASK)
+
+
+def check_cut(front: Cut, end: Cut, train: AnySplit, plan: Stitching) -> None:
+    """Raise UserError where the map that is asked for cannot be made between two layers."""
     layouts = graph.layout_of(*front, "front layer"), graph.layout_of(*end, "end layer")
-    rows, columns = config.form.shape(*layouts)
-    check_map(config.init, config.mask, config.form, rows, columns)
-    iterations = _settings(config).iterations_on(train)
-    check_history(rows * columns, iterations, config.save_frequency, config.epochs)
-    if _needs_moments(config):
+    rows, columns = form_of(plan.transform).shape(*layouts)
+    check_map(plan.transform, rows, columns)
+    iterations = iterations_on(train, plan.training)
+    check_history(rows * columns, iterations, plan.save_frequency, plan.training.epochs)
+    if _needs_moments(plan.transform):
         matching.check_size(rows, columns)
 
 
@@ -71,11 +73,12 @@ def find_map(
     end: Cut,
     train: AnySplit,
     test: AnySplit,
-    config: StitchConfig,
+    plan: Stitching,
     goal: Goal = LABELS,
     *,
     main: bool = True,
     progress: Progress = silent,
+    state: State | None = None,
 ) -> TrainedMap:
     """Make the map between two layers and train it.
 
@@ -85,44 +88,45 @@ def find_map(
     goal : what the stitched network is to answer.
     main : find direct matching, too, if it is not too large; a control needs it only where its
         start is made of it.
+    state : where the training is kept and gone on with; bit for bit as without an interruption.
     """
-    check_cut(front, end, train, config)
-    network = StitchedNetwork(*front, *end, config.no_bn, config.form).to(train.device)
+    check_cut(front, end, train, plan)
+    state = state or State()
+    network = StitchedNetwork(*front, *end, plan.no_bn, form_of(plan.transform)).to(train.device)
     log.debug("the stitched graph:\n%s", network.graph)
-    direct = _begin(network, front, end, train, config, progress, main)
+    direct = _begin(network, front, end, train, plan, progress, main)
     untrained = copy.deepcopy(network).eval()
-    maps = [Map(0, *network.transform.values())]
+    asked = terms_of(plan.objective)
+    watched = watch(network, *end, asked)
+    adversary = plan.objective.adversary
+    iterations = iterations_on(train, plan.training)
+    objective = objective_of(
+        adversary, network, iterations, goal, seed=plan.seed, look=watched.look
+    )
+    trainer = Trainer(
+        network,
+        weighted(objective, asked, watched),
+        train,
+        plan.training,
+        evaluate=Examiner(test, adversary, plan.seed),
+        seed=plan.seed,
+    )
+    maps = state.take_up(trainer) or [Map(0, *network.transform.values())]
 
-    def keep(trainer: Trainer) -> None:
-        last = trainer.iteration == trainer.iterations
-        if last or trainer.iteration % (config.save_frequency * config.epochs) == 0:
+    def after_step(trainer: Trainer) -> None:
+        every = plan.save_frequency * plan.training.epochs
+        if trainer.iteration == trainer.iterations or trainer.iteration % every == 0:
             trainer.check_weights()
             maps.append(Map(trainer.iteration, *network.transform.values()))
+        state.after_step(trainer, maps)
 
-    settings = _settings(config)
-    objective = objective_of(config.adversary, network, settings.iterations_on(train), goal)
-    if config.l1 or config.cka_reg:
-        objective = penalised(objective, network, *end, config.l1, config.cka_reg)
-    examiner = Examiner(test, config.adversary)
-    trainer = Trainer(network, objective, train, settings, evaluate=examiner)
-    curve = trainer.run(after_step=keep, progress=progress)
-    return TrainedMap(untrained, network.eval(), direct, maps, curve)
+    with state.watching():
+        curve = trainer.run(after_step, lambda trainer: state.after_epoch(trainer, maps), progress)
+    return TrainedMap(untrained, network.eval(), direct, maps, curve, trainer.precision)
 
 
-def _settings(config: StitchConfig) -> TrainingConfig:
-    return TrainingConfig(
-        epochs=config.epochs,
-        lr=config.lr,
-        batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        seed=config.seed,
-        precision=config.precision,
-    )
-
-
-def _needs_moments(config: StitchConfig) -> bool:
-    return config.init in FROM_DATA or config.mask in FROM_CORRELATIONS
+def _needs_moments(plan: Transform) -> bool:
+    return plan.init in FROM_DATA or plan.mask in FROM_CORRELATIONS
 
 
 def _begin(
@@ -130,28 +134,28 @@ def _begin(
     front: Cut,
     end: Cut,
     train: AnySplit,
-    config: StitchConfig,
+    plan: Stitching,
     progress: Progress,
     main: bool,
 ) -> Map | None:
     """Give the map its mask and its first values; returns direct matching where it was made."""
-    transform, form = network.transform, config.form
+    transform, asked = network.transform, plan.transform
     rows, columns = transform.bias.shape[0], transform.columns
-    reported = main and not config.no_pinv and not matching.too_large(rows, columns)
+    reported = main and not plan.measured.no_pinv and not matching.too_large(rows, columns)
     moments = None
-    if reported or _needs_moments(config):
-        moments = matching.moments_of(*front, *end, train, form, progress)
-    mask = mask_of(config.mask, columns, rows, config.seed, moments)
+    if reported or _needs_moments(asked):
+        moments = matching.moments_of(*front, *end, train, transform.form, progress)
+    mask = mask_of(asked.mask, columns, rows, plan.seed, moments)
     if mask is not None:
         transform.mask.copy_(mask)
     direct = None
-    if reported or config.init == "ps_inv":
-        direct = Map(0, *matching.direct(moments, mask, form.rank))
-    if config.init == "ps_inv":
+    if reported or asked.init == "ps_inv":
+        direct = Map(0, *matching.direct(moments, mask, asked.low_rank))
+    if asked.init == "ps_inv":
         start = direct.weight, direct.bias
-    elif config.init == "procrustes":
+    elif asked.init == "procrustes":
         start = matching.procrustes(moments)
     else:
-        start = initial_values(config.init, columns, rows, config.seed, form.rank)
+        start = initial_values(asked.init, columns, rows, plan.seed, asked.low_rank)
     transform.set(*start)
     return direct

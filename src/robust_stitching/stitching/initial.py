@@ -7,9 +7,9 @@ from torch import Tensor
 
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.seeds import generator_for
+from robust_stitching.plans.parts import INITS
 
 FROM_DATA = ("ps_inv", "procrustes")
-INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
 SQUARE_INITS = ("perm", "eye", "procrustes", "ones-zeros", "zeros")
 
 
@@ -58,6 +58,6 @@ def require_square(kind: str, inputs: int, outputs: int) -> None:
     """Raise UserError where an initialisation needs as many inputs as outputs and they differ."""
     if kind in SQUARE_INITS and inputs != outputs:
         raise UserError(
-            f"--init {kind} needs equally many channels on both sides, but the front layer has "
-            f"{inputs} and the end layer {outputs}; use --init random or ps_inv."
+            f"init={kind!r} needs equally many channels on both sides, but the front layer has "
+            f"{inputs} and the end layer {outputs}; use init='random' or 'ps_inv'."
         )

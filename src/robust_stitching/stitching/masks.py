@@ -10,10 +10,9 @@ from torch import Tensor
 
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.seeds import generator_for
+from robust_stitching.plans.parts import MASKS, NO_MASK
 from robust_stitching.similarity import Moments
 
-NO_MASK = "identity"
-MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
 FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
 
 
@@ -55,8 +54,8 @@ def mask_of(
     if kind == "random-permutation":
         if inputs != outputs:
             raise UserError(
-                f"--mask {kind} needs equally many channels on both sides, but the front layer has "
-                f"{inputs} and the end layer {outputs}; use semi-match or hungarian."
+                f"mask={kind!r} needs equally many channels on both sides, but the front layer has "
+                f"{inputs} and the end layer {outputs}; use 'semi-match' or 'hungarian'."
             )
         order = torch.randperm(inputs, generator=generator_for(seed, "mask"))
         mask[torch.arange(outputs), order] = True

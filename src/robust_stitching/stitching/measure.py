@@ -9,6 +9,7 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.suites import threat_on
+from robust_stitching.plans import Measurement
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.scores import Scores, measure
 
@@ -57,10 +58,7 @@ def measure_on(
     networks: Mapping[str, tuple[nn.Module, str]],
     *,
     fronts: Sequence[nn.Module] = (),
-    similarity: bool,
-    attacked_images: int | None,
-    epsilon: float | None,
-    tier: str,
+    plan: Measurement,
     seed: int,
     progress: Progress = silent,
 ) -> Measured:
@@ -69,21 +67,19 @@ def measure_on(
     Parameters
     ----------
     fronts : stitched networks with random fronts, of which only the accuracy is measured.
-    attacked_images : how many images, chosen at random by the seed, are attacked; None attacks
-        nothing.
-    epsilon : l-inf radius of the attacks; None is the usual one of the dataset.
-    tier : which attacks (see `evaluation.suites.suite`).
+    plan : what is measured.
+    seed : of the choice of images that are attacked, and of the attacks.
     """
-    scores = measure(networks, split, similarity=similarity, progress=progress)
+    scores = measure(networks, split, similarity=not plan.no_pinv, progress=progress)
     attacks = None
-    if attacked_images is not None:
+    if not plan.no_robustness:
         answering = {
             name: network
             for name, (network, _) in networks.items()
             if scores[name].accuracy is not None and name not in UNATTACKED
         }
-        few = split.sample(attacked_images, seed)
-        threat = threat_on(split, epsilon)
-        attacks = measure_attacks(answering, few, threat, seed, progress, tier)
+        few = split.sample(plan.robust_images, seed)
+        threat = threat_on(split, plan.eval_epsilon)
+        attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier)
     random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
     return Measured(split.name, split.source, len(split), scores, attacks, random)

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -14,18 +14,21 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.wrong_network import telling_whose_layer
+from robust_stitching.plans import Stitching, as_values
 from robust_stitching.stitching import controls
-from robust_stitching.stitching.check import check_cka, check_fit, check_robustness, check_target
-from robust_stitching.stitching.config import StitchConfig
+from robust_stitching.stitching.check import check_fit, check_robustness, check_target, check_terms
 from robust_stitching.stitching.donors import doubts_about, in_one_order
-from robust_stitching.stitching.fit import Cut, Map, TrainedMap, check_cut, find_map
+from robust_stitching.stitching.fit import Cut, TrainedMap, check_cut, find_map
+from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
-from robust_stitching.stitching.objective import goal_of
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
+from robust_stitching.stitching.targets import goal_of
 from robust_stitching.training import Diverged
+from robust_stitching.training.adversarial import warnings_of
 
 DEBUG_BATCHES = 3
+NOTHING = Keeping()
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class StitchResult:
     notes : what a reader has to know, in sentences.
     """
 
-    config: StitchConfig
+    plan: Stitching
     front: Checkpoint
     end: Checkpoint
     trained: TrainedMap
@@ -67,6 +70,11 @@ class StitchResult:
         return self.measured.cka
 
     @property
+    def precision(self) -> str:
+        """That the map was trained in."""
+        return self.trained.precision
+
+    @property
     def network(self) -> StitchedNetwork:
         """The stitched network with the trained map, in evaluation mode."""
         return self.trained.network
@@ -84,7 +92,7 @@ class StitchResult:
     @property
     def direct(self) -> Map | None:
         """The map of direct matching; None with `no_pinv`."""
-        return None if self.config.no_pinv else self.trained.direct
+        return None if self.plan.measured.no_pinv else self.trained.direct
 
     def training(self) -> dict[str, Any]:
         """How the stitched network came about, for its checkpoint."""
@@ -93,7 +101,7 @@ class StitchResult:
             "front": str(self.front.path),
             "end": str(self.end.path),
             "test_accuracy": self.scores["stitched"].accuracy,
-            **asdict(self.config),
+            "plan": as_values(self.plan),
         }
 
 
@@ -102,10 +110,11 @@ def stitch(
     end: Checkpoint,
     train: AnySplit,
     test: AnySplit,
-    config: StitchConfig,
+    plan: Stitching,
     progress: Progress = silent,
     elsewhere: AnySplit | None = None,
     warn: Callable[..., None] = lambda *notes: None,
+    keeping: Keeping = NOTHING,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another and measure what that shows.
 
@@ -118,6 +127,7 @@ def stitch(
     ----------
     warn : called, before anything is trained, with those notes of the result that are doubts about
         the donors.
+    keeping : where the states of trainings are kept, which are gone on with if they are there.
 
     Raises
     ------
@@ -127,47 +137,46 @@ def stitch(
     started = time.perf_counter()
     for split in filter(None, (train, elsewhere)):
         check_fit(front, end, split)
-    check_target(config.target_type, config.temperature, front, train)
-    check_cka(config.cka_reg, config.batch_size, config.adversary)
+    check_target(plan.objective, front, train)
+    check_terms(plan.objective, plan.training.batch_size)
+    wanted, layers = plan.measured, plan.cut
     donors = in_one_order(front, end, train, test, elsewhere)
     train, test, elsewhere = donors.splits
-    if not config.no_robustness:
-        splits = filter(None, (test, elsewhere))
-        check_robustness(config.robust_images, config.tier, config.eval_epsilon, *splits)
-    if config.debug:
-        few = DEBUG_BATCHES * config.batch_size
+    if not wanted.no_robustness:
+        check_robustness(wanted, *filter(None, (test, elsewhere)))
+    if plan.debug:
+        few = DEBUG_BATCHES * plan.training.batch_size
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
 
-    front_cut, end_cut = (donors.front, config.front_layer), (donors.end, config.end_layer)
+    front_cut, end_cut = (donors.front, layers.front_layer), (donors.end, layers.end_layer)
     with telling_whose_layer(
-        ("the front model", front.network, [config.front_layer]),
-        ("the end model", end.network, [config.end_layer]),
+        ("the front model", front.network, [layers.front_layer]),
+        ("the end model", end.network, [layers.end_layer]),
     ):
-        check_cut(front_cut, end_cut, train, config)
-    goal = goal_of(config.target_type, config.temperature, donors.front, donors.end)
-    if config.controls:
-        _check_controls(donors.front, end_cut, train, config)
-    notes = [*donors.notes, *doubts_about(front, end, donors, test, config.seed, progress)]
+        check_cut(front_cut, end_cut, train, plan)
+    goal = goal_of(plan.objective, donors.front, donors.end)
+    if wanted.controls:
+        _check_controls(donors.front, end_cut, train, plan)
+    notes = [*donors.notes, *doubts_about(front, end, donors, test, plan.seed, progress)]
     warn(*notes)
-    trained = find_map(front_cut, end_cut, train, test, config, goal, progress=progress)
+    training = {"train": train, "test": test, "plan": plan, "goal": goal, "progress": progress}
+    trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
     joined = {"untrained": trained.untrained, "stitched": trained.network}
-    if trained.direct is not None and not config.no_pinv:
+    if trained.direct is not None and not wanted.no_pinv:
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
-        if not config.no_bn and batch_norms(matched):
+        if not plan.no_bn and batch_norms(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
-            estimate_statistics(joined["direct_matching_recalibrated"], train, config.seed)
+            estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
     seen = filter(None, (train, test, elsewhere))
     notes += dict.fromkeys(note for split in seen for note in split.notes)
-    notes += _notes(front, end, trained, train, elsewhere, config)
+    notes += _notes(front, end, trained, train, elsewhere, plan)
     fronts = []
-    for name, cut in _control_cuts(front_cut, end_cut, train, config):
+    for name, state, cut in _control_cuts(front_cut, end_cut, train, plan):
         try:
-            control = find_map(
-                cut, end_cut, train, test, config, goal, main=False, progress=progress
-            )
+            control = find_map(cut, end_cut, **training, main=False, state=keeping.of(state))
         except Diverged as error:
             notes.append(f"A control ({name.replace('_', ' ')}) was left out: {error}")
             continue
@@ -185,17 +194,14 @@ def stitch(
             split,
             networks,
             fronts=fronts,
-            similarity=not config.no_pinv,
-            attacked_images=None if config.no_robustness else config.robust_images,
-            epsilon=config.eval_epsilon,
-            tier=config.tier,
-            seed=config.seed,
+            plan=wanted,
+            seed=plan.seed,
             progress=progress,
         )
         for split in (test, elsewhere)
     )
     return StitchResult(
-        config=config,
+        plan=plan,
         front=front,
         end=end,
         trained=trained,
@@ -208,26 +214,27 @@ def stitch(
     )
 
 
-def _check_controls(front: nn.Module, end: Cut, train: AnySplit, config: StitchConfig) -> None:
+def _check_controls(front: nn.Module, end: Cut, train: AnySplit, plan: Stitching) -> None:
     """Raise UserError, before any training, where there can be no controls."""
     controls.require_factory(front)
     try:
-        check_cut(end, end, train, config)
+        check_cut(end, end, train, plan)
     except UserError as error:
-        raise UserError(f"--controls stitches the end to itself, but {error}") from error
+        raise UserError(f"`controls` stitch the end to itself, but {error}") from error
 
 
 def _control_cuts(
-    front: Cut, end: Cut, train: AnySplit, config: StitchConfig
-) -> Iterator[tuple[str, Cut]]:
-    """What is stitched to the end in place of the front: the end itself, random fronts."""
-    if not config.controls:
+    front: Cut, end: Cut, train: AnySplit, plan: Stitching
+) -> Iterator[tuple[str, str, Cut]]:
+    """What is stitched to the end in place of the front, the end itself and random fronts: its
+    name, what its training is called, where it is cut."""
+    if not plan.measured.controls:
         return
-    yield controls.SELF, end
+    yield controls.SELF, controls.SELF, end
     network, layer = front
-    for number in range(config.random_fronts):
-        twin = controls.with_random_weights(network, train, config.seed, number)
-        yield controls.RANDOM, (twin, layer)
+    for number in range(plan.measured.random_fronts):
+        twin = controls.with_random_weights(network, train, plan.seed, number)
+        yield controls.RANDOM, f"{controls.RANDOM}-{number}", (twin, layer)
 
 
 def _notes(
@@ -236,26 +243,25 @@ def _notes(
     trained: TrainedMap,
     train: AnySplit,
     elsewhere: AnySplit | None,
-    config: StitchConfig,
+    plan: Stitching,
 ) -> list[str]:
     notes, network = [], trained.network
     if network.leaks:
         notes.append(
-            f"The cut at '{config.end_layer}' leaks: a skip connection of the end network jumps "
+            f"The cut at '{plan.cut.end_layer}' leaks: a skip connection of the end network jumps "
             "over it, so part of the image reaches the output without passing the map."
         )
-    if config.adversary:
-        notes += [
-            f"The attack in training is weaker than it seems: {warning}"
-            for warning in config.adversary.warnings
-        ]
+    notes += [
+        f"The attack in training is weaker than it seems: {warning}"
+        for warning in warnings_of(plan.objective.adversary)
+    ]
     transform = network.transform
     if transform.resizes:
         notes.append(
             f"Activations of {transform.source} were brought to the positions of "
             f"{transform.target} before the map."
         )
-    if trained.direct is None and not config.no_pinv:
+    if trained.direct is None and not plan.measured.no_pinv:
         notes.append(
             f"A map of {len(transform.bias):,}×{transform.columns:,} units is too large for direct "
             "matching, which was left out."
@@ -263,7 +269,7 @@ def _notes(
     if transform.mask is not None:
         left_over = int((~transform.mask.any(dim=1)).sum())
         notes.append(
-            f"The mask {config.mask} leaves {int(transform.mask.sum()):,} of "
+            f"The mask {plan.transform.mask} leaves {int(transform.mask.sum()):,} of "
             f"{transform.mask.numel():,} entries"
             + (f"; {left_over} channels of the end are their bias alone." if left_over else ".")
         )
@@ -287,6 +293,6 @@ def _notes(
             f"The front network tells {front.classes} classes apart, the data has "
             f"{len(train.classes)}: it has no accuracy here."
         )
-    if config.debug:
+    if plan.debug:
         notes.append("A debugging run on a few batches: these numbers mean nothing.")
     return notes

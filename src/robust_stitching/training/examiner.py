@@ -11,7 +11,7 @@ from robust_stitching.basics.modes import logits_of, without_tf32
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
-from robust_stitching.training.objectives import Adversary
+from robust_stitching.plans import Adversary
 from robust_stitching.training.trainer import EpochRecord, Metrics
 
 CHECKED_IMAGES = 500
@@ -24,10 +24,11 @@ WORTH_A_WARNING = 0.2  # below this there was no robustness to lose
 class Examiner:
     """Scores a network on `test`; where there is an adversary, also within its radius under
     PGD-20 as an evaluation runs it, whose step follows the radius and not the adversary's, on
-    `CHECKED_IMAGES` images in full float32."""
+    `CHECKED_IMAGES` images in full float32, from starts of the seed."""
 
     test: AnySplit
     adversary: Adversary | None = None
+    seed: int = 0
 
     def __call__(self, network: nn.Module) -> Metrics:
         found = evaluate(network, self.test)
@@ -46,7 +47,7 @@ class Examiner:
                 Threat(self.adversary.epsilon),
                 steps=CHECK_STEPS,
                 step_size=usual_step(self.adversary.epsilon, CHECK_STEPS),
-                generator=generator_for(self.adversary.seed),
+                generator=generator_for(self.seed),
             )
         return (right & ~attacked.fooled).double().mean().item()
 

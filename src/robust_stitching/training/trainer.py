@@ -15,8 +15,14 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.labels import are_right
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit, Unreadable
+from robust_stitching.plans import Optimisation
 from robust_stitching.training.objectives import Objective, Outcome
-from robust_stitching.training.optimisation import TrainingConfig, learning_rate, optimizer_for
+from robust_stitching.training.optimisation import (
+    iterations_on,
+    learning_rate,
+    optimizer_for,
+    precision_on,
+)
 
 REFRESH_SECONDS = 0.5
 """How often the running loss is read off the device, for the bar and to notice NaN."""
@@ -95,6 +101,7 @@ class Trainer:
     ----------
     network : on the device of `data`; put into training mode for each epoch.
     evaluate : looks at the network on the test split after each epoch.
+    seed : of order and augmentation.
     """
 
     def __init__(
@@ -102,16 +109,18 @@ class Trainer:
         network: nn.Module,
         objective: Objective,
         data: AnySplit,
-        config: TrainingConfig,
+        config: Optimisation,
         evaluate: Callable[[nn.Module], Metrics] | None = None,
+        seed: int = 0,
     ):
         self.network, self.objective, self.data, self.config = network, objective, data, config
-        self.evaluate = evaluate
+        self.evaluate, self.seed = evaluate, seed
         self.device = data.device
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(self.parameters, config)
         self.steps_per_epoch = data.batches_per_epoch(config.batch_size)
-        self.iterations = config.iterations_on(data)
+        self.iterations = iterations_on(data, config)
+        self.precision = precision_on(self.device, config.precision)
         self.iteration = 0
         self.meter = Meter(self.device)
         self.history: list[EpochRecord] = []
@@ -166,7 +175,7 @@ class Trainer:
     def _run_epoch(self, after_step: Callable[["Trainer"], None], bar: tqdm) -> None:
         done = self.iteration - self.epoch * self.steps_per_epoch
         batches = self.data.epoch(
-            self.config.batch_size, seed=self.config.seed, epoch=self.epoch, skip=done
+            self.config.batch_size, seed=self.seed, epoch=self.epoch, skip=done
         )
         self.network.train()
         spent_before = self._spent
@@ -188,13 +197,13 @@ class Trainer:
         lr = learning_rate(self.config, self.iteration, self.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        bfloat16 = self.config.precision == "bfloat16"
+        bfloat16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16), _enough_of(images):
             outcome = self.objective(self.network, images, labels, self.iteration)
         self.optimizer.zero_grad()
         outcome.loss.backward()
-        if self.config.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         self.meter.add(outcome, labels)
         self.iteration += 1
@@ -280,7 +289,7 @@ class Trainer:
 
     def _restore_random(self) -> None:
         if self._random is None:
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(self.seed)
             return
         torch.set_rng_state(self._random[0].cpu())
         for state in self._random[1:]:
@@ -301,7 +310,7 @@ def _enough_of(images: Tensor) -> Iterator[None]:
             raise
         raise UserError(
             "of a batch of 1 image, batch norms of this network get a single number a channel, "
-            "which cannot be normalised; train on 2 images at a time or more (--batch-size)."
+            "which cannot be normalised; train on 2 images at a time or more (`batch_size`)."
         ) from error
 
 

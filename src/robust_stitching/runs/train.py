@@ -17,64 +17,31 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.checkpoints.published import flattened
+from robust_stitching.plans import TrainPlan, as_values, differences, from_values
+from robust_stitching.runs.inputs import data_of
+from robust_stitching.training import Diverged, EpochRecord, Trainer, objective_of
 from robust_stitching.training.examiner import Examiner
-from robust_stitching.training.objectives import Adversary, objective_of
-from robust_stitching.training.optimisation import TrainingConfig
-from robust_stitching.training.trainer import Diverged, EpochRecord, Trainer
+from robust_stitching.training.optimisation import iterations_on
 
 FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """A training that train.py can be asked for.
-
-    Attributes
-    ----------
-    model : a name of the registry.
-    dataset : a key of `data.SOURCES`, or the path of a folder.
-    init_noise : seed of the initialisation; the seed of the order is `config.seed`.
-    adversary : the attack of adversarial training; None for standard training.
-    augment : whether training images are augmented, as their dataset has it.
-    image_size : pixels of the side that images are scaled to; None takes that of the dataset.
-    save_frequency : iterations between intermediate snapshots.
-    """
-
-    model: str
-    dataset: str
-    config: TrainingConfig
-    init_noise: int = 0
-    save_frequency: int = 10000
-    adversary: Adversary | None = None
-    augment: bool = True
-    image_size: int | None = None
-
-    def folder(self, out: Path, dataset: str) -> Path:
-        """``<out>/<model>/<Dataset>/in<i>-gn<g>``; kind and radius of an adversarial training
-        stand behind, so that it never meets a standard one."""
-        name = f"in{self.init_noise}-gn{self.config.seed}"
-        if self.adversary:
-            name += f"-{self.adversary.label}"
-        return out / models.entry(self.model).folder / dataset / name
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for the checkpoints."""
-        return {"kind": self.adversary.kind if self.adversary else "standard", **asdict(self)}
-
-
-@dataclass(frozen=True)
 class Trained:
-    """A finished training: its network's file and its log."""
+    """A finished training: its network's file, its log, and whether it was there before."""
 
     path: Path
     history: list[EpochRecord]
+    reused: bool = False
 
 
-def train_network(
-    plan: TrainingPlan,
+def run(
+    plan: TrainPlan,
     out: Path,
     device: torch.device,
+    *,
     resume: bool = False,
+    reuse: bool = False,
     progress: Progress = silent,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
     tell: Callable[[str], None] = lambda note: None,
@@ -88,6 +55,7 @@ def train_network(
     Parameters
     ----------
     resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
+    reuse : where the folder holds the network of the same plan, that is the result.
     tell : is given what people should know of the images, in sentences.
 
     Raises
@@ -96,15 +64,19 @@ def train_network(
         be written, or was begun with another plan; Diverged, with the last good snapshot kept.
     """
     models.entry(plan.model)
-    train, test = data.load(plan.dataset, device, progress, plan.image_size)
-    plan = replace(plan, image_size=train.image_size)
+    train, test, dataset = data_of(
+        plan.dataset, device, image_size=plan.image_size, progress=progress
+    )
+    plan = replace(plan, dataset=dataset, image_size=train.image_size)
     notes = list(dict.fromkeys((*train.notes, *test.notes)))
     for note in notes:
         tell(note)
-    record = {**plan.as_dict(), "notes": notes}
-    if not plan.augment:
+    if plan.no_augmentation:
         train = replace(train, augmentation=None)
-    folder = plan.folder(out, train.name)
+    folder = out / models.entry(plan.model).folder / train.name / plan.label
+    if reuse and (folder / FINISHED).exists():
+        _require_same(plan, folder / FINISHED)
+        return Trained(folder / FINISHED, _read_log(folder / LOG), reused=True)
     with _own(folder, resume), interruptions_noted() as interrupted:
         mean, std = train.statistics()
         network = models.build(
@@ -117,23 +89,37 @@ def train_network(
             seed=plan.init_noise,
         )
         network = models.placed(network, device)
-
-        examiner = Examiner(test, plan.adversary)
-        objective = objective_of(plan.adversary, network, plan.config.iterations_on(train))
-        trainer = Trainer(network, objective, train, plan.config, evaluate=examiner)
+        iterations, seed = iterations_on(train, plan.training), plan.gradient_noise
+        trainer = Trainer(
+            network,
+            objective_of(plan.adversary, network, iterations, seed=seed),
+            train,
+            plan.training,
+            evaluate=Examiner(test, plan.adversary, seed),
+            seed=seed,
+        )
+        said = {
+            "kind": plan.adversary.kind if plan.adversary else "standard",
+            "plan": as_values(plan),
+            "precision": trainer.precision,
+            "notes": notes,
+        }
         unfinished = folder / UNFINISHED
         if resume and unfinished.exists():
-            trainer.load_state_dict(_state_of(plan, unfinished))
+            trainer.load_state_dict(_state_of(plan, trainer.precision, unfinished))
 
         def keep_state() -> None:
-            checkpoints.write(unfinished, {"plan": plan.as_dict(), "trainer": trainer.state_dict()})
+            state = {"plan": said["plan"], "precision": trainer.precision}
+            checkpoints.write(unfinished, state | {"trainer": trainer.state_dict()})
             _write_log(folder / LOG, trainer.history)
+
+        def keep_network(name: str, **more: Any) -> None:
+            checkpoints.save(folder / name, network, dataset.name, said | more, train.classes)
 
         def on_step(trainer: Trainer) -> None:
             if trainer.iteration % plan.save_frequency == 0:
                 trainer.check_weights()
-                snapshot = folder / f"{trainer.iteration}.pt"
-                checkpoints.save(snapshot, network, plan.dataset, record, train.classes)
+                keep_network(f"{trainer.iteration}.pt")
             if interrupted():
                 keep_state()
                 raise KeyboardInterrupt
@@ -150,17 +136,16 @@ def train_network(
             history = trainer.run(on_step, on_epoch, progress, before_failing)
             _write_log(folder / LOG, history)  # a killed training may have kept its state alone
             _refuse_a_finished_one(folder)
-            training = {**record, "test_accuracy": history[-1].test_accuracy}
-            checkpoints.save(folder / FINISHED, network, plan.dataset, training, train.classes)
+            keep_network(FINISHED, test_accuracy=history[-1].test_accuracy)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
         except NotWritten as error:
-            again = " The same command with --resume goes on." if unfinished.exists() else ""
+            again = " The same with `resume` goes on." if unfinished.exists() else ""
             raise NotWritten(f"{error} {_what_is_kept(folder)}{again}") from error
         except data.Unreadable as error:
             if not unfinished.exists():
                 raise
-            kept = f"The training so far is kept in {unfinished}: --resume goes on from there."
+            kept = f"The training so far is kept in {unfinished}: `resume` goes on from there."
             raise data.Unreadable(f"{error} {kept}") from error
         unfinished.unlink(missing_ok=True)
     return Trained(folder / FINISHED, history)
@@ -179,15 +164,16 @@ def _own(folder: Path, resume: bool) -> Iterator[None]:
     except Locked as error:
         raise UserError(
             f"{folder} is being trained into by {error.holder}; wait for it, or choose other seeds "
-            "(-i, -g) or another folder (-o)."
+            "(`init_noise`, `gradient_noise`) or another folder (`out_dir`)."
         ) from error
 
 
 def _refuse_a_finished_one(folder: Path) -> None:
     if (folder / FINISHED).exists():
         raise UserError(
-            f"{folder / FINISHED} exists already; choose other seeds (-i, -g) or another folder "
-            "(-o), or remove it."
+            f"{folder / FINISHED} exists already; choose other seeds (`init_noise`, "
+            "`gradient_noise`) or another folder (`out_dir`), remove it, or take it as it is "
+            "(`reuse`)."
         )
 
 
@@ -195,37 +181,47 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
     _refuse_a_finished_one(folder)
     if not resume and any(folder.glob("*.pt")):
         raise UserError(
-            f"{folder} holds an unfinished training; go on with --resume, or remove the folder."
+            f"{folder} holds an unfinished training; go on with `resume`, or remove the folder."
         )
 
 
-def _state_of(plan: TrainingPlan, unfinished: Path) -> dict[str, Any]:
-    """The trainer's state in `unfinished`, if it was begun with the same plan."""
-    found = checkpoints.read(unfinished)
-    if not isinstance(found, dict) or not {"plan", "trainer"} <= found.keys():
-        raise UserError(f"{unfinished} holds no state of a training; remove the folder.")
-    state = {".".join(keys): value for keys, value in flattened(found).items()}
-    require_finite(state, unfinished)
-    # Earlier versions knew one size of a dataset's images, and did not name it.
-    known = {"image_size": data.usual_size(plan.dataset)} | found["plan"]
-    before, now = _flat(known), _flat(plan.as_dict())
-    changed = [
-        f"{key} was {before.get(key)} and is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+def _require_same(plan: TrainPlan, finished: Path) -> None:
+    """Raise UserError unless a finished network was trained by the same plan."""
+    training = checkpoints.load(finished).training
+    if "plan" not in training:
+        raise UserError(f"{finished} does not say by which plan it was trained; remove `reuse`.")
+    _refuse_another(plan, training["plan"], finished, "was trained")
+
+
+def _refuse_another(plan: TrainPlan, values: Any, path: Path, how: str) -> None:
+    before = from_values(TrainPlan, values, f"the plan in {path}")
+    changed = differences(before, plan)
     if changed:
         raise UserError(
-            f"{unfinished} was begun with other settings ({'; '.join(changed)}); resume with "
-            "the same ones, or remove the folder."
+            f"{path} {how} with other settings ({'; '.join(changed)}); take the same ones, or "
+            "remove the folder."
+        )
+
+
+def _state_of(plan: TrainPlan, precision: str, unfinished: Path) -> dict[str, Any]:
+    """The trainer's state in `unfinished`, if it was begun with the same plan."""
+    found = checkpoints.read(unfinished)
+    if not isinstance(found, dict) or not {"plan", "precision", "trainer"} <= found.keys():
+        raise UserError(
+            f"{unfinished} holds no state of a training that this version can go on with; remove "
+            "the folder."
+        )
+    state = {
+        ".".join(keys): value for keys, value in flattened({"trainer": found["trainer"]}).items()
+    }
+    require_finite(state, unfinished)
+    _refuse_another(plan, found["plan"], unfinished, "was begun")
+    if found["precision"] != precision:
+        raise UserError(
+            f"{unfinished} was begun in {found['precision']} and would go on in {precision}; say "
+            f"precision={found['precision']!r}, or remove the folder."
         )
     return found["trainer"]
-
-
-def _flat(plan: dict[str, Any]) -> dict[str, Any]:
-    parts = [plan["config"], plan["adversary"] or {}]
-    own = {key: value for key, value in plan.items() if key not in ("config", "adversary")}
-    return {key: value for part in (*parts, own) for key, value in part.items()}
 
 
 def _what_is_kept(folder: Path) -> str:
@@ -238,3 +234,15 @@ def _write_log(path: Path, history: list[EpochRecord]) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
         writer.writeheader()
         writer.writerows(asdict(record) for record in history)
+
+
+def _read_log(path: Path) -> list[EpochRecord]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    return [EpochRecord(**row) for row in rows]
+
+
+def _number(text: str) -> float | int | None:
+    return None if text == "" else int(text) if text.isdecimal() else float(text)

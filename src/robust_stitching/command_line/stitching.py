@@ -1,0 +1,59 @@
+"""What both stitching commands do once their arguments are parsed: run, tell, print."""
+
+import argparse
+import shlex
+from collections.abc import Callable
+
+from robust_stitching.basics.progress import shown
+from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.parser import Parser
+from robust_stitching.plans import from_options
+from robust_stitching.plans.actions import StitchPlan
+
+
+def plan_of(parser: Parser, args: argparse.Namespace) -> StitchPlan:
+    """The plan that the arguments ask for."""
+    from robust_stitching.command_line.misplaced import PLACES, check_places
+
+    check_places(args, *(place for place in PLACES if hasattr(args, place)))
+    options.refuse_in_stitching(args)
+    said = options.adversary(args, parser.settings(args), "objective.adversary")
+    return from_options(StitchPlan, said)
+
+
+def stitch_and_print(make: Callable[[], Parser], script: str, argv: list[str]) -> None:
+    """Stitch as a command line says, leave everything in the run's folder, print the numbers.
+
+    Parameters
+    ----------
+    make : makes the command's parser.
+    script : the command's file, for the report.
+    """
+    parser = make()
+    args, plan = cli.understood(parser, argv, lambda args: plan_of(parser, args))
+    if plan.debug:
+        cli.log_verbosely()
+    from robust_stitching.report.table import as_text
+    from robust_stitching.runs import stitch
+
+    voice = cli.Voice(parser)
+    done = stitch.run(
+        plan,
+        args.out_dir,
+        cli.prepare(args),
+        name=args.run_name,
+        command=shlex.join(["python", f"src/bin/{script}", *argv]),
+        resume=args.resume,
+        reuse=args.reuse,
+        progress=shown,
+        say=voice.say,
+        tell=voice.tell,
+        warn=voice.warn,
+        unwritten=lambda record: print(as_text(record)),
+    )
+    print(as_text(done.record))
+    print()
+    for kind, path in done.paths.items():
+        print(f"{kind:12} {path}")
+    if done.amiss is not None:
+        raise done.amiss

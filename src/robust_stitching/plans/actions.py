@@ -1,0 +1,191 @@
+"""The actions: train, stitch, compare, attack and evaluate, one plan each."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from robust_stitching.plans.parts import (
+    NORMS,
+    POSITIONS,
+    SPLITS,
+    TIERS,
+    Adversary,
+    Cut,
+    DataRef,
+    Measurement,
+    NetworkRef,
+    Objective,
+    Optimisation,
+    Transform,
+)
+from robust_stitching.plans.settings import AT_LEAST_ONE, POSITIVE, SEED, Settings, setting
+from robust_stitching.plans.written import from_flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan(Settings):
+    """Train a network from fresh weights.
+
+    Attributes
+    ----------
+    model : a name of the registry.
+    init_noise, gradient_noise : seeds of the initialisation, and of the order of the batches.
+    adversary : the attack of adversarial training; None for standard training.
+    no_augmentation : train on the images as they are.
+    image_size : pixels of the side that images are scaled to; None takes that of the dataset.
+    save_frequency : iterations between intermediate snapshots.
+    """
+
+    KIND: ClassVar[str] = "train"
+    FORMAT: ClassVar[int] = 1
+
+    model: str = "lenet"
+    dataset: DataRef = setting(DataRef("mnist"))
+    training: Optimisation = setting(Optimisation(epochs=300, lr=1e-1, clip_norm=1.0))
+    adversary: Adversary | None = None
+    init_noise: int = setting(0, SEED)
+    gradient_noise: int = setting(0, SEED)
+    no_augmentation: bool = False
+    image_size: int | None = setting(None, AT_LEAST_ONE)
+    save_frequency: int = setting(10000, AT_LEAST_ONE)
+
+    @property
+    def label(self) -> str:
+        """As the name of a folder: the seeds; kind and radius of an adversarial training stand
+        behind, so that it never meets a standard one."""
+        name = f"in{self.init_noise}-gn{self.gradient_noise}"
+        return f"{name}-{self.adversary.label}" if self.adversary else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stitching(Settings):
+    """How two networks are stitched, whichever they are.
+
+    Attributes
+    ----------
+    no_bn : freeze the running statistics of the donors' batch norms too.
+    seed : of order and augmentation, of random first values, of random fronts, of attacks.
+    save_frequency : the map is kept every `save_frequency` × epochs iterations.
+    debug : use a few batches only.
+    """
+
+    cut: Cut
+    transform: Transform = setting(Transform())
+    training: Optimisation = setting(Optimisation(epochs=30, lr=1e-3, optimizer="adam"))
+    objective: Objective = setting(Objective())
+    measured: Measurement = setting(Measurement())
+    no_bn: bool = False
+    seed: int = setting(0, SEED)
+    save_frequency: int = setting(10, AT_LEAST_ONE)
+    debug: bool = False
+
+
+def stitching(front_layer: str, end_layer: str, **settings: Any) -> Stitching:
+    """How to stitch, from settings by their own names: ``stitching("bn3", "bn3", epochs=5)``.
+
+    Raises
+    ------
+    UserError : for an unknown setting, or a value that is none of it.
+    """
+    return from_flat(Stitching, {"front_layer": front_layer, "end_layer": end_layer, **settings})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchPlan(Stitching):
+    """Stitch the front of one network to the end of another.
+
+    Attributes
+    ----------
+    dataset : what the map is trained and measured on.
+    eval_dataset : another one that it is measured on, too; None for none.
+    """
+
+    KIND: ClassVar[str] = "stitch"
+    FORMAT: ClassVar[int] = 1
+
+    front: NetworkRef
+    end: NetworkRef
+    dataset: DataRef
+    eval_dataset: DataRef | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan(Settings):
+    """Compare the layers of two networks, all with all, and their answers.
+
+    Attributes
+    ----------
+    layers1, layers2 : None takes the clean cuts.
+    measures : their names; None takes the usual ones.
+    n_images : how many, chosen at random by the seed; None takes all.
+    split : "test" or "train".
+    batch_size : images at a time; the batches of minibatch CKA.
+    neighbours : how many nearest neighbours are looked at.
+    positions : what measures of channels take for rows, see `similarity.rows`.
+    seed : of the choice of images and positions, and of the order in batches.
+    """
+
+    KIND: ClassVar[str] = "compare"
+    FORMAT: ClassVar[int] = 1
+
+    model1: NetworkRef
+    model2: NetworkRef
+    dataset: DataRef
+    layers1: tuple[str, ...] | None = None
+    layers2: tuple[str, ...] | None = None
+    measures: tuple[str, ...] | None = None
+    n_images: int | None = setting(None, AT_LEAST_ONE)
+    split: str = setting("test", choices=SPLITS)
+    batch_size: int = setting(250, AT_LEAST_ONE)
+    neighbours: int = setting(10, AT_LEAST_ONE)
+    positions: str = setting("pooled", choices=POSITIONS)
+    seed: int = setting(0, SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePlan(Settings):
+    """Measure loss and accuracy of a network.
+
+    Attributes
+    ----------
+    dataset : None takes what the network was trained on.
+    batch_size : images at a time; changes nothing but speed and memory.
+    """
+
+    KIND: ClassVar[str] = "evaluate"
+    FORMAT: ClassVar[int] = 1
+
+    checkpoint: NetworkRef
+    dataset: DataRef | None = None
+    split: str = setting("test", choices=SPLITS)
+    batch_size: int = setting(500, AT_LEAST_ONE, counts=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan(Settings):
+    """Measure the accuracy of a network under attack.
+
+    Attributes
+    ----------
+    dataset : None takes what the network was trained on.
+    epsilon : radius in pixel space; None is the usual one of the dataset and the norm.
+    steps : of PGD and of each APGD.
+    step_size : of PGD; None is 2.5 epsilon / steps.
+    restarts : random starts of every attack but FGSM.
+    n_images : how many test images, chosen at random by the seed; None takes all.
+    batch_size : images at a time.
+    """
+
+    KIND: ClassVar[str] = "attack"
+    FORMAT: ClassVar[int] = 1
+
+    checkpoint: NetworkRef
+    dataset: DataRef | None = None
+    tier: str = setting("default", choices=TIERS)
+    norm: str = setting("linf", choices=NORMS)
+    epsilon: float | None = setting(None, POSITIVE)
+    steps: int = setting(20, AT_LEAST_ONE)
+    step_size: float | None = setting(None, POSITIVE)
+    restarts: int = setting(1, AT_LEAST_ONE)
+    n_images: int | None = setting(None, AT_LEAST_ONE)
+    seed: int = setting(0, SEED)
+    batch_size: int = setting(250, AT_LEAST_ONE)

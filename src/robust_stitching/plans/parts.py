@@ -1,0 +1,201 @@
+"""What plans are composed of: networks, data, cuts, maps, trainings, objectives, measurements."""
+
+from dataclasses import dataclass, replace
+
+from robust_stitching.plans.settings import (
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
+    COUNT,
+    POSITIVE,
+    RADIUS,
+    SHARE,
+    Settings,
+    setting,
+)
+
+OPTIMIZERS = ("adam", "sgd")
+PRECISIONS = ("auto", "float32", "bfloat16")
+INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
+NO_MASK = "identity"
+MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
+TARGETS = ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
+TIERS = ("quick", "gradient", "default", "standard")
+REPORTED_TIER = "gradient"
+"""Of the reports of stitches, which attack several networks."""
+NORMS = ("linf", "l2")
+POSITIONS = ("pooled", "all")
+SPLITS = ("test", "train")
+ADVERSARIES = ("madry", "trades")
+
+
+@dataclass(frozen=True)
+class NetworkRef(Settings):
+    """A network that lies in a file.
+
+    Attributes
+    ----------
+    path : of the file.
+    hash : of its weights and its architecture; None until it was read. It is what counts: a file
+        may move.
+    mean, std : of the images that it was made with, per channel in [0, 1]; None takes what its file
+        says.
+    weights : which to take where the file holds several; None takes the plain ones.
+    model : what a bare state dict is of, a name of the registry; None reads it from the path.
+    """
+
+    path: str = setting(counts=False)
+    hash: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    weights: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class DataRef(Settings):
+    """A dataset.
+
+    Attributes
+    ----------
+    name : a known dataset's key, or the path of a folder.
+    hash : of the images of both splits, their labels, size and classes; None until they were read.
+    """
+
+    name: str = setting(counts=False)
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Cut(Settings):
+    """Where two networks are cut: the layer whose activation is mapped, and the one whose
+    activation the map replaces."""
+
+    front_layer: str
+    end_layer: str
+
+
+@dataclass(frozen=True)
+class Transform(Settings):
+    """Which map, and where it begins.
+
+    Attributes
+    ----------
+    init : its first values, see `stitching.initial`.
+    mask : which entries may differ from zero, see `stitching.masks`.
+    low_rank : the rank of its matrix; None is full.
+    flatten : map all units to all units instead of channel to channel.
+    """
+
+    init: str = setting("random", choices=INITS)
+    mask: str = setting(NO_MASK, choices=MASKS)
+    low_rank: int | None = setting(None, AT_LEAST_ONE)
+    flatten: bool = False
+
+
+@dataclass(frozen=True)
+class Optimisation(Settings):
+    """How weights are trained.
+
+    Attributes
+    ----------
+    lr : of the first third of the training; a tenth of it in the second, a hundredth in the last.
+    weight_decay : L2 penalty, added to the gradient.
+    optimizer : "sgd" (Nesterov momentum 0.9) or "adam".
+    warmup : iterations over which the learning rate rises linearly from 0; never more than a fifth
+        of the training; 0 turns it off.
+    clip_norm : largest norm of the gradient of all parameters together; 0 turns clipping off.
+    precision : "float32", "bfloat16" for autocast, or "auto" for what the device is best at.
+    """
+
+    epochs: int = setting(limits=AT_LEAST_ONE)
+    lr: float = setting(limits=POSITIVE)
+    batch_size: int = setting(128, AT_LEAST_ONE)
+    weight_decay: float = setting(1e-4, AT_LEAST_ZERO)
+    optimizer: str = setting("sgd", choices=OPTIMIZERS)
+    warmup: int = setting(0, COUNT)
+    clip_norm: float = setting(0.0, AT_LEAST_ZERO)
+    precision: str = setting("auto", choices=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Adversary(Settings):
+    """The attack inside adversarial training.
+
+    Attributes
+    ----------
+    kind : "madry" or "trades".
+    epsilon, step_size : l-inf radius and step, in pixel space.
+    perturb_steps : steps of the attack.
+    beta : weight of the TRADES term.
+    attack_ratio : share of each batch that is attacked, 0 to 1.
+    ramp : iterations over which epsilon and step rise to their values, at most a third of the
+        training; 0 turns that off.
+    """
+
+    kind: str = setting(choices=ADVERSARIES)
+    epsilon: float = setting(8 / 255, RADIUS)
+    step_size: float = setting(2 / 255, POSITIVE)
+    perturb_steps: int = setting(10, AT_LEAST_ONE)
+    beta: float = setting(10.0, AT_LEAST_ZERO)
+    attack_ratio: float = setting(1.0, SHARE)
+    ramp: int = setting(500, COUNT)
+
+    @property
+    def label(self) -> str:
+        """As part of a folder's name: kind and radius."""
+        return f"{self.kind}-eps{self.epsilon:.4g}"
+
+    def within(self, iterations: int) -> "Adversary":
+        """The same for a training of so many iterations: the ramp takes a third at most."""
+        return replace(self, ramp=min(self.ramp, iterations // 3))
+
+    def attacked(self, batch: int) -> int:
+        """How many images of a batch are attacked. TRADES shows them to the network by themselves,
+        in training mode, where batch norms need two: it attacks two where it would attack one."""
+        k = round(self.attack_ratio * batch)
+        return min(2, batch) if k == 1 and self.kind == "trades" else k
+
+
+@dataclass(frozen=True)
+class Objective(Settings):
+    """What the training of a map minimises.
+
+    Attributes
+    ----------
+    target_type, temperature : what the stitched network is to answer, see `stitching.targets`.
+    l1 : weight of the mean absolute value of the matrix.
+    cka_reg : weight of the CKA between mapped activation and the end's own; negative raises it.
+    terms : further ones, "name=weight" each, see `stitching.terms`.
+    adversary : the attack that the map is trained under; None for standard training.
+    """
+
+    target_type: str = setting("hard", choices=TARGETS)
+    temperature: float = setting(1.0, POSITIVE)
+    l1: float = setting(0.0, AT_LEAST_ZERO)
+    cka_reg: float = 0.0
+    terms: tuple[str, ...] = ()
+    adversary: Adversary | None = None
+
+
+@dataclass(frozen=True)
+class Measurement(Settings):
+    """What is measured of a stitch.
+
+    Attributes
+    ----------
+    no_pinv : leave out CKA, direct matching and what follows from them.
+    no_robustness : leave out attacks on the networks and what transfers between them.
+    robust_images : how many test images are attacked, chosen at random by the seed.
+    eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
+    tier : which attacks they are, see `evaluation.suites`.
+    controls : also stitch the end to itself, and fronts with random weights.
+    random_fronts : how many of those.
+    """
+
+    no_pinv: bool = False
+    no_robustness: bool = False
+    robust_images: int = setting(200, AT_LEAST_ONE)
+    eval_epsilon: float | None = setting(None, RADIUS)
+    tier: str = setting(REPORTED_TIER, choices=TIERS)
+    controls: bool = False
+    random_fronts: int = setting(3, AT_LEAST_ONE)

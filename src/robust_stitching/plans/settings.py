@@ -1,0 +1,114 @@
+"""Settings: values of a kind and within limits, wherever they come from."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, field, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from robust_stitching.basics.errors import UserError, unknown
+
+
+class Limits(NamedTuple):
+    """Which values a setting may have, and what those are in words."""
+
+    hold: Callable[[Any], bool]
+    told: str
+
+
+AT_LEAST_ONE = Limits(lambda n: n >= 1, "a whole number of at least 1")
+COUNT = Limits(lambda n: n >= 0, "a whole number of at least 0")
+SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number of at least 0")
+POSITIVE = Limits(lambda x: x > 0, "a number above 0")
+AT_LEAST_ZERO = Limits(lambda x: x >= 0, "a number of at least 0")
+SHARE = Limits(lambda x: 0 <= x <= 1, "a number from 0 to 1")
+RADIUS = Limits(lambda x: 0 < x <= 1, "a radius above 0 and at most 1")
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list",
+}
+
+
+def setting(
+    default: Any = MISSING,
+    limits: Limits | None = None,
+    *,
+    choices: Sequence[str] = (),
+    counts: bool = True,
+) -> Any:
+    """A field of a plan.
+
+    Parameters
+    ----------
+    choices : all values that it may have.
+    counts : whether plans that differ in it are different plans; where a file lies does not count.
+    """
+    about = {"limits": limits, "choices": tuple(choices), "counts": counts}
+    return field(default=default, metadata=about)
+
+
+class Settings:
+    """What frozen dataclasses of settings share: values are checked when they are made.
+
+    Whole numbers given for fractions become fractions and lists become tuples, so that equal plans
+    are written alike.
+    """
+
+    def __post_init__(self):
+        for own in fields(self):
+            value = _checked(own, kind_of(type(self), own.name), getattr(self, own.name))
+            object.__setattr__(self, own.name, value)
+
+
+class Kind(NamedTuple):
+    """What a field holds: values of a type, or lists of them; None too where `optional`."""
+
+    type: type
+    optional: bool = False
+    items: type | None = None
+
+
+@cache
+def _hints(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
+def kind_of(owner: type, name: str) -> Kind:
+    """What the field of that name in a class of settings holds."""
+    hint, optional = _hints(owner)[name], False
+    if get_origin(hint) in (Union, UnionType):
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
+        optional = True
+    if get_origin(hint) is tuple:
+        return Kind(tuple, optional, get_args(hint)[0])
+    return Kind(hint, optional)
+
+
+def _checked(own: Field, kind: Kind, value: Any) -> Any:
+    if value is None and kind.optional:
+        return None
+    value = _as(kind.type, own.name, value)
+    if kind.items:
+        return tuple(_as(kind.items, own.name, item) for item in value)
+    choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
+    if choices and value not in choices:
+        raise unknown(own.name.replace("_", " "), value, choices)
+    if limits and not limits.hold(value):
+        raise UserError(f"{own.name}={value!r} is not {limits.told}.")
+    return value
+
+
+def _as(kind: type, name: str, value: Any) -> Any:
+    """`value` as a `kind`, where it is one; UserError where it is not."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, list):
+        value = tuple(value)
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not right or (kind is float and not math.isfinite(value)):
+        raise UserError(f"{name}={value!r} is not {KINDS.get(kind, f'a {kind.__name__}')}.")
+    return value

@@ -1,0 +1,226 @@
+"""Plans as JSON: written whole, read strictly, told apart by what differs from their defaults."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from robust_stitching.basics.errors import UserError, first_line, unknown
+from robust_stitching.plans.settings import Settings, kind_of
+
+Plan = TypeVar("Plan", bound=Settings)
+HEAD = ("kind", "format")
+
+
+def as_values(plan: Settings) -> dict[str, Any]:
+    """Every setting as plain values, parts nested; of an action also its kind and format."""
+    return _head(type(plan)) | {own.name: _plain(getattr(plan, own.name)) for own in fields(plan)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return as_values(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _head(owner: type) -> dict[str, Any]:
+    return {key: getattr(owner, key.upper()) for key in HEAD if hasattr(owner, key.upper())}
+
+
+def from_values(
+    owner: type[Plan], values: Any, where: str = "the plan", base: Plan | None = None
+) -> Plan:
+    """The plan that `as_values` wrote; what is not said has its default.
+
+    Parameters
+    ----------
+    where : what errors call the values.
+    base : has the defaults, where they differ from those of `owner`.
+
+    Raises
+    ------
+    UserError : for unknown or missing keys, values that are none of their setting, another kind of
+        plan, or a format that this version does not know.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} has to be a table of settings, not {values!r}.")
+    head = _head(owner)
+    for key, own in head.items():
+        if values.get(key, own) != own:
+            raise UserError(f"{where} has the {key} {values[key]!r}, but {own!r} is needed here.")
+    names = [own.name for own in fields(owner)]
+    for key in values:
+        if key not in names and key not in head:
+            raise unknown(f"key in {where}:", str(key), names)
+    given = {}
+    for own in fields(owner):
+        kind, default = kind_of(owner, own.name), getattr(base, own.name, own.default)
+        value = values.get(own.name, default)
+        if value is MISSING:
+            raise UserError(f"{where} lacks '{own.name}'.")
+        if is_dataclass(kind.type) and isinstance(value, Mapping):
+            part = default if is_dataclass(default) else None
+            value = from_values(kind.type, value, f"{where}, {own.name}", part)
+        given[own.name] = value
+    return owner(**given)
+
+
+def leaves(owner: type, prefix: str = "") -> Iterator[tuple[str, type, Field]]:
+    """Every setting below a class of settings: its path, with dots, the class that has it, and its
+    field."""
+    for own in fields(owner):
+        kind = kind_of(owner, own.name)
+        path = f"{prefix}{own.name}"
+        if is_dataclass(kind.type):
+            yield from leaves(kind.type, f"{path}.")
+        else:
+            yield path, owner, own
+
+
+def default_of(owner: type, path: str) -> Any:
+    """The default of the setting at a path; None where it has to be given."""
+    base, *names = None, *path.split(".")
+    for name in names:
+        (own,) = (own for own in fields(owner) if own.name == name)
+        base, owner = getattr(base, name, own.default), kind_of(owner, name).type
+    return None if base is MISSING else base
+
+
+def from_options(owner: type[Plan], options: Mapping[str, Any]) -> Plan:
+    """A plan from the values at paths, with dots, of its settings. A part that may be left out is,
+    where nothing is said of it."""
+    nested = _nested(options)
+    for own in fields(owner):
+        said = nested.get(own.name)
+        if kind_of(owner, own.name).optional and isinstance(said, Mapping):
+            nested[own.name] = said if any(v is not None for v in said.values()) else None
+    return from_values(owner, nested)
+
+
+def with_values(plan: Plan, moved: Mapping[str, Any]) -> Plan:
+    """The plan with other values at some paths, with dots, of its settings."""
+    for path, value in moved.items():
+        name, _, rest = path.partition(".")
+        part = getattr(plan, name)
+        if rest and part is None:
+            raise UserError(f"the plan has no {name}; leave `{path}` out.")
+        plan = replace(plan, **{name: with_values(part, {rest: value}) if rest else value})
+    return plan
+
+
+def from_flat(owner: type[Plan], settings: Mapping[str, Any]) -> Plan:
+    """A plan from settings by their own names, whichever part they stand in, as `flat` gives them.
+
+    Raises
+    ------
+    UserError : for an unknown setting, with the closest ones.
+    """
+    places = _places(owner)
+    for name in settings:
+        if name not in places:
+            raise unknown("setting", name, places)
+    return from_values(owner, _nested({places[name]: v for name, v in settings.items()}))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values at paths, with dots, as tables in tables."""
+    nested: dict[str, Any] = {}
+    for path, value in values.items():
+        *parts, name = path.split(".")
+        place = nested
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[name] = value
+    return nested
+
+
+def _places(owner: type, prefix: str = "") -> dict[str, str]:
+    """What `flat` calls the settings, to their paths."""
+    places = {}
+    for own in fields(owner):
+        kind = kind_of(owner, own.name)
+        if is_dataclass(kind.type) and not kind.optional:
+            places |= _places(kind.type, f"{prefix}{own.name}.")
+        else:
+            places[own.name] = f"{prefix}{own.name}"
+    return places
+
+
+def flat(plan: Settings) -> dict[str, Any]:
+    """Setting to value without the parts that they stand in; parts that may be left out stay whole,
+    and networks and data, which are no settings, stay out."""
+    values: dict[str, Any] = {}
+    for own in fields(plan):
+        value, kind = getattr(plan, own.name), kind_of(type(plan), own.name)
+        if hasattr(kind.type, "hash"):
+            continue
+        if is_dataclass(value) and not kind.optional:
+            values |= flat(value)
+        else:
+            values[own.name] = _plain(value)
+    return values
+
+
+def changed(plan: Settings) -> dict[str, Any]:
+    """What differs from defaults and counts, nested: what the identity of a plan is made of."""
+    found = {}
+    for own in fields(plan):
+        value = getattr(plan, own.name)
+        read = getattr(plan, "hash", None) is not None
+        if (read and not own.metadata.get("counts", True)) or value == own.default:
+            continue
+        found[own.name] = changed(value) if is_dataclass(value) else _plain(value)
+    return found
+
+
+def identity(plan: Settings) -> str:
+    """A text that is the same for plans that ask for the same: SHA-256 of canonical JSON of the
+    kind, the format and what differs from defaults. Files count by their content once it was read,
+    not by where they lie."""
+    canonical = json.dumps(_head(type(plan)) | changed(plan), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def differences(before: Settings, now: Settings) -> list[str]:
+    """What two plans of one kind differ in and what counts: "epochs was 3 and is 5"."""
+    earlier, later = _counting(changed(before)), _counting(changed(now))
+    told = []
+    for path in dict.fromkeys((*earlier, *later)):
+        if earlier.get(path) != later.get(path):
+            was, is_now = (_value_at(plan, path) for plan in (before, now))
+            told.append(f"{path} was {was} and is {is_now}")
+    return told
+
+
+def _counting(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        found |= _counting(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
+def _value_at(plan: Any, path: str) -> Any:
+    for name in path.split("."):
+        plan = getattr(plan, name, None)
+    return plan
+
+
+def read(path: Path, owner: type[Plan]) -> Plan:
+    """The plan in a file: a plan alone, or that in the JSON of a result.
+
+    Raises
+    ------
+    UserError : where there is none, or see `from_values`.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the plan {path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({first_line(error)}); give a plan.") from error
+    if isinstance(values, Mapping) and isinstance(values.get("plan"), Mapping):
+        values = values["plan"]
+    return from_values(owner, values, f"the plan in {path}")

@@ -1,0 +1,146 @@
+"""Measuring one network as a plan says: loss and accuracy, and accuracy under attack."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_stitching import checkpoints
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation import evaluate
+from robust_stitching.evaluation.kept import attack_and_keep
+from robust_stitching.evaluation.known import Robustness
+from robust_stitching.evaluation.misread import signs
+from robust_stitching.evaluation.suites import Suite, suite, threat_on
+from robust_stitching.plans import AttackPlan, DataRef, EvaluatePlan
+from robust_stitching.report.accuracy import as_record
+from robust_stitching.runs.inputs import data_of, network_of, resolved
+
+
+@dataclass(frozen=True)
+class UnderAttack:
+    """A network's accuracy under attack.
+
+    Attributes
+    ----------
+    plan : as it was carried out, with what its files hold.
+    split : the images, with their classes in the order of the network's answers.
+    attacks : what was run.
+    settings : all that the numbers depend on, plain values.
+    notes : what a reader of the numbers has to know, in sentences.
+    """
+
+    plan: AttackPlan
+    checkpoint: Checkpoint
+    split: AnySplit
+    attacks: Suite
+    settings: dict[str, Any]
+    robustness: Robustness
+    notes: list[str]
+
+
+Notes = Callable[..., None]
+
+
+def run(
+    plan: EvaluatePlan,
+    device: torch.device,
+    *,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda note: None,
+    warn: Notes = lambda *notes: None,
+) -> dict[str, Any]:
+    """Measure loss and accuracy; returns the record, which also has the plan as it was carried out.
+
+    Parameters
+    ----------
+    tell, warn : are given what is to know of the data, and what is to be doubted, in sentences.
+    """
+    plan, checkpoint, train, test, notes = _looked_up(plan, device, progress, tell, warn)
+    split = test if plan.split == "test" else train
+    accuracy = evaluate(checkpoint.network, split, plan.batch_size, progress)
+    strange = signs(checkpoint, split, accuracy.accuracy, accuracy.loss)
+    warn(*strange)
+    return as_record(plan, checkpoint, split, accuracy, [*notes, *strange])
+
+
+def attack(
+    plan: AttackPlan,
+    device: torch.device,
+    *,
+    keep: Path | None = None,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda note: None,
+    warn: Notes = lambda *notes: None,
+) -> UnderAttack:
+    """Measure the accuracy under attack.
+
+    Parameters
+    ----------
+    keep : a file to which each batch adds what is found; an interrupted call goes on from it.
+    tell, warn : as those of `run`.
+
+    Raises
+    ------
+    UserError : see `kept.attack_and_keep` and `suites.suite`.
+    """
+    plan, checkpoint, _, test, notes = _looked_up(plan, device, progress, tell, warn)
+    split = test if plan.n_images is None else test.sample(plan.n_images, plan.seed)
+    threat = threat_on(split, plan.epsilon, plan.norm)
+    attacks = suite(
+        plan.tier,
+        threat,
+        len(split.classes),
+        steps=plan.steps,
+        step_size=plan.step_size,
+        restarts=plan.restarts,
+        attributes=split.attributes,
+    )
+    settings = {
+        "checkpoint": str(checkpoint.path),
+        "weights": checkpoints.fingerprint(*checkpoint.network.state_dict().values()),
+        "dataset": split.name,
+        "data": checkpoints.fingerprint(*split.content),
+        "n_images": len(split),
+        "seed": plan.seed,
+        "tier": plan.tier,
+        "norm": threat.norm,
+        "epsilon": threat.epsilon,
+        **attacks.settings,
+    }
+    warn(*attacks.warnings)
+    robustness = attack_and_keep(
+        checkpoint.network,
+        split,
+        attacks,
+        settings,
+        keep,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+        progress=progress,
+    )
+    strange = signs(checkpoint, split, robustness.clean_accuracy())
+    warn(*strange)
+    told = [*attacks.notes, *notes, *strange]
+    return UnderAttack(plan, checkpoint, split, attacks, settings, robustness, told)
+
+
+def _looked_up(
+    plan: Any, device: torch.device, progress: Progress, tell: Callable, warn: Notes
+) -> tuple[Any, Checkpoint, AnySplit, AnySplit, list[str]]:
+    """A plan with what its files hold, the network, both splits with their classes in the order of
+    its answers, and what a reader of its numbers has to know."""
+    named = plan.dataset and resolved(plan.dataset.name)
+    checkpoint, known = network_of(plan.checkpoint, "checkpoint", device, dataset=named)
+    ref = plan.dataset or DataRef(checkpoint.dataset)
+    train, test, dataset = data_of(ref, device, checkpoint, progress=progress)
+    for note in dict.fromkeys((*train.notes, *test.notes)):
+        tell(note)
+    (train, _), (test, told) = map(checkpoint.answerable, (train, test))
+    notes = [*checkpoint.notes, *told]
+    warn(*notes)
+    return replace(plan, checkpoint=known, dataset=dataset), checkpoint, train, test, notes

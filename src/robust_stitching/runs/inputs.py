@@ -1,0 +1,120 @@
+"""The networks and data that a plan names: read, and checked against what it knows of them."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from robust_stitching import checkpoints, data
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit
+from robust_stitching.plans import DataRef, NetworkRef
+
+OF_NETWORKS = re.compile(r"(?<![\w.])(mean|std|weights|model|image_size)(?=[=`])")
+"""Settings of a network, as sentences name them: ``mean=…`` or `` `mean` ``."""
+
+
+def network_of(
+    ref: NetworkRef, role: str, device: torch.device, dataset: str | None = None
+) -> tuple[Checkpoint, NetworkRef]:
+    """A network on its device, and how it is referred to once it is known.
+
+    Parameters
+    ----------
+    role : what the plan calls it; sentences then say ``front.mean`` for ``mean``.
+    dataset : what a bare state dict was made for.
+
+    Raises
+    ------
+    UserError : see `checkpoints.load`, and where the file has changed since the plan was made.
+    """
+
+    def named(text: str) -> str:
+        return OF_NETWORKS.sub(rf"{role}.\1", text)
+
+    path = Path(ref.path)
+    try:
+        checkpoint = checkpoints.load(
+            path,
+            model=ref.model,
+            dataset=dataset,
+            mean=ref.mean,
+            std=ref.std,
+            weights=ref.weights,
+        )
+    except UserError as error:
+        raise UserError(named(str(error))) from error
+    whole = hash_of(checkpoint)
+    if ref.hash not in (None, whole):
+        raise UserError(
+            f"{path} holds another network than the {role} of the plan; name the file that it was "
+            f"made with by `{role}.path`."
+        )
+    known = replace(ref, path=str(path.resolve()), hash=whole)
+    return replace(checkpoint.to(device), notes=tuple(map(named, checkpoint.notes))), known
+
+
+def hash_of(checkpoint: Checkpoint) -> str:
+    """A text that differs where weights, architecture or the names of answers do."""
+    network = checkpoint.network
+    said = json.dumps([network.architecture, checkpoint.class_names], sort_keys=True, default=str)
+    about = torch.frombuffer(bytearray(said.encode()), dtype=torch.uint8)
+    return checkpoints.fingerprint(about, *network.state_dict().values())
+
+
+def resolved(name: str) -> str:
+    """A dataset as plans and checkpoints keep it: a folder by its whole path, else a key."""
+    return str(Path(name).resolve()) if data.looks_like_a_path(name) else data.source_of(name)
+
+
+def data_of(
+    ref: DataRef,
+    device: torch.device,
+    *networks: Checkpoint,
+    image_size: int | None = None,
+    progress: Progress = silent,
+) -> tuple[AnySplit, AnySplit, DataRef]:
+    """Both splits of a dataset at the size of the networks' images, and how it is referred to once
+    it is known.
+
+    Raises
+    ------
+    UserError : see `data.load`; where networks take images of different sizes, and where the files
+        have changed since the plan was made.
+    """
+    if networks:
+        image_size = _common_size(*networks)
+    name = resolved(ref.name)
+    train, test = data.load(name, device, progress, image_size)
+    whole = _hash_of_data(train, test)
+    if ref.hash not in (None, whole):
+        raise UserError(
+            f"the images of {name} are others than those of the plan; name the folder that it was "
+            "made with by `dataset.name`."
+        )
+    return train, test, DataRef(name, whole)
+
+
+def _common_size(first: Checkpoint, *others: Checkpoint) -> int:
+    size = first.network.input_shape[-1]
+    for other in others:
+        theirs = other.network.input_shape[-1]
+        if theirs != size:
+            raise UserError(
+                f"{first.path} takes images of {size}×{size} pixels and {other.path} of "
+                f"{theirs}×{theirs}, but both have to see the same ones; train one of them at the "
+                "size of the other (`image_size` of `train`)."
+            )
+    return size
+
+
+def _hash_of_data(train: AnySplit, test: AnySplit) -> str:
+    """Differs where images, labels, their size or classes do, or the usual choices of a dataset."""
+    known = train.source if train.source in data.SOURCES else ""
+    said = json.dumps([known, train.classes, train.image_size]).encode()
+    about = torch.frombuffer(bytearray(said), dtype=torch.uint8)
+    return checkpoints.fingerprint(about, *train.content, *test.content)
