@@ -8,6 +8,7 @@ import torch
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.checkpoints.class_names import matched
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS
@@ -187,7 +188,7 @@ def test_old_files_have_the_names_of_their_dataset_if_it_is_a_known_one(archived
 def test_names_that_cannot_be_are_refused(names, archived, tmp_path):
     kept = torch.load(archived[0], weights_only=True)
     torch.save({**kept, "classes": names}, tmp_path / "x.pt")
-    with pytest.raises(checkpoints.UserError, match="does not hold what a network's file holds"):
+    with pytest.raises(UserError, match="does not hold what a network's file holds"):
         checkpoints.load(tmp_path / "x.pt")
 
 

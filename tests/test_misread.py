@@ -9,7 +9,7 @@ import torch
 
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
-from robust_stitching import checkpoints, data
+from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
@@ -180,7 +180,7 @@ def test_compare_nets_tells_both_accuracies_at_the_top(wrong, call_script, tmp_p
 
 
 def test_compare_nets_has_no_accuracy_for_other_classes(call_script, lenets, tmp_path):
-    network = checkpoints.models.build("lenet", num_classes=7, in_channels=1)
+    network = models.build("lenet", num_classes=7, in_channels=1)
     checkpoints.save(tmp_path / "x.pt", network, "mnist", {})
     options = ("--layers1", "fc1", "--layers2", "fc1", "--measures", "cka", "-o", tmp_path / "o")
     done = call_script("compare_nets.py", GOOD, tmp_path / "x.pt", "digits", *options)
@@ -223,7 +223,7 @@ def test_a_training_on_a_folder_keeps_the_names_of_its_classes(call_script, tmp_
 
 def test_a_network_for_other_classes_is_not_doubted(call_script, tmp_path):
     """What it is right on says nothing; that its classes are others is told."""
-    network = checkpoints.models.build("lenet", num_classes=10, in_channels=1)
+    network = models.build("lenet", num_classes=10, in_channels=1)
     other = tmp_path / "x.pt"
     checkpoints.save(other, network, "cifar10", {}, data.names_of("cifar10"))
     layers = "--layers1 fc1 --layers2 fc1 --measures cka --run-name r"

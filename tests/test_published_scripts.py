@@ -5,7 +5,7 @@ import torch
 
 from digit_folders import write_digits
 from left_behind import only, strict_json
-from robust_stitching import checkpoints, data
+from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import evaluate
 
@@ -164,7 +164,7 @@ def test_a_network_of_a_folder_of_images_keeps_its_classes(call_script, tmp_path
 
 
 def test_images_of_another_size(call_script, tmp_path):
-    network = checkpoints.models.build("resnet_w1", num_classes=5, in_channels=3, image_size=48)
+    network = models.build("resnet_w1", num_classes=5, in_channels=3, image_size=48)
     torch.save(network.state_dict(), tmp_path / "x.pth")
     options = ("-m", "resnet_w1", "-d", "cifar10", "--image-size", 48, "-o", tmp_path / "y.pt")
     done = call_script("convert_checkpoint.py", tmp_path / "x.pth", *options)
