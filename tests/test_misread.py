@@ -185,8 +185,8 @@ def test_compare_nets_has_no_accuracy_for_other_classes(call_script, lenets, tmp
     options = ("--layers1", "fc1", "--layers2", "fc1", "--measures", "cka", "-o", tmp_path / "o")
     done = call_script("compare_nets.py", GOOD, tmp_path / "x.pt", "digits", *options)
     assert done.status == 0 and "no accuracy: made for 7 classes" in done.out.splitlines()[1]
-    models = strict_json(only(only(tmp_path / "o") / "json"))["models"]
-    assert models[1]["accuracy"] is None and models[1]["classes"] == 7
+    told = strict_json(only(only(tmp_path / "o") / "json"))["models"]
+    assert told[1]["accuracy"] is None and told[1]["classes"] == 7
 
 
 @pytest.mark.parametrize("side", ["front", "end"])

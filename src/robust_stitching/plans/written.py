@@ -166,13 +166,17 @@ def flat(plan: Settings) -> dict[str, Any]:
 def changed(plan: Settings) -> dict[str, Any]:
     """What differs from defaults and counts, nested: what the identity of a plan is made of."""
     found = {}
-    for own in fields(plan):
+    for own in _counting(plan):
         value = getattr(plan, own.name)
-        read = getattr(plan, "hash", None) is not None
-        if (read and not own.metadata.get("counts", True)) or value == own.default:
-            continue
-        found[own.name] = changed(value) if is_dataclass(value) else _plain(value)
+        if value != own.default:
+            found[own.name] = changed(value) if is_dataclass(value) else _plain(value)
     return found
+
+
+def _counting(plan: Settings) -> Iterator[Field]:
+    """The fields that make a plan another one. Where a file lies does not, once it was read."""
+    read = getattr(plan, "hash", None) is not None
+    return (own for own in fields(plan) if not read or own.metadata.get("counts", True))
 
 
 def identity(plan: Settings) -> str:
@@ -185,27 +189,22 @@ def identity(plan: Settings) -> str:
 
 def differences(before: Settings, now: Settings) -> list[str]:
     """What two plans of one kind differ in and what counts: "epochs was 3 and is 5"."""
-    earlier, later = _counting(changed(before)), _counting(changed(now))
-    told = []
-    for path in dict.fromkeys((*earlier, *later)):
-        if earlier.get(path) != later.get(path):
-            was, is_now = (_value_at(plan, path) for plan in (before, now))
-            told.append(f"{path} was {was} and is {is_now}")
-    return told
+    earlier, later = (dict(_values_of(plan)) for plan in (before, now))
+    return [
+        f"{path} was {earlier.get(path)} and is {later.get(path)}"
+        for path in dict.fromkeys((*earlier, *later))
+        if earlier.get(path) != later.get(path)
+    ]
 
 
-def _counting(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping)
-        found |= _counting(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
-
-
-def _value_at(plan: Any, path: str) -> Any:
-    for name in path.split("."):
-        plan = getattr(plan, name, None)
-    return plan
+def _values_of(plan: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting that counts, by its path."""
+    for own in _counting(plan):
+        value, path = getattr(plan, own.name), f"{prefix}{own.name}"
+        if is_dataclass(value):
+            yield from _values_of(value, f"{path}.")
+        else:
+            yield path, value
 
 
 def read(path: Path, owner: type[Plan]) -> Plan:
