@@ -1,6 +1,7 @@
 """Plans: to JSON and back, what they refuse, what makes two of them the same."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -9,6 +10,7 @@ import pytest
 
 from robust_stitching import plans
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.plans import (
     Adversary,
     AttackPlan,
@@ -243,7 +245,8 @@ def test_plans_need_the_standard_library_alone():
         "import sys; before = set(sys.modules); import robust_stitching.plans; "
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     names = set(loaded.stdout.split())
     assert names - {"robust_stitching"} <= set(sys.stdlib_module_names), loaded.stderr
     assert names

@@ -141,7 +141,7 @@ def _places(owner: type, prefix: str = "") -> dict[str, str]:
     places = {}
     for own in fields(owner):
         kind = kind_of(owner, own.name)
-        if is_dataclass(kind.type) and not kind.optional:
+        if is_dataclass(kind.type) and not kind.optional and not hasattr(kind.type, "hash"):
             places |= _places(kind.type, f"{prefix}{own.name}.")
         else:
             places[own.name] = f"{prefix}{own.name}"

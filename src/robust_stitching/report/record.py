@@ -28,7 +28,7 @@ INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it
 L2_DEFINITION = "mean over images of the Euclidean distance"
 
 
-def as_record(result: StitchResult, command: str | None = None) -> dict[str, Any]:
+def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     """The JSON report of a run; the keys are those of the documentation of the commands.
 
     Parameters

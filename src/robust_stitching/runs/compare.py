@@ -32,7 +32,7 @@ def run(
     device: torch.device,
     *,
     name: str | None = None,
-    command: str | None = None,
+    command: str = "robust_stitching.runs.compare.run(plan, out, device)",
     resume: bool = False,
     reuse: bool = False,
     progress: Progress = silent,

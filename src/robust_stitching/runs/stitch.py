@@ -43,7 +43,7 @@ def run(
     device: torch.device,
     *,
     name: str | None = None,
-    command: str | None = None,
+    command: str = "robust_stitching.runs.stitch.run(plan, out, device)",
     resume: bool = False,
     reuse: bool = False,
     progress: Progress = silent,
