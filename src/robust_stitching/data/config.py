@@ -14,7 +14,7 @@ MOST_WORKERS = 16
 
 
 def dataset_root(kind: str) -> Path:
-    """The folder of one kind of datasets: "pytorch", "celeba" or "imagenet".
+    """The folder of one kind of datasets, as `Source.root` calls it: "pytorch" for example.
 
     ``DATASET_ROOT_<KIND>`` goes before the file; a relative path counts from the repository root.
 

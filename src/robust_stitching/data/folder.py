@@ -10,13 +10,12 @@ import torch
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import slug
 from robust_stitching.basics.progress import Progress, silent
-from robust_stitching.data.augment import NATURAL
 from robust_stitching.data.config import dataset_workers
 from robust_stitching.data.decoding import shown_size
-from robust_stitching.data.listing import Files, class_folders, list_parts
+from robust_stitching.data.listing import class_folders, list_parts
 from robust_stitching.data.pictures import Square
-from robust_stitching.data.sizes import MOST_IN_MEMORY
-from robust_stitching.data.split import AnySplit
+from robust_stitching.data.source import NATURAL, Files
+from robust_stitching.data.split import MOST_IN_MEMORY, AnySplit
 from robust_stitching.data.streamed import StreamedSplit
 
 LOOKS = 1000
@@ -52,7 +51,7 @@ def read_folder(
         )
         for part in parts
     )
-    train = replace(train, augmentation=NATURAL.at(size))
+    train = replace(train, augmentation=NATURAL)
     splits, pixels = [train, test], (len(train) + len(test)) * size**2
     if 3 * pixels > MOST_IN_MEMORY:
         channels = 1 if all(split.is_grey(progress) for split in splits) else 3

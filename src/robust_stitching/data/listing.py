@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.data.source import Files
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
@@ -37,24 +37,6 @@ HIDDEN = "hidden"
 
 TOLD = 6
 """So many names are given before the rest is only counted."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """One part of a dataset.
-
-    Attributes
-    ----------
-    paths : of N images, as an array of bytes.
-    labels : int64 Tensor of shape (N,), or (N, A) of 0 and 1 for attributes.
-    classes : their names, or those of the attributes.
-    notes : what was left out, in sentences.
-    """
-
-    paths: np.ndarray
-    labels: Tensor
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
 
 def list_parts(folder: Path, names: Sequence[str]) -> list[Files]:

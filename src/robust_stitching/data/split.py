@@ -10,9 +10,13 @@ from torch import Tensor
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.seeds import generator_for
-from robust_stitching.data.augment import DRAWS, Augmentation, as_float, scaled
+from robust_stitching.data.augment import DRAWS, as_float, augmented, scaled
+from robust_stitching.data.source import Augmentation
 
 Batch = tuple[Tensor, Tensor]
+
+MOST_IN_MEMORY = 2**30
+"""Bytes of uint8 images up to which a dataset is kept as the images that networks see."""
 
 READ_AT_ONCE = 100
 """Images whose pixels are looked at together, where all of them are in turn."""
@@ -252,11 +256,6 @@ def order_and_draws(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]
     """The order of an epoch of `n` images (n,), and uniform numbers (n, DRAWS) for each in turn."""
     order = torch.randperm(n, generator=generator)
     return order, torch.rand(n, DRAWS, generator=generator)
-
-
-def augmented(images: Tensor, augmentation: Augmentation | None, draws: Tensor) -> Tensor:
-    """uint8 images as floats in [0, 1], augmented where there is an augmentation."""
-    return as_float(images) if augmentation is None else augmentation(images, draws)
 
 
 def are_grey(images: Tensor) -> bool:

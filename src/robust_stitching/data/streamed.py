@@ -17,16 +17,16 @@ from torch.utils.data import DataLoader
 
 from robust_stitching.basics.errors import first_line
 from robust_stitching.basics.progress import Progress, silent
-from robust_stitching.data.augment import Augmentation, as_float
+from robust_stitching.data.augment import as_float, augmented
 from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.pictures import Decoder, Square
+from robust_stitching.data.source import Augmentation
 from robust_stitching.data.split import (
     READ_AT_ONCE,
     AnySplit,
     Batch,
     Split,
     are_grey,
-    augmented,
     laid_out,
     mean_and_deviation,
     order_and_draws,
