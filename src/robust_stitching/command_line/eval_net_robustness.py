@@ -5,8 +5,8 @@
         --tier quick --epsilon 8/255 --n-images 100 --json robust.json
 
 Every image that the network gets right is attacked with the attacks of the tier, docs/attacks.md
-says how. An image counts as robust if none fools the network: the worst case per image. Of celeba,
-each attribute of each image counts so.
+says how. An image counts as robust if none fools the network: the worst case per image. Of
+attributes, each of each image counts so.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import json_file, write_json
 from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options, values
+from robust_stitching.data import in_words, usual_epsilon
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.misread import signs
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
@@ -37,8 +38,8 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--epsilon",
         type=values.positive,
-        help="radius of the ball in pixel space, an expression (default: for l-inf 0.3 on mnist, "
-        "fashion and digits, 4/255 on imagenet, else 8/255; for l2 0.5)",
+        help="radius of the ball in pixel space, an expression (default: for l-inf "
+        f"{in_words(usual_epsilon)}; for l2 0.5)",
     )
     p.add_argument("--norm", choices=NORMS, default="linf", help="of the change of an image")
     p.add_argument("--steps", type=values.positive_int, default=20, help="of PGD and of each APGD")

@@ -9,7 +9,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.command_line import values
 from robust_stitching.command_line.cli import Parser, precision
-from robust_stitching.data import SOURCES
+from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.evaluation.suites import REPORTED, TIERS
 from robust_stitching.models import choices
 from robust_stitching.stitching.config import StitchConfig
@@ -173,8 +173,7 @@ def add_robustness_options(parser: Parser) -> None:
     group.add_argument(
         "--eval-epsilon",
         type=values.radius,
-        help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
-        "digits, 4/255 on imagenet, else 8/255)",
+        help=f"l-inf radius of these attacks, an expression (default: {in_words(usual_epsilon)})",
     )
     add_tier_option(group, default=REPORTED)
 

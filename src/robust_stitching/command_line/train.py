@@ -9,6 +9,7 @@ python src/bin/train.py -m tiny10 -d my/images --image-size 64
 from robust_stitching import models
 from robust_stitching.basics.progress import shown, tell_above_bars
 from robust_stitching.command_line import cli, options, values
+from robust_stitching.data import in_words, usual_size
 from robust_stitching.training import EpochRecord, TrainingConfig
 from robust_stitching.training.examiner import collapsed
 from robust_stitching.training.session import TrainingPlan, train_network
@@ -61,7 +62,7 @@ def parser() -> cli.Parser:
     p.add_argument(
         "--image-size",
         type=values.positive_int,
-        help="height and width that images are scaled to (default: 32; 224 for imagenet); every "
+        help=f"height and width that images are scaled to (default: {in_words(usual_size)}); every "
         "other command takes it from the checkpoint",
     )
     p.add_argument(

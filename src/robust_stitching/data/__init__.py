@@ -11,6 +11,7 @@ from typing import Any
 from robust_stitching.data.source import Source
 from robust_stitching.data.sources import (
     SOURCES,
+    in_words,
     looks_like_a_path,
     source_of,
     usual_epsilon,
@@ -31,6 +32,7 @@ _WITH_TORCH = {
 __all__ = [
     "SOURCES",
     "Source",
+    "in_words",
     "looks_like_a_path",
     "source_of",
     "usual_epsilon",

@@ -4,6 +4,8 @@ A file belongs to them by lying here. Its `SOURCES` are a tuple of `Source`.
 """
 
 import os
+from collections import defaultdict
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -65,3 +67,27 @@ def usual_epsilon(dataset: str) -> float:
 def usual_size(dataset: str) -> int:
     """Pixels of an image's side in a dataset, or a folder, where nobody chooses another."""
     return SOURCES[dataset].image_size if dataset in SOURCES else FOLDER_SIZE
+
+
+def in_words(usual: Callable[[str], float]) -> str:
+    """A default as people read it: "0.3 on digits and mnist, 4/255 on imagenet, else 8/255".
+
+    Parameters
+    ----------
+    usual : `usual_epsilon` or `usual_size`.
+    """
+    keys, otherwise = defaultdict(list), usual("")  # no dataset's key: what folders have
+    for key in SOURCES:
+        keys[usual(key)].append(key)
+    keys.pop(otherwise, None)
+    own = [f"{_number(value)} on {_together(named)}" for value, named in keys.items()]
+    return ", ".join([*own, f"else {_number(otherwise)}"])
+
+
+def _together(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def _number(value: float) -> str:
+    levels = round(value * 255)
+    return f"{levels}/255" if value < 1 and abs(levels - value * 255) < 1e-9 else f"{value:g}"
