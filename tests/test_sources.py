@@ -138,7 +138,7 @@ def beside(tmp_path, monkeypatch):
     def look(**files):
         for name, text in files.items():
             (tmp_path / f"{name}.py").write_text(text)
-        return sources._found()
+        return sources._collected()
 
     yield look
     for name in [name for name in sys.modules if name.startswith(f"{sources.__name__}.toy")]:

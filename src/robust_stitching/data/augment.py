@@ -1,7 +1,7 @@
-"""Batched augmentation on the device: a pure function of the images and of uniform numbers; and
-what every image goes through, scaling and the way from bytes to floats.
+"""What becomes of images on their device: scaling, augmentation, and floats instead of bytes.
 
-An epoch's numbers are drawn at once, so that its images are the same wherever a run starts again.
+Augmentation is a pure function of the images and of uniform numbers. An epoch's numbers are drawn
+at once, so that its images are the same wherever a run starts again.
 """
 
 import torch

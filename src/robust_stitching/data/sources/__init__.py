@@ -17,9 +17,9 @@ FOLDER_SIZE, FOLDER_EPSILON = 32, 8 / 255
 """Pixels of an image's side, and the l-inf radius, in a folder where nobody chooses others."""
 
 
-def _found() -> dict[str, Source]:
-    """The sources of all files by their keys, those first that are easiest to get: without files,
-    then downloaded, then brought by hand."""
+def _collected() -> dict[str, Source]:
+    """The sources of all files by their keys: first those without files of their own, then those
+    that are downloaded, then those that have to be brought."""
     modules = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
     sources = [source for module in modules for source in module.SOURCES]
     sources.sort(key=lambda source: (source.root is not None, not source.downloaded))
@@ -30,7 +30,7 @@ def _found() -> dict[str, Source]:
     return {source.key: source for source in sources}
 
 
-SOURCES: dict[str, Source] = _found()
+SOURCES: dict[str, Source] = _collected()
 
 
 def source_of(name: str) -> str:
