@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
 from robust_stitching.data import Split
-from robust_stitching.data.augment import NATURAL
+from robust_stitching.data.source import NATURAL
 from robust_stitching.plans import Optimisation
 from robust_stitching.training import Trainer, standard
 

@@ -16,6 +16,7 @@ from robust_stitching import data
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import config
+from robust_stitching.data.augment import augmented
 from robust_stitching.data.vision import torchvision
 from torchvision_files import FORMATS, make
 
@@ -183,7 +184,7 @@ def numbered(n, augmentation=None):
 
 
 AUGMENTATIONS = {"none": None, **{name: data.SOURCES[name].augmentation for name in data.SOURCES}}
-augmented = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+augmentations = pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
 
 
 def test_batches_keep_order_and_lie_in_0_to_1():
@@ -197,7 +198,7 @@ def test_batches_keep_order_and_lie_in_0_to_1():
     np.testing.assert_allclose(images, split.images.numpy() / 255, atol=1e-7)
 
 
-@augmented
+@augmentations
 def test_an_epoch_has_every_image_once(augmentation):
     batches = list(numbered(50, augmentation).epoch(16, seed=0, epoch=0))
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(50))
@@ -218,7 +219,7 @@ def test_every_batch_is_augmented_otherwise():
     assert not torch.equal(seen[0], seen[1])
 
 
-@augmented
+@augmentations
 @pytest.mark.parametrize("skip", [0, 1, 3, 4])
 def test_an_epoch_can_be_entered_again(augmentation, skip):
     split = numbered(50, augmentation)
@@ -268,7 +269,7 @@ def test_crop_is_a_window_of_the_padded_image():
     y, x = (torch.tensor(values) for values in zip(*places, strict=True))
     given = draws(81, y=(y + 0.5) / 9, x=(x + 0.5) / 9)
     padded = np.pad(images.numpy(), [(0, 0), (0, 0), (4, 4), (4, 4)])
-    cropped = data.SOURCES["svhn"].augmentation(images, given)
+    cropped = augmented(images, data.SOURCES["svhn"].augmentation, given)
     for i, (top, left) in enumerate(places):
         reference = padded[i, :, top : top + 32, left : left + 32] / 255
         np.testing.assert_allclose(cropped[i], reference, atol=1e-7)
@@ -277,7 +278,7 @@ def test_crop_is_a_window_of_the_padded_image():
 def test_crop_takes_the_largest_draw():
     largest = 1 - 2**-24
     images = numbered(1).images
-    cropped = data.SOURCES["svhn"].augmentation(images, draws(1, y=largest, x=largest))
+    cropped = augmented(images, data.SOURCES["svhn"].augmentation, draws(1, y=largest, x=largest))
     np.testing.assert_allclose(cropped[0, 0, :28, :28], images[0, 0, 4:, 4:] / 255, atol=1e-7)
     assert cropped[0, 0, 28:].count_nonzero() == 0
 
@@ -285,7 +286,9 @@ def test_crop_takes_the_largest_draw():
 @pytest.mark.parametrize("name", data.SOURCES)
 def test_flips_are_for_things_not_for_digits(name):
     images = numbered(4).images
-    flipped = data.SOURCES[name].augmentation(images, draws(4, flip=[0.0, 0.49, 0.51, 0.99]))
+    flipped = augmented(
+        images, data.SOURCES[name].augmentation, draws(4, flip=[0.0, 0.49, 0.51, 0.99])
+    )
     reference = images.numpy() / 255
     if name not in ("digits", "mnist", "svhn"):
         reference[:2] = reference[:2, :, :, ::-1]
@@ -300,7 +303,7 @@ def test_affine_is_torchvisions(given):
         given = {"angle": torch.rand(8), "scale": torch.rand(8), "shear": torch.rand(8)}
     images = numbered(8).images
     table = draws(8, **given)
-    warped = data.SOURCES["digits"].augmentation(images, table)
+    warped = augmented(images, data.SOURCES["digits"].augmentation, table)
     functional = torchvision().transforms.functional
     for i, (angle, scale, shear) in enumerate(table[:, 3:].tolist()):
         reference = functional.affine(

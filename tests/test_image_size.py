@@ -10,7 +10,7 @@ from PIL import Image
 from robust_stitching import data
 from robust_stitching.basics.errors import UserError
 from robust_stitching.data import pictures
-from robust_stitching.data.augment import NATURAL
+from robust_stitching.data.augment import augmented
 from robust_stitching.data.vision import torchvision
 from streamed_files import write_celeba, write_imagenet
 
@@ -229,7 +229,7 @@ def load_digit(i):
 
 def test_large_ones_are_scaled_batch_by_batch(monkeypatch):
     at_once, _ = data.load("digits", image_size=40)
-    monkeypatch.setattr("robust_stitching.data.sources.MOST_IN_MEMORY", 1437 * 40**2 - 1)
+    monkeypatch.setattr("robust_stitching.data.loading.MOST_IN_MEMORY", 1437 * 40**2 - 1)
     train, test = data.load("digits", image_size=40)
     assert train.images.shape[-1] == 8
     assert test.images.shape[-1] == 40
@@ -260,14 +260,18 @@ def test_streamed_ones_at_a_size(size, tmp_path, monkeypatch):
     images, _ = next(train.epoch(3, seed=0, epoch=0))
     assert images.shape == (3, 3, size, size)
     assert f"scaled to {size}×{size} pixels, not to 224×224" in train.notes[0]
-    assert pictures.Square(224, 256).at(224) == data.SOURCES["imagenet"].square
+    assert pictures.Square(224, 256).at(size) == train.square
 
 
 @pytest.mark.parametrize("size, padding", [(16, 2), (32, 4), (48, 6), (64, 8), (96, 12), (224, 28)])
 def test_the_padding_of_crops_is_an_eighth(size, padding, mine):
-    assert NATURAL.at(size) == replace(NATURAL, crop=padding)
-    assert data.load(str(mine), image_size=size)[0].augmentation.crop == padding
-    assert data.SOURCES["mnist"].augmentation.at(size) == data.SOURCES["mnist"].augmentation
+    """The draws of the last window: the image, moved up and to the left by the padding."""
+    images, last = torch.full((1, 3, size, size), 255, dtype=torch.uint8), torch.full((1, 6), 0.999)
+    for train in (data.load(str(mine), image_size=size)[0], data.SOURCES["svhn"]):
+        cropped = augmented(images, train.augmentation, last)
+        expected = torch.zeros(1, 3, size, size)
+        expected[..., : size - padding, : size - padding] = 1
+        assert torch.equal(cropped, expected)
 
 
 @pytest.mark.parametrize("size", [0, -3])

@@ -97,10 +97,10 @@ def test_more_labels_than_images_after_a_download(root, monkeypatch):
     raw.write_bytes(raw.read_bytes()[:7] + bytes([25]) + bytes(25))
     assert len(made["train"][1]) == 20
 
-    def arrive(source, folder):
+    def arrive(make, parts, folder):
         (root / "later").rename(root / "MNIST")
 
-    monkeypatch.setattr("robust_stitching.data.sources._download", arrive)
+    monkeypatch.setattr("robust_stitching.data.sources.small._download", arrive)
     with pytest.raises(UserError, match="20 images, but 25 labels"):
         data.load("mnist")
 

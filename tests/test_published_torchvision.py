@@ -169,10 +169,12 @@ def test_a_frame_has_the_shapes_of_the_network(name):
 
 def test_constants_with_which_weights_were_published():
     half = ((0.5,) * 3, (0.5,) * 3)
-    assert models.entry("torchvision:efficientnet_v2_l").imagenet_constants == half
-    assert models.entry("torchvision:resnet18").imagenet_constants == tuple(map(tuple, IMAGENET))
+    published = models.entry("torchvision:efficientnet_v2_l").published_constants
+    assert published == {"imagenet": half}
+    published = models.entry("torchvision:resnet18").published_constants
+    assert published == {"imagenet": tuple(map(tuple, IMAGENET))}
     pytest.importorskip("timm")
-    assert models.entry("timm:vit_tiny_patch16_224").imagenet_constants == half
+    assert models.entry("timm:vit_tiny_patch16_224").published_constants == {"imagenet": half}
 
 
 def test_constants_of_a_model_for_imagenet_are_those_it_was_published_with(tmp_path):

@@ -15,8 +15,8 @@ from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import config, pictures, streamed
-from robust_stitching.data.augment import NATURAL
 from robust_stitching.data.pictures import Square, random_window
+from robust_stitching.data.source import NATURAL
 from robust_stitching.data.vision import torchvision
 from robust_stitching.evaluation import evaluate
 from robust_stitching.plans import Optimisation

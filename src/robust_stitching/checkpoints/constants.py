@@ -42,8 +42,8 @@ def _usual(fit: Fit, made_for: str) -> tuple[models.Constants, str]:
     own = entry.constants_for(fit.channels)
     if own:
         return own, f"those of {entry.name}"
-    if made_for == "imagenet" and entry.imagenet_constants:
-        return entry.imagenet_constants, f"those of {entry.name} for imagenet"
+    if made_for in entry.published_constants:
+        return entry.published_constants[made_for], f"those of {entry.name} for {made_for}"
     if entry.published_normalised and made_for in SOURCES:
         return (SOURCES[made_for].mean, SOURCES[made_for].std), f"those of {made_for}"
     return IDENTITY, "which leaves images in [0, 1] as they are"

@@ -149,7 +149,7 @@ def _names(kept: Any, dataset: str, classes: int) -> tuple[str, ...] | None:
         if len(kept) != classes or not all(isinstance(name, str) for name in kept):
             raise ValueError(f"{len(kept)} names for {classes} classes")
         return tuple(kept)
-    names = SOURCES[dataset].names if dataset in SOURCES else None
+    names = SOURCES[dataset].classes if dataset in SOURCES else None
     return names if names and len(names) == classes else None
 
 

@@ -30,7 +30,7 @@ def parser() -> Parser:
     p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
     p.setting("model1.path", "model1", help="checkpoint of a network: rows of the tables")
     p.setting("model2.path", "model2", help="checkpoint of the other: columns of the tables")
-    p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.datasets()}")
+    p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.DATASETS}")
     for number in (1, 2):
         p.setting(
             f"layers{number}",

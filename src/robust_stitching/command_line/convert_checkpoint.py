@@ -28,7 +28,7 @@ def parser() -> Parser:
         "-d",
         "--dataset",
         required=True,
-        help=f"what the network was made for, one of: {options.datasets()}",
+        help=f"what the network was made for, one of: {options.DATASETS}",
     )
     p.add_argument(
         "--image-size",

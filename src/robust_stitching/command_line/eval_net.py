@@ -22,7 +22,7 @@ def parser() -> Parser:
         "-d",
         "--dataset",
         help="what to evaluate on, by default what the network was "
-        f"trained on; one of: {options.datasets()}",
+        f"trained on; one of: {options.DATASETS}",
     )
     p.setting("split", help="which part of the dataset")
     p.setting(

@@ -5,8 +5,8 @@
         --tier quick --epsilon 8/255 --n-images 100 --json robust.json
 
 Every image that the network gets right is attacked with the attacks of the tier, docs/attacks.md
-says how. An image counts as robust if none fools the network: the worst case per image. Of celeba,
-each attribute of each image counts so.
+says how. An image counts as robust if none fools the network: the worst case per image. Of
+attributes, each of each image counts so.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from robust_stitching.basics.files import json_file, write_json
 from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
+from robust_stitching.data import in_words, usual_epsilon
 from robust_stitching.plans import AttackPlan, as_values, from_options
 
 
@@ -28,13 +29,13 @@ def parser() -> Parser:
         "-d",
         "--dataset",
         help="what to attack, by default what the network was trained on; one of: "
-        + options.datasets(),
+        + options.DATASETS,
     )
     options.add_tier(p, "tier")
     p.setting(
         "epsilon",
-        help="radius of the ball in pixel space, an expression (default: for l-inf 0.3 on mnist, "
-        "fashion and digits, 4/255 on imagenet, else 8/255; for l2 0.5)",
+        help="radius of the ball in pixel space, an expression (default: for l-inf "
+        f"{in_words(usual_epsilon)}; for l2 0.5)",
     )
     p.setting("norm", help="of the change of an image")
     p.setting("steps", help="of PGD and of each APGD")

@@ -24,7 +24,7 @@ def parser() -> Parser:
         "--image-size",
         type=values.reader(Kind(int), AT_LEAST_ONE),
         help="height and width of the images of a named model, or of a bare state dict (default: "
-        "32; 224 for imagenetrn50 and imagenet); a checkpoint has its own",
+        "those of the model, or of the dataset); a checkpoint has its own",
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     p.add_argument("-d", "--dataset", help="what a bare state dict was made for")

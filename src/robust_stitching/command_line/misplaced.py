@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.data import SOURCES, source_of
+from robust_stitching.data import SOURCES, source_of, without_files
 
 FILE, LAYER, DATASET, MODEL = "a network's file", "a layer", "a dataset", "a network's name"
 PLACES = {
@@ -99,9 +99,9 @@ def _order(argument: Argument, places: list[str]) -> str:
 def _train_first(name: str, dataset: str | None) -> str:
     """What to do where a network is named that has to be trained."""
     try:
-        source = source_of(dataset or "digits")
+        source = source_of(dataset or "")
     except UserError:
-        source = "digits"
+        source = without_files()
     left = f"snapshots/{models.entry(name).folder}/{SOURCES[source].name}/in0-gn0/model.pt"
     return (
         f"'{name}' is a network's name, and its file is needed: train it first, 'python "

@@ -10,22 +10,17 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.command_line import values
 from robust_stitching.command_line.parser import Parser
+from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.plans.parts import TARGETS, Adversary
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
+DATASETS = (
+    f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
+    "folder per class"
+)
 SNAPSHOTS = REPOSITORY / "snapshots"
 RESULTS = REPOSITORY / "results"
 PACKAGE = Path(robust_stitching.__file__).parent
-
-
-def datasets() -> str:
-    """What data can be asked for, in words."""
-    from robust_stitching.data import SOURCES
-
-    return (
-        f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
-        "folder per class"
-    )
 
 
 def models() -> str:
@@ -105,9 +100,7 @@ def add_stitching(parser: Parser) -> None:
         help="layer whose activation is mapped; layer_info.py lists",
     )
     parser.setting("cut.end_layer", "end_layer", help="layer whose activation the map replaces")
-    parser.setting(
-        "dataset.name", "dataset", help=f"data to train the map on, one of: {datasets()}"
-    )
+    parser.setting("dataset.name", "dataset", help=f"data to train the map on, one of: {DATASETS}")
     add_training(parser)
     parser.setting(
         "save_frequency",
@@ -213,8 +206,7 @@ def add_robustness(parser: Parser) -> None:
     parser.setting(
         "measured.eval_epsilon",
         group=group,
-        help="l-inf radius of these attacks, an expression (default: 0.3 on mnist, fashion and "
-        "digits, 4/255 on imagenet, else 8/255)",
+        help=f"l-inf radius of these attacks, an expression (default: {in_words(usual_epsilon)})",
     )
     add_tier(parser, "measured.tier", group)
 

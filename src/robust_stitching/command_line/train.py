@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from robust_stitching.basics.progress import shown, tell_above_bars
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
+from robust_stitching.data import in_words, usual_size
 from robust_stitching.plans import TrainPlan, from_options
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ KEYS = ("loss", "accuracy", "robust_accuracy")
 def parser() -> Parser:
     p = Parser(__doc__, TrainPlan)
     p.setting("model", "-m", "--model", help=f"network, one of: {options.models()}")
-    p.setting("dataset.name", "-d", "--dataset", help=f"dataset, one of: {options.datasets()}")
+    p.setting("dataset.name", "-d", "--dataset", help=f"dataset, one of: {options.DATASETS}")
     options.add_training(p)
     p.setting(
         "save_frequency",
@@ -42,7 +43,7 @@ def parser() -> Parser:
     p.setting("training.warmup", help="iterations over which the learning rate rises from 0")
     p.setting(
         "image_size",
-        help="height and width that images are scaled to (default: 32; 224 for imagenet); every "
+        help=f"height and width that images are scaled to (default: {in_words(usual_size)}); every "
         "other command takes it from the checkpoint",
     )
     p.setting(

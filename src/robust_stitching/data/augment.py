@@ -1,16 +1,14 @@
-"""Batched augmentation on the device: a pure function of the images and of uniform numbers; and
-what every image goes through, scaling and the way from bytes to floats.
+"""What becomes of images on their device: scaling, augmentation, and floats instead of bytes.
 
-An epoch's numbers are drawn at once, so that its images are the same wherever a run starts again.
+Augmentation is a pure function of the images and of uniform numbers. An epoch's numbers are drawn
+at once, so that its images are the same wherever a run starts again.
 """
-
-from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.data.sizes import IMAGE_SIZE
+from robust_stitching.data.source import Augmentation
 
 DRAWS = 6
 """Uniform numbers that one image needs: flip, crop (2), angle, scale, shear."""
@@ -19,65 +17,37 @@ SCALED_AT_ONCE = 2**24
 """Numbers of the images that are floats at the same time while they are scaled."""
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training image.
+def augmented(images: Tensor, augmentation: Augmentation | None, draws: Tensor) -> Tensor:
+    """uint8 images as floats in [0, 1], augmented where there is an augmentation.
 
-    Attributes
+    Parameters
     ----------
-    flip : mirror left and right, for half of the images.
-    crop : pixels of zero padding from which a crop of the old size is taken.
-    degrees : largest rotation, in degrees.
-    scale : range of the magnification.
-    shear : largest horizontal shear, in degrees.
-    area : range of the share of a picture's area that a random window has (see
-        `pictures.random_window`); None takes the centre. Windows are cut out, and mirrored, where
-        files are decoded, so they are for streamed splits.
+    images : uint8 Tensor of shape (N, C, H, W).
+    draws : float Tensor of shape (N, DRAWS), uniform in [0, 1).
     """
+    if augmentation is None:
+        return as_float(images)
+    padding = round(augmentation.crop * images.shape[-1])
+    if padding:
+        images = _crop(images, draws[:, 1:3], padding)
+    if augmentation.flip:
+        mirrored = draws[:, 0].lt(0.5).view(-1, 1, 1, 1)
+        images = torch.where(mirrored, images.flip(-1), images)
+    images = as_float(images)
+    return _warp(images, augmentation, draws[:, 3:6]) if augmentation.affine else images
 
-    flip: bool = False
-    crop: int = 0
-    degrees: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    shear: float = 0.0
-    area: tuple[float, float] | None = None
 
-    def at(self, size: int) -> "Augmentation":
-        """The same of images of another side than `IMAGE_SIZE`: the padding grows with it."""
-        return replace(self, crop=round(self.crop * size / IMAGE_SIZE))
-
-    @property
-    def affine(self) -> bool:
-        """Whether pixels are interpolated at all."""
-        return bool(self.degrees or self.shear or self.scale != (1.0, 1.0))
-
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Augmented images, float in [0, 1].
-
-        Parameters
-        ----------
-        images : uint8 Tensor of shape (N, C, H, W).
-        draws : float Tensor of shape (N, DRAWS), uniform in [0, 1).
-        """
-        if self.crop:
-            images = _crop(images, draws[:, 1:3], self.crop)
-        if self.flip:
-            mirrored = draws[:, 0].lt(0.5).view(-1, 1, 1, 1)
-            images = torch.where(mirrored, images.flip(-1), images)
-        images = as_float(images)
-        return self._warp(images, draws[:, 3:6]) if self.affine else images
-
-    def _warp(self, images: Tensor, draws: Tensor) -> Tensor:
-        angle = torch.deg2rad((2 * draws[:, 0] - 1) * self.degrees)
-        smallest, largest = self.scale
-        scale = smallest + draws[:, 1] * (largest - smallest)
-        shear = torch.tan(torch.deg2rad((2 * draws[:, 2] - 1) * self.shear))
-        cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-        # Where an output pixel comes from: rotated back, unsheared, unscaled.
-        rows = torch.stack([cos + shear * sin, sin - shear * cos, zero, -sin, cos, zero], dim=1)
-        inverse = (rows / scale[:, None]).view(-1, 2, 3)
-        grid = F.affine_grid(inverse, list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, align_corners=False).clamp_(0, 1)
+def _warp(images: Tensor, augmentation: Augmentation, draws: Tensor) -> Tensor:
+    angle = torch.deg2rad((2 * draws[:, 0] - 1) * augmentation.degrees)
+    smallest, largest = augmentation.scale
+    scale = smallest + draws[:, 1] * (largest - smallest)
+    shear = torch.tan(torch.deg2rad((2 * draws[:, 2] - 1) * augmentation.shear))
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    # Where an output pixel comes from: rotated back, unsheared, unscaled.
+    rows = torch.stack([cos + shear * sin, sin - shear * cos, zero, -sin, cos, zero], dim=1)
+    inverse = (rows / scale[:, None]).view(-1, 2, 3)
+    grid = F.affine_grid(inverse, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False).clamp_(0, 1)
 
 
 def _crop(images: Tensor, draws: Tensor, padding: int) -> Tensor:
@@ -107,8 +77,3 @@ def scaled(images: Tensor, size: int) -> Tensor:
         for chunk in images.split(at_once)
     ]
     return torch.cat(chunks)
-
-
-NATURAL = Augmentation(flip=True, crop=4)
-PICTURE = Augmentation(flip=True, area=(0.08, 1.0))
-DIGIT = Augmentation(degrees=5, scale=(0.9, 1.1), shear=5)

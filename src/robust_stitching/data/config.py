@@ -1,5 +1,7 @@
-"""Where datasets live and how they are read: ``config/default.env``, overridden by environment
-variables."""
+"""Where datasets live and how many processes read them.
+
+``config/default.env`` says it, or environment variables, which go before.
+"""
 
 import os
 from pathlib import Path
@@ -14,7 +16,7 @@ MOST_WORKERS = 16
 
 
 def dataset_root(kind: str) -> Path:
-    """The folder of one kind of datasets: "pytorch", "celeba" or "imagenet".
+    """The folder of one kind of datasets, as `Source.root` calls it: "pytorch" for example.
 
     ``DATASET_ROOT_<KIND>`` goes before the file; a relative path counts from the repository root.
 
@@ -34,8 +36,10 @@ def dataset_root(kind: str) -> Path:
 
 
 def dataset_workers() -> int:
-    """How many processes decode a dataset that is streamed: ``DATASET_WORKERS``, else ``workers``
-    of the file, else as many as there are cores for us, `MOST_WORKERS` at most.
+    """How many processes decode a dataset that is streamed.
+
+    ``DATASET_WORKERS`` says it, else ``workers`` of the file; else there are as many as there are
+    cores for us, `MOST_WORKERS` at most.
 
     Raises
     ------

@@ -60,7 +60,7 @@ def read_rgb(path: str | Path) -> Image.Image:
 
 
 def read_upright(path: str | Path) -> Image.Image:
-    """The same, turned as its EXIF orientation says."""
+    """The image in a file as `read_rgb` has it, turned as its EXIF orientation says."""
     return _read(path, upright=True)
 
 
@@ -83,8 +83,10 @@ def _read(path: str | Path, upright: bool) -> Image.Image:
 
 
 def shown_size(path: str | Path) -> tuple[int, int] | None:
-    """Width and height of the image in a file as it is shown upright, from its head alone; None
-    where that cannot be read."""
+    """Width and height of the image in a file as it is shown upright.
+
+    They are read from its head alone; None where that cannot be read.
+    """
     try:
         with Image.open(path) as image:
             width, height = image.size  # which of a TIFF is upright

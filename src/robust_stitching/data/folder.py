@@ -10,13 +10,12 @@ import torch
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import slug
 from robust_stitching.basics.progress import Progress, silent
-from robust_stitching.data.augment import NATURAL
 from robust_stitching.data.config import dataset_workers
 from robust_stitching.data.decoding import shown_size
-from robust_stitching.data.listing import Files, class_folders, list_parts
+from robust_stitching.data.listing import class_folders, list_parts
 from robust_stitching.data.pictures import Square
-from robust_stitching.data.sizes import MOST_IN_MEMORY
-from robust_stitching.data.split import AnySplit
+from robust_stitching.data.source import NATURAL, Files
+from robust_stitching.data.split import MOST_IN_MEMORY, AnySplit
 from robust_stitching.data.streamed import StreamedSplit
 
 LOOKS = 1000
@@ -26,11 +25,12 @@ LOOKS = 1000
 def read_folder(
     folder: Path, size: int, device: torch.device | str = "cpu", progress: Progress = silent
 ) -> list[AnySplit]:
-    """The training and the test split: in memory, or streamed where all images at this size would
-    take more than `MOST_IN_MEMORY`. Both ways they hold the same pixels.
+    """The training and the test split of a folder of images.
 
-    An image is turned upright, scaled to `size` pixels on its shorter side and cropped to its
-    centre. Where all images of both parts are grey there is one channel, else three.
+    They are in memory, or streamed where all images at this size would take more than
+    `MOST_IN_MEMORY`. Both ways an image is turned upright, scaled to `size` pixels on its shorter
+    side and cropped to its centre. Where all images of both parts are grey there is one channel,
+    else three.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def read_folder(
         )
         for part in parts
     )
-    train = replace(train, augmentation=NATURAL.at(size))
+    train = replace(train, augmentation=NATURAL)
     splits, pixels = [train, test], (len(train) + len(test)) * size**2
     if 3 * pixels > MOST_IN_MEMORY:
         channels = 1 if all(split.is_grey(progress) for split in splits) else 3
@@ -79,8 +79,10 @@ def _find(folder: Path) -> list[Files]:
 
 
 def class_names(folder: Path) -> tuple[str, ...] | None:
-    """The names of the classes of such a folder, without a look at its images; None where it is not
-    there."""
+    """The names of the classes of such a folder, without a look at its images.
+
+    None where it is not there.
+    """
     try:
         return class_folders(folder / "train")
     except UserError:
@@ -88,7 +90,7 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
 
 
 def _note_on_sizes(name: str, parts: Sequence[Files], size: int) -> list[str]:
-    """That images are not of the size that networks will see, where they are not."""
+    """A sentence that tells images of another size than networks will see, where there are any."""
     looked_at = np.concatenate([_spread(part.paths, LOOKS) for part in parts])
     sizes = {shown_size(path) for path in looked_at} - {None}
     if sizes <= {(size, size)}:

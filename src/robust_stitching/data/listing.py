@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.data.source import Files
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
@@ -37,24 +37,6 @@ HIDDEN = "hidden"
 
 TOLD = 6
 """So many names are given before the rest is only counted."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """One part of a dataset.
-
-    Attributes
-    ----------
-    paths : of N images, as an array of bytes.
-    labels : int64 Tensor of shape (N,), or (N, A) of 0 and 1 for attributes.
-    classes : their names, or those of the attributes.
-    notes : what was left out, in sentences.
-    """
-
-    paths: np.ndarray
-    labels: Tensor
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
 
 def list_parts(folder: Path, names: Sequence[str]) -> list[Files]:
@@ -116,7 +98,7 @@ class _Part:
     def files(self) -> Files:
         self._look()
         notes = tuple(self._notes())
-        empty = next((name for name, found in sorted(self.images.items()) if not found), None)
+        empty = next((name for name, images in sorted(self.images.items()) if not images), None)
         if empty is not None or not self.images:
             none = "" if empty is None else f"{self.root / empty} has no images in it: "
             needs = f"{self.root} needs one folder per class, each with images in it."
@@ -195,13 +177,13 @@ class _Part:
         self.loops.append(os.path.relpath(link, self.root))
 
     def _notes(self) -> Iterator[str]:
-        for found, what in (
+        for left_out, what in (
             (self.others, "no images"),
             (self.beside, "in no class folder"),
             (self.tools, "hidden folders or those of tools"),
         ):
-            if found:
-                named = [f"{count:,} {name}" for name, count in found.most_common()]
+            if left_out:
+                named = [f"{count:,} {name}" for name, count in left_out.most_common()]
                 yield f"Left out in {self.root}, {what}: {_few(named)}."
         if self.loops:
             what = "links to folders that are read in their own place, or that hold them"
@@ -222,8 +204,8 @@ def _ending(entry: os.DirEntry) -> str:
 
 def _entries(folder: str | Path) -> list[os.DirEntry]:
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read ({error.strerror}).") from error
 

@@ -31,7 +31,7 @@ class Square:
     scale: int | None = None
 
     def at(self, size: int) -> "Square":
-        """The same part of a picture in another number of pixels."""
+        """This part of a picture in another number of pixels."""
         return Square(size, self.scale and round(self.scale * size / self.size))
 
     def centre(self, picture: Image.Image) -> Image.Image:
@@ -98,11 +98,11 @@ class Decoder(torch.utils.data.Dataset):
     channels: int = 3
 
     def __getitem__(self, batch: tuple[list[int], list[int]]) -> Tensor | Unreadable:
-        """uint8 images (B, channels, size, size) of B files by their numbers, each with a seed of
-        its own for the window that is cut out.
+        """Images of B files, uint8 of shape (B, channels, size, size).
 
-        A file that cannot be read is returned as its error, since the loader would wrap what is
-        raised here in the traceback of the worker.
+        The files come by their numbers, each with a seed of its own for the window that is cut out.
+        One that cannot be read is returned as its error, since the loader would wrap what is raised
+        here in the traceback of the worker.
         """
         rows, seeds = batch
         size, channels = self.square.size, self.channels

@@ -10,9 +10,13 @@ from torch import Tensor
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.seeds import generator_for
-from robust_stitching.data.augment import DRAWS, Augmentation, as_float, scaled
+from robust_stitching.data.augment import DRAWS, as_float, augmented, scaled
+from robust_stitching.data.source import Augmentation
 
 Batch = tuple[Tensor, Tensor]
+
+MOST_IN_MEMORY = 2**30
+"""Bytes of uint8 images up to which a dataset is kept as the images that networks see."""
 
 READ_AT_ONCE = 100
 """Images whose pixels are looked at together, where all of them are in turn."""
@@ -73,7 +77,7 @@ class AnySplit(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str) -> "AnySplit":
-        """The same split with its batches on another device."""
+        """This split with its batches on another device."""
 
     @abstractmethod
     def take(self, rows: slice | Tensor) -> "AnySplit":
@@ -84,8 +88,10 @@ class AnySplit(ABC):
         return self.take(slice(start, stop))
 
     def sample(self, n: int, seed: int = 0) -> "AnySplit":
-        """`n` images at random, in their order; all of them where there are no more. Folders come
-        sorted by class, so the first `n` would not do."""
+        """`n` images at random, in their order; all of them where there are no more.
+
+        Folders come sorted by class, so the first `n` would not do.
+        """
         self._require_images()
         if n < 1:
             raise UserError(f"a sample of {n} images of {self.name} is none; take 1 at least.")
@@ -94,21 +100,27 @@ class AnySplit(ABC):
         return self.take(torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values)
 
     def relabelled(self, order: Sequence[int]) -> "AnySplit":
-        """The same images with their classes, or attributes, in another order: class i is the one
-        that had the number ``order[i]``."""
+        """These images with their classes, or attributes, in another order.
+
+        Class i is the one that had the number ``order[i]``.
+        """
         number = torch.tensor(order, device=self.device)
         labels = self.labels[:, number] if self.attributes else number.argsort()[self.labels]
         return replace(self, labels=labels, classes=tuple(self.classes[old] for old in order))
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All images once, in order, as they are: (images in [0, 1], labels). The last batch may be
-        smaller."""
+        """All images once, in order, as they are: (images in [0, 1], labels).
+
+        The last batch may be smaller.
+        """
         self._require_images(batch_size)
         return self._in_order(sizes_in_order(len(self), batch_size))
 
     def equal_batches(self, batch_size: int) -> Iterator[Batch]:
-        """The same in batches as large as one another but for one image, none of an image alone
-        unless there is no other: what gives batch norms their statistics."""
+        """All images once, in order, in batches as large as one another but for one image.
+
+        None is of an image alone unless there is no other: what gives batch norms their statistics.
+        """
         self._require_images(batch_size)
         return self._in_order(equal_sizes(len(self), batch_size))
 
@@ -233,8 +245,10 @@ def sizes_in_order(n: int, batch_size: int) -> list[int]:
 
 
 def sizes_of_epoch(n: int, batch_size: int) -> list[int]:
-    """The same, but what would be a last batch of one image joins the batch before, where there is
-    one and batches are of more than one image."""
+    """Of `n` images in batches, where none of an epoch has to be of one image.
+
+    What would be joins the batch before, where there is one and batches are of more than one.
+    """
     sizes = sizes_in_order(n, batch_size)
     if batch_size > 1 and n > 1 and sizes[-1] == 1:
         sizes[-2:] = [batch_size + 1]
@@ -242,8 +256,10 @@ def sizes_of_epoch(n: int, batch_size: int) -> list[int]:
 
 
 def equal_sizes(n: int, batch_size: int) -> list[int]:
-    """Of `n` images in batches as equal as can be: of `batch_size` at most, but of two at least
-    where there are two."""
+    """Of `n` images in batches as equal as can be.
+
+    They are of `batch_size` at most, but of two at least where there are two.
+    """
     count = max(1, min(-(-n // batch_size), n // 2))
     return [n // count + (i < n % count) for i in range(count)]
 
@@ -254,19 +270,18 @@ def order_and_draws(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return order, torch.rand(n, DRAWS, generator=generator)
 
 
-def augmented(images: Tensor, augmentation: Augmentation | None, draws: Tensor) -> Tensor:
-    """uint8 images as floats in [0, 1], augmented where there is an augmentation."""
-    return as_float(images) if augmentation is None else augmentation(images, draws)
-
-
 def are_grey(images: Tensor) -> bool:
     """Whether all channels of images (N, C, H, W) are the same."""
     return bool((images[:, :1] == images).all())
 
 
 def mean_and_deviation(batches: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation in [0, 1] of each channel of uint8 images (N, C, H, W), over all
-    pixels, in float64."""
+    """Mean and standard deviation of each channel, in [0, 1], over all pixels, in float64.
+
+    Parameters
+    ----------
+    batches : of uint8 images (N, C, H, W).
+    """
     counts = sum(_histograms(images) for images in batches)
     values = torch.arange(256, dtype=torch.float64, device=counts.device) / 255
     total = counts.sum(dim=1)

@@ -17,16 +17,16 @@ from torch.utils.data import DataLoader
 
 from robust_stitching.basics.errors import first_line
 from robust_stitching.basics.progress import Progress, silent
-from robust_stitching.data.augment import Augmentation, as_float
+from robust_stitching.data.augment import as_float, augmented
 from robust_stitching.data.decoding import Unreadable
 from robust_stitching.data.pictures import Decoder, Square
+from robust_stitching.data.source import Augmentation
 from robust_stitching.data.split import (
     READ_AT_ONCE,
     AnySplit,
     Batch,
     Split,
     are_grey,
-    augmented,
     laid_out,
     mean_and_deviation,
     order_and_draws,
@@ -71,8 +71,10 @@ class StreamedSplit(AnySplit):
 
     @property
     def content(self) -> tuple[Tensor, ...]:
-        """Name of folder and file, and size, of every image; not what is in them, which would take
-        as long as a pass over the data."""
+        """Name of folder and file, and size, of every image.
+
+        What is in them would take as long as a pass over the data.
+        """
         names = b"\n".join(b"/".join(p.split(os.fsencode(os.sep))[-2:]) for p in self.paths)
         sizes = torch.tensor([os.path.getsize(path) for path in self.paths])
         return torch.frombuffer(bytearray(names), dtype=torch.uint8), sizes, self.labels
@@ -108,7 +110,7 @@ class StreamedSplit(AnySplit):
             start += len(rows)
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """The same, estimated on `STATISTICS_IMAGES` images chosen at random."""
+        """Mean and standard deviation of each channel, on `STATISTICS_IMAGES` images at random."""
         return mean_and_deviation(self.sample(STATISTICS_IMAGES)._bytes())
 
     def is_grey(self, progress: Progress = silent) -> bool:
@@ -124,7 +126,7 @@ class StreamedSplit(AnySplit):
         return True
 
     def in_memory(self, progress: Progress = silent) -> Split:
-        """The same images, decoded once for all, in this process."""
+        """These images, decoded once for all, in this process."""
         size, at = self.square.size, 0
         images = torch.empty(len(self), self.channels, size, size, dtype=torch.uint8)
         with progress(len(self), f"reading {self.name}") as bar:
@@ -194,8 +196,8 @@ class StreamedSplit(AnySplit):
         iterator = reason = None
         try:
             iterator = _begun(loader)
-            while (found := next(iterator, None)) is not None:
-                yield found
+            while (images := next(iterator, None)) is not None:
+                yield images
         except (RuntimeError, OSError, EOFError) as error:
             # What a worker raises comes with its traceback, and is a mistake of ours.
             if not loader.num_workers or str(error).startswith("Caught"):

@@ -29,7 +29,8 @@ AUXILIARIES = ("aux1.", "aux2.", "AuxLogits.")
 DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """``norm.1``, as the layers of DenseNet were called when its weights were published."""
 
-IMAGENET_CLASSES = 1000
+PUBLISHED_FOR, PUBLISHED_CLASSES = "imagenet", 1000
+"""The dataset that these libraries publish weights for, and how many classes it has."""
 
 
 @register_library("torchvision")
@@ -47,7 +48,7 @@ def torchvision_entry(name: str) -> Entry:
         published_normalised=True,
         options_of=_transforms_input if name in INCEPTIONS else no_options,
         renamed=_todays_names,
-        imagenet_constants=(tuple(published.mean), tuple(published.std)),
+        published_constants={PUBLISHED_FOR: (tuple(published.mean), tuple(published.std))},
         remarks=_without_transform if name in INCEPTIONS else lambda options: [],
         external=True,
     )
@@ -74,12 +75,13 @@ def timm_entry(name: str) -> Entry:
         known = timm.list_models()
         raise unknown("timm network", name, known, "timm.list_models() lists all.")
     published = timm.get_pretrained_cfg(name)
+    constants = published and (tuple(published.mean), tuple(published.std))
     return Entry(
         f"timm:{name}",
         partial(_from_timm, name),
         published_normalised=True,
         renamed=_todays_names,
-        imagenet_constants=published and (tuple(published.mean), tuple(published.std)),
+        published_constants={PUBLISHED_FOR: constants} if constants else {},
         external=True,
     )
 
@@ -124,8 +126,8 @@ def _transforms_input(state: State, dataset: str | None) -> dict[str, Any]:
     were normalised with ImageNet's constants into (x − 0.5) / 0.5: the weights for ImageNet came
     from elsewhere and do. Weights for anything else are taken as torchvision makes the network."""
     head = state.get("fc.weight", ())
-    for_imagenet = dataset == "imagenet" or len(head) == IMAGENET_CLASSES
-    return {"transform_input": True} if for_imagenet else {}
+    ported = dataset == PUBLISHED_FOR or len(head) == PUBLISHED_CLASSES
+    return {"transform_input": True} if ported else {}
 
 
 def _without_transform(options: Mapping[str, Any]) -> list[str]:

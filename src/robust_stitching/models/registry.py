@@ -4,7 +4,7 @@ Networks of other libraries are asked for as ``library:name`` (see `external`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, first_line, unknown
 from robust_stitching.basics.files import slug
-from robust_stitching.data.sizes import IMAGE_SIZE
 from robust_stitching.models.probe import require_logits, skeleton
 
 State = Mapping[str, Tensor]
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 OptionsOf = Callable[[State, str | None], dict[str, Any]]
+
+IMAGE_SIZE = 32
+"""Height and width of the images that most networks here were designed for."""
 
 MOST_CLASSES = 2**20
 """More than any network is known to tell apart; a damaged file may ask for any number."""
@@ -57,8 +59,8 @@ class Entry:
     renamed : a published state dict under our names, where publishers use others as well.
     image_size : height and width of its images, unless `build` is told otherwise.
     constants : mean and deviation that belong to the network, whatever its dataset.
-    imagenet_constants : those that its weights for ImageNet were published with; None where they
-        are the dataset's.
+    published_constants : those that its weights were published with, by the key of the dataset
+        that they are for, where they are not the dataset's.
     remarks : what a reader has to know of published weights that were read with these options.
     external : whether it comes from another library, which promises nothing about image sizes.
     """
@@ -70,7 +72,7 @@ class Entry:
     renamed: Callable[[State], State] = lambda state: state
     image_size: int = IMAGE_SIZE
     constants: Constants | None = None
-    imagenet_constants: Constants | None = None
+    published_constants: Mapping[str, Constants] = field(default_factory=dict)
     remarks: Callable[[Mapping[str, Any]], list[str]] = lambda options: []
     external: bool = False
 

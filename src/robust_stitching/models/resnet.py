@@ -6,7 +6,6 @@ names, but for images of 32×32 a 3×3 stem of stride 1 and no max pooling. imag
 
 from torch import Tensor, nn
 
-from robust_stitching.data.sizes import IMAGENET_SIZE
 from robust_stitching.models.layers import Add, Normalize, SpatialMean, he_initialise, relu
 from robust_stitching.models.registry import Network, State, register
 
@@ -163,7 +162,7 @@ register(
 )(ResNet)
 register(
     "imagenetrn50",
-    image_size=IMAGENET_SIZE,
+    image_size=224,
     constants=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     large=True,
     **RESNET50,
