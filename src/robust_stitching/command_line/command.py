@@ -10,10 +10,11 @@ from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.misplaced import PLACES, check_places
 from robust_stitching.report import collected
-from robust_stitching.report.record import as_record
-from robust_stitching.report.table import as_text
-from robust_stitching.report.write import write_results
+from robust_stitching.report.stitch.pdf import draw
+from robust_stitching.report.stitch.text import as_text
 from robust_stitching.runs.unfinished import begun
+from robust_stitching.stitching.files import write_files
+from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import stitch
 
 
@@ -50,7 +51,8 @@ def stitch_and_report(
         result = stitch(front, end, train, test, config, shown, elsewhere, warn=cli.warn)
         record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
         try:
-            paths = write_results(result, record, run.folder)
+            paths = write_files(result, record, run.folder)
+            paths["pdf"] = draw(run.folder)
             with uninterrupted():
                 paths = run.finish(paths)
                 lacking = None if config.debug else _collect(args.out_dir, paths)

@@ -16,7 +16,7 @@ from robust_stitching.command_line import cli, options, values
 from robust_stitching.evaluation import Accuracy, evaluate
 from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.evaluation.misread import signs
-from robust_stitching.report.table import aligned, between
+from robust_stitching.report.tables import aligned, between
 
 
 def parser() -> cli.Parser:

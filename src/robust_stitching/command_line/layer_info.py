@@ -13,7 +13,7 @@ from pathlib import Path
 from robust_stitching import checkpoints, models
 from robust_stitching.command_line import cli, options, values
 from robust_stitching.graphs.graph import Graph
-from robust_stitching.report.table import aligned
+from robust_stitching.report.tables import aligned
 
 
 def parser() -> cli.Parser:

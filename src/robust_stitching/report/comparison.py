@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from robust_stitching.basics.files import replacing, slug, write_json
+from robust_stitching.basics.origin import commit, versions
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation import Accuracy
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.pair import Pair
-from robust_stitching.report.heatmap import heatmap, save_figure
-from robust_stitching.report.record import commit, donor, versions
-from robust_stitching.report.table import aligned
+from robust_stitching.report.drawing import save
+from robust_stitching.report.heatmap import heatmap
+from robust_stitching.report.tables import aligned
 from robust_stitching.similarity import Comparison
 
 GAP = 2
@@ -59,7 +60,7 @@ def as_record(
         "seconds": round(found.seconds, 1),
         "notes": [*pair.notes, *found.notes, *(_about(models) if found.outputs else [])],
         "models": [
-            {**donor(model), **_accuracy(accuracy)}
+            {**model.as_dict(), **_accuracy(accuracy)}
             for model, accuracy in zip(models, pair.accuracies, strict=True)
         ],
         "layers1": list(found.layers1),
@@ -186,7 +187,7 @@ def write_comparison(
     for measure in found.measures:
         if not measure.of_outputs:
             figure = heatmap(found, measure, tuple(map(_label, models)), about)
-            save_figure(figure, paths["figures"] / measure.name)
+            save(figure, paths["figures"] / measure.name)
     if all(measure.of_outputs for measure in found.measures):
         del paths["figures"]
     return paths

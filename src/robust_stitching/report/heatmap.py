@@ -1,17 +1,14 @@
 """Layer × layer heat maps of a comparison, by matplotlib, without a display."""
 
 import textwrap
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
-from robust_stitching.basics.files import replacing
-from robust_stitching.report.figures import STYLE
+from robust_stitching.report.drawing import STYLE
 from robust_stitching.similarity import Comparison
 from robust_stitching.similarity.measures import CHANNELS, Measure
 
@@ -88,11 +85,3 @@ def _draw(axes: Axes, values: np.ndarray, measure: Measure, cell: float) -> None
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             colour = "white" if dark and not np.isnan(value) else "black"
             axes.text(j, i, text, ha="center", va="center", fontsize=cell * 18, color=colour)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as `path`.png, sharp enough for print, and as `path`.pdf, whole or not."""
-    FigureCanvasAgg(figure)
-    for kind in ("png", "pdf"):
-        with mpl.rc_context(STYLE), replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
-            figure.savefig(temporary, format=kind, dpi=220, bbox_inches="tight", pad_inches=0.05)

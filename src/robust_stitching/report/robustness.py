@@ -8,7 +8,7 @@ from robust_stitching.evaluation.autoattack import NAME as AUTOATTACK
 from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.evaluation.robustness import Robustness, Suite
 from robust_stitching.evaluation.suites import cumulative_note
-from robust_stitching.report.table import aligned
+from robust_stitching.report.tables import aligned
 
 
 def as_values(found: Robustness, settings: dict[str, Any]) -> dict[str, Any]:
