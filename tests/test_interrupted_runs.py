@@ -145,10 +145,10 @@ def test_a_table_that_cannot_be_written(call_script, lenets, tmp_path, monkeypat
 def test_a_comparison_that_is_interrupted_while_it_draws(
     call_script, lenets, tmp_path, monkeypatch
 ):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("robust_stitching.report.comparison.heatmap", interrupt)
+    monkeypatch.setattr("robust_stitching.report.comparison.figure_of", interrupt)
     options = ["--measures", "procrustes", "--n-images", "20", "-o", tmp_path / "out"]
     done = call_script("compare_nets.py", *lenets, "digits", *options, "--run-name", "x")
     assert done.status == 130 and "the same command begins it again" in done.err

@@ -21,7 +21,8 @@ from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.command_line import cli, options, values
 from robust_stitching.command_line.misplaced import check_places
 from robust_stitching.evaluation.pair import look_at
-from robust_stitching.report.comparison import as_record, as_text, write_comparison
+from robust_stitching.report.comparison import as_text, write_files
+from robust_stitching.runs.comparison import as_record
 from robust_stitching.runs.unfinished import begun
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import BATCH_SIZE, prepared
@@ -142,7 +143,7 @@ def main(argv: list[str]) -> None:
         record = as_record(found, models, pair, params, command)
         told = as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
         try:
-            paths = write_comparison(found, record, models, run.folder)
+            paths = write_files(record, run.folder)
             with uninterrupted():
                 paths = run.finish(paths)
         except Exception:

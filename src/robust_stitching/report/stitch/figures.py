@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.drawing import STYLE, WIDTH
+from robust_stitching.report.heat_maps import heat_map
 from robust_stitching.report.stitch.text import called
 from robust_stitching.stitching.record import NETWORKS
 
@@ -85,30 +86,14 @@ def matrices(record: Mapping[str, Any], maps: Mapping[str, np.ndarray]) -> Figur
         for column, (name, matrix) in enumerate(maps.items()):
             largest = max(float(np.abs(matrix).max()), 1e-12)
             for row, limit in enumerate((largest, 1.0)):
-                _matrix(figure, rows[row, column], matrix, limit)
+                axes = rows[row, column]
+                heat_map(axes, matrix, None, None, -limit, limit, colours="RdBu_r")
             rows[0, column].set_title(f"{name}, own range")
             rows[1, column].set_title(f"{name}, −1 to 1")
             rows[1, column].set_xlabel(f"{unit} of front {params['front_layer']}")
         for row in rows:
             row[0].set_ylabel(f"{unit} of end {params['end_layer']}")
     return figure
-
-
-def _matrix(figure: Figure, axes: Axes, matrix: np.ndarray, limit: float) -> None:
-    image = axes.imshow(
-        matrix,
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    beyond = "both" if np.abs(matrix).max() > limit else "neither"
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, extend=beyond)
-    bar.ax.tick_params(labelsize=7, length=2)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.tick_params(length=2)
 
 
 def curves(record: Mapping[str, Any]) -> Figure:
