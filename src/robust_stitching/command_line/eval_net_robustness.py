@@ -19,9 +19,10 @@ from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options, values
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.misread import signs
+from robust_stitching.evaluation.record import as_record
 from robust_stitching.evaluation.robustness import BATCH_SIZE, suite
 from robust_stitching.evaluation.suites import threat_on
-from robust_stitching.report.robustness import as_text, as_values
+from robust_stitching.report.attack import as_text
 
 
 def parser() -> cli.Parser:
@@ -126,9 +127,10 @@ def main(argv: list[str]) -> None:
         )
         strange = signs(checkpoint, split, found.clean_accuracy())
         cli.warn(*strange)
+        told = {"notes": [*attacks.notes, *notes, *strange], "batch_size": args.batch_size}
+        record = as_record(found, checkpoint.model, attacks, settings | told)
         try:
             if args.json:
-                told = {"notes": [*attacks.notes, *notes, *strange], "batch_size": args.batch_size}
-                write_json(args.json, as_values(found, settings | told))
+                write_json(args.json, record)
         finally:  # whatever becomes of the file, these are the numbers
-            print(as_text(checkpoint.model, found, settings, attacks))
+            print(as_text(record))
