@@ -118,15 +118,8 @@ def curves(record: Mapping[str, Any]) -> Figure:
         if any(known.values()):
             donors.legend()
         else:
-            donors.text(
-                0.5,
-                0.5,
-                "no training log\nbeside the donors",
-                ha="center",
-                va="center",
-                transform=donors.transAxes,
-                color="0.4",
-            )
+            middle = {"ha": "center", "va": "center", "transform": donors.transAxes}
+            donors.text(0.5, 0.5, "no training log\nbeside the donors", color="0.4", **middle)
         for axes in (accuracy, donors):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure

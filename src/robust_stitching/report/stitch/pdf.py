@@ -72,12 +72,13 @@ def write_pdf(
     )
     if record["elsewhere"]:
         title += f", measured on {record['elsewhere']['data']['name']}, too"
+    notes = record["notes"] + (record["attacks"] or {}).get("warnings", [])
     figures = enumerate(figures_of(record, maps), start=1)
     story = [
         pages.paragraph(title, pages.TITLE),
         pages.paragraph(_byline(record), pages.BYLINE),
         pages.paragraph(summary(record) + robust_summary(record)),
-        *[pages.paragraph(note, label="Note") for note in _notes(record)],
+        *[pages.paragraph(note, label="Note") for note in notes],
         pages.paragraph("What was stitched", pages.SECTION),
         pages.facts(_donor_rows(record), (0.10, 0.45, 0.45)),
         Spacer(1, 4),
@@ -110,22 +111,17 @@ def summary(record: Mapping[str, Any]) -> str:
         )
     if record["direct_matching"] is None:
         return told + "."
-    matched = record["direct_matching"]
-    return (
-        f"{told}. Direct matching, which sees no labels, gives {matched['accuracy']:.2%}"
-        f"{_recalibrated(record)}. At the cut, linear CKA with the end network's own activations "
-        f"is {_number(record['front'], 'cka_to_end')} for the front's, "
-        f"{_number(stitched, 'cka_to_end')} behind the trained map and "
-        f"{_number(matched, 'cka_to_end')} behind direct matching."
+    matched, again = record["direct_matching"], record["direct_matching_recalibrated"]
+    told += f". Direct matching, which sees no labels, gives {matched['accuracy']:.2%}"
+    if again is not None:  # a trained stitch has moved these statistics: so may direct matching
+        told += f", and {again['accuracy']:.2%} with the statistics of batch norms estimated again"
+    front, trained, direct = (
+        shown(values, "cka_to_end", ".3f") for values in (record["front"], stitched, matched)
     )
-
-
-def _recalibrated(record: Mapping[str, Any]) -> str:
-    """A trained stitch has moved the statistics of batch norms: so may direct matching."""
-    again = record["direct_matching_recalibrated"]
-    if again is None:
-        return ""
-    return f", and {again['accuracy']:.2%} with the statistics of batch norms estimated again"
+    return (
+        f"{told}. At the cut, linear CKA with the end network's own activations is {front} for the "
+        f"front's, {trained} behind the trained map and {direct} behind direct matching."
+    )
 
 
 def robust_summary(record: Mapping[str, Any]) -> str:
@@ -142,14 +138,6 @@ def robust_summary(record: Mapping[str, Any]) -> str:
         f"{record['attacks']['epsilon']:.4g}, per-image worst case over "
         f"{record['attacks']['n_images']:,} images, accuracy is {', '.join(told)}."
     )
-
-
-def _number(values: Mapping[str, Any], key: str) -> str:
-    return shown(values, key, ".3f")
-
-
-def _notes(record: Mapping[str, Any]) -> list[str]:
-    return record["notes"] + (record["attacks"] or {}).get("warnings", [])
 
 
 def _byline(record: Mapping[str, Any]) -> str:
