@@ -5,6 +5,7 @@ python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,67 +52,60 @@ def main(argv: list[str]) -> None:
     checkpoint, train, test, notes = cli.evaluated(args)
     split = test if args.split == "test" else train
     with json_file(args.json):
-        found = evaluate(checkpoint.network, split, args.batch_size, shown)
-        strange = signs(checkpoint, split, found.accuracy, found.loss)
+        accuracy = evaluate(checkpoint.network, split, args.batch_size, shown)
+        strange = signs(checkpoint, split, accuracy.accuracy, accuracy.loss)
         cli.warn(*strange)
+        record = as_record(args, checkpoint, split, accuracy, [*notes, *strange])
         try:
             if args.json:
-                told = [*notes, *strange]
-                write_json(args.json, as_values(args, checkpoint, split, found, told))
+                write_json(args.json, record)
         finally:  # whatever becomes of the file, these are the numbers
-            print(as_text(args, checkpoint, split, found))
+            print(as_text(record))
 
 
-def as_text(
-    args: argparse.Namespace, checkpoint: Checkpoint, split: data.AnySplit, found: Accuracy
-) -> str:
+def as_record(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    split: data.AnySplit,
+    accuracy: Accuracy,
+    notes: list[str],
+) -> dict[str, Any]:
+    """What --json writes."""
+    record = {
+        "checkpoint": str(args.checkpoint),
+        "model": checkpoint.model,
+        "dataset": split.name,
+        "split": args.split,
+        "accuracy": accuracy.accuracy,
+        "accuracy_interval": interval_of(accuracy.accuracy, accuracy.n_images),
+        "loss": accuracy.loss,
+        "n_images": accuracy.n_images,
+        "notes": notes,
+    }
+    if accuracy.per_attribute is not None:
+        named = zip(split.classes, accuracy.per_attribute, strict=True)
+        record["accuracy_per_attribute"] = dict(named)
+    return record
+
+
+def as_text(record: Mapping[str, Any]) -> str:
     """What is printed."""
+    n = record["n_images"]
     heading = ["network", "data", "images", "accuracy", "95% interval", "loss"]
     row = [
-        checkpoint.model,
-        f"{split.name} ({args.split})",
-        f"{found.n_images:,}",
-        *as_shares(found.accuracy, found.n_images),
-        f"{found.loss:.4f}",
+        record["model"],
+        f"{record['dataset']} ({record['split']})",
+        f"{n:,}",
+        *as_shares(record["accuracy"], n),
+        f"{record['loss']:.4f}",
     ]
     told = aligned([heading, row])
-    if found.per_attribute is not None:
-        named = by_attribute(split, found).items()
-        table = [["attribute", "accuracy", "95% interval"]]
-        table += [[name, *as_shares(share, found.n_images)] for name, share in named]
-        told += f"\n\n{aligned(table)}"
+    if attributes := record.get("accuracy_per_attribute"):
+        rows = [[name, *as_shares(share, n)] for name, share in attributes.items()]
+        told += f"\n\n{aligned([['attribute', 'accuracy', '95% interval'], *rows])}"
     return told
 
 
 def as_shares(share: float, n: int) -> list[str]:
     """A share of images, and its interval."""
     return [f"{share:.2%}", between(wilson(share, n))]
-
-
-def by_attribute(split: data.AnySplit, found: Accuracy) -> dict[str, float]:
-    """Attribute to accuracy."""
-    return dict(zip(split.classes, found.per_attribute, strict=True))
-
-
-def as_values(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    split: data.AnySplit,
-    found: Accuracy,
-    notes: list[str],
-) -> dict[str, Any]:
-    """What --json writes."""
-    values = {
-        "checkpoint": str(args.checkpoint),
-        "model": checkpoint.model,
-        "dataset": split.name,
-        "split": args.split,
-        "accuracy": found.accuracy,
-        "accuracy_interval": interval_of(found.accuracy, found.n_images),
-        "loss": found.loss,
-        "n_images": found.n_images,
-        "notes": notes,
-    }
-    if found.per_attribute is not None:
-        values["accuracy_per_attribute"] = by_attribute(split, found)
-    return values
