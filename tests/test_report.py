@@ -1,17 +1,19 @@
 """What a run leaves behind: table, JSON, CSV, PDF, matrix."""
 
+import ast
 import csv
 import json
 import math
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from left_behind import only, strict_json
-from robust_stitching import checkpoints
+from robust_stitching import checkpoints, report
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
 from robust_stitching.report.collected import collect, line_of
@@ -310,3 +312,13 @@ def test_what_is_no_finished_stitch_is_told(result, tmp_path):
     paths["json"].unlink()
     refused("holds 0 reports")
     assert draw(folder) == only(folder / "pdf")
+
+
+def test_reports_know_no_result_objects():
+    """Whatever is drawn or printed can be drawn from the files of a run: no class but that of
+    errors comes from the rest of the library."""
+    for path in Path(report.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("robust_stitching"):
+                classes = {n.name for n in node.names if re.match("[A-Z]+[a-z]", n.name)}
+                assert classes <= {"UserError"}, f"{path.name} knows {classes}"
