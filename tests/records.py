@@ -6,7 +6,7 @@ from robust_stitching.basics.files import write_json
 
 
 def record_of(accuracy: float = 0.5, **changed) -> dict:
-    """A record as `report.record.as_record` makes it, with what is `changed` of its settings."""
+    """A record as `stitching.record.as_record` makes it, with what is `changed` of its settings."""
     scores = {"accuracy": accuracy, "overlap_with_end": {"rr": 0.25}, "robust": None}
     return {
         "command": "python src/bin/find_transform.py a.pt b.pt relu1 relu2 digits",

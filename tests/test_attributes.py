@@ -18,9 +18,10 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import accuracy_of, evaluate, suites
 from robust_stitching.evaluation.kept import attack_and_keep
+from robust_stitching.evaluation.record import as_record
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.plans import Adversary, Optimisation, stitching
-from robust_stitching.report.robustness import as_text, as_values
+from robust_stitching.report.attack import as_text
 from robust_stitching.similarity import compare_outputs
 from robust_stitching.stitching.attack_scores import measure_attacks
 from robust_stitching.stitching.run import stitch
@@ -273,7 +274,7 @@ def test_attacks_that_compare_classes_are_left_out():
 def test_the_report_of_an_attack(attacked, few):
     found, attacks = attacked
     settings = {"dataset": "Digits", "norm": "linf", "epsilon": 0.1, "seed": 0}
-    values = json.loads(json.dumps(as_values(found, settings)))
+    values = json.loads(json.dumps(as_record(found, "lenet", attacks, settings)))
     assert values["robust"] == found.accuracies()
     intervals = {"clean": values["accuracy_interval"], **values["robust_interval"]}
     for name, (low, high) in intervals.items():
@@ -283,9 +284,18 @@ def test_the_report_of_an_attack(attacked, few):
     assert image["label"] == few.labels[3].tolist()
     assert image["right"] == found.right[3].tolist()
     assert all(len(steps) == 4 and max(steps) >= 0 for steps in image["fooled_at_step"].values())
-    text = as_text("lenet", found, settings, attacks)
+    text = as_text(values)
     assert "40 test images of Digits with 4 attributes" in text
-    assert "APGD-DLR" in text
+    assert attacks.notes[0] in text and "APGD-DLR" in attacks.notes[0]
+    fooled = {name: int((steps >= 0).sum()) for name, steps in found.steps.items()}
+    fooled[WORST] = int((found.right & found.fooled(WORST)).sum())
+    cells = {
+        name: line.split()
+        for line in text.splitlines()
+        for name in fooled
+        if line[: len(name)] == name
+    }
+    assert {name: int(row[-2]) for name, row in cells.items()} == fooled
 
 
 def test_an_interrupted_attack_goes_on(trained, few, tmp_path):

@@ -12,6 +12,9 @@ import pytest
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.command_line import cli, values
+from robust_stitching.plans import settings
+from robust_stitching.plans.settings import Kind
+from robust_stitching.runs.inputs import resolved
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 
@@ -64,6 +67,16 @@ def test_number_is_nothing_but_arithmetic(text):
     assert f"'{text}'" in str(error.value)
 
 
+READERS = {
+    "positive_int": values.reader(Kind(int), settings.AT_LEAST_ONE),
+    "seed": values.reader(Kind(int), settings.SEED),
+    "iterations": values.reader(Kind(int), settings.COUNT),
+    "positive": values.reader(Kind(float), settings.POSITIVE),
+    "at_least_zero": values.reader(Kind(float), settings.AT_LEAST_ZERO),
+    "share": values.reader(Kind(float), settings.SHARE),
+    "radius": values.reader(Kind(float), settings.RADIUS),
+    "numbers": values.reader(Kind(tuple, items=float)),
+}
 RANGES = {  # right ones, wrong ones
     "positive_int": (["1", "128"], ["0", "-1", "1.5", "1e3", "8/2", "one", ""]),
     "seed": (["0", "7", str(2**63 - 1)], ["-1", str(2**63), "0.5", "x"]),
@@ -80,7 +93,7 @@ RANGES = {  # right ones, wrong ones
     "kind, text", [(kind, text) for kind, (right, _) in RANGES.items() for text in right]
 )
 def test_values_within_their_range(kind, text):
-    found = getattr(values, kind)(text)
+    found = READERS[kind](text)
     assert found == pytest.approx(eval(f"[{text}]" if kind == "numbers" else text))
 
 
@@ -89,7 +102,7 @@ def test_values_within_their_range(kind, text):
 )
 def test_values_beyond_their_range(kind, text):
     with pytest.raises(argparse.ArgumentTypeError):
-        getattr(values, kind)(text)
+        READERS[kind](text)
 
 
 # Flags: of the documentation of the commands, with their defaults
@@ -329,13 +342,13 @@ def test_our_own_mistakes_are_shown_whole(monkeypatch):
     [("digits", "digits"), ("MNIST", "mnist"), ("FashionMNIST", "fashion"), ("CIFAR10", "cifar10")],
 )
 def test_a_dataset_is_kept_by_its_key(given, kept):
-    assert cli.dataset(given) == kept
+    assert resolved(given) == kept
 
 
 def test_a_folder_is_kept_by_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert cli.dataset("mine") == cli.dataset("./mine") == str(tmp_path / "mine")
-    assert cli.dataset("digits") == "digits"
-    assert cli.dataset("./digits") == str(tmp_path / "digits")
+    assert resolved("mine") == resolved("./mine") == str(tmp_path / "mine")
+    assert resolved("digits") == "digits"
+    assert resolved("./digits") == str(tmp_path / "digits")

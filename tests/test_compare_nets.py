@@ -12,6 +12,7 @@ from PIL import Image
 
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
+from robust_stitching.report.comparison import as_text, write_files
 from robust_stitching.similarity import compare, linear_cka
 from robust_stitching.similarity.measures import MEASURES
 
@@ -109,6 +110,28 @@ def test_it_leaves_its_numbers(by_default):
                 assert low - 1e-9 <= value <= high
                 assert float(line["value"]) == pytest.approx(value)
                 assert f"{value:.3f}" in done.out
+
+
+def test_files_are_drawn_again_from_the_numbers_on_disk(compared, tmp_path):
+    """Also where values are missing, and from a copy of the JSON report alone."""
+    first = compared("--measures", "svcca", "procrustes", "agreement", "--layers1", "conv1", "fc1")
+    assert first.record["measures"]["svcca"]["values"][1] == [None]
+    paths = write_files(first.record, tmp_path / "again")
+    assert names_of(tmp_path / "again") == names_of(first.folder) == {"json", "csv", "figures"}
+    for path in [*paths.values(), *paths["figures"].glob("*.png")]:
+        if path.is_file():
+            same = first.folder / path.relative_to(tmp_path / "again")
+            assert path.read_bytes() == same.read_bytes()
+    assert as_text(first.record, 120).rstrip() in first.out
+
+
+def test_the_report_says_what_is_more_similar(compared):
+    record = compared("--measures", "procrustes", "svcca", "disagreement").record
+    alike = {name: m["larger_is_more_similar"] for name, m in record["measures"].items()}
+    assert alike == {"procrustes": False, "svcca": True, "disagreement": False}
+    assert record["measures"]["svcca"]["title"] == "SVCCA of pooled channels"
+    assert record["measures"]["disagreement"]["title"] == MEASURES["disagreement"].title
+    assert [model["label"].split(", ")[0] for model in record["models"]] == ["lenet", "lenet"]
 
 
 def test_it_leaves_a_heat_map_of_each_measure(by_default):

@@ -18,13 +18,13 @@ from robust_stitching.evaluation import evaluate
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Objective, stitching
-from robust_stitching.report.controls import meaning
-from robust_stitching.report.record import as_record
-from robust_stitching.report.table import as_text, control_rows
+from robust_stitching.report.stitch.text import as_text, control_rows
+from robust_stitching.report.stitch.verdict import meaning
 from robust_stitching.stitching import run
 from robust_stitching.stitching.controls import wake, with_random_weights
 from robust_stitching.stitching.fit import find_map
 from robust_stitching.stitching.initial import initial_values
+from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import stitch
 from robust_stitching.stitching.statistics import estimate_statistics
 from robust_stitching.stitching.targets import goal_of

@@ -12,8 +12,9 @@ import pytest
 
 from left_behind import names, wait_for
 from robust_stitching.basics.locks import locked
-from robust_stitching.report import collected, write
+from robust_stitching.report import collected
 from robust_stitching.report.collected import read
+from robust_stitching.report.stitch import pdf
 
 COLLECT = "robust_stitching.report.collected.collect"
 STITCH = ["relu2", "relu2", "digits", "-b", "256", "--no-robustness", "--run-name", "run", "-o"]
@@ -54,7 +55,7 @@ def test_a_stitch_that_is_killed(process_of, call_script, lenets, tmp_path):
 SOMEWHERE = [
     "robust_stitching.stitching.run.find_map",
     "robust_stitching.stitching.run.measure_on",
-    "robust_stitching.report.write.write_pdf",
+    "robust_stitching.report.stitch.pdf.write_pdf",
     "robust_stitching.checkpoints.save",
 ]
 
@@ -90,7 +91,7 @@ def test_a_stitch_that_is_interrupted_while_it_is_finished(
         signal.raise_signal(signal.SIGTERM)
         return work(*args, **kwargs)
 
-    monkeypatch.setattr(write, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
+    monkeypatch.setattr(pdf, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
     monkeypatch.setattr(moment, interrupted)
     done = call_script("find_transform.py", *lenets, *STITCH, tmp_path, "-e", "1")
     assert done.status == 130 and f"interrupted; the run {tmp_path / 'run'} is whole" in done.err
@@ -117,7 +118,7 @@ def test_a_stitch_whose_files_do_not_fit(call_script, lenets, tmp_path, monkeypa
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write, "write_pdf", full)
+    monkeypatch.setattr(pdf, "write_pdf", full)
     command = ["find_transform.py", *lenets, *STITCH, tmp_path, "-e", "1"]
     done = call_script(*command)
     assert done.status == 2 and "stitched" in done.out and done.err.count("\n") == 2
@@ -129,7 +130,7 @@ def test_a_stitch_whose_files_do_not_fit(call_script, lenets, tmp_path, monkeypa
 
 def test_a_table_that_cannot_be_written(call_script, lenets, tmp_path, monkeypatch):
     """The run is whole, and the next one adds its line."""
-    monkeypatch.setattr(write, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
+    monkeypatch.setattr(pdf, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
     monkeypatch.setattr(collected, "collect", partial(collected.collect, wait=0))
     command = ["find_transform.py", *lenets, *STITCH, tmp_path, "-e", "1"]
     with locked(tmp_path):
@@ -144,10 +145,10 @@ def test_a_table_that_cannot_be_written(call_script, lenets, tmp_path, monkeypat
 def test_a_comparison_that_is_interrupted_while_it_draws(
     call_script, lenets, tmp_path, monkeypatch
 ):
-    def interrupt(*args):
+    def interrupt(*args, **kwargs):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("robust_stitching.report.comparison.heatmap", interrupt)
+    monkeypatch.setattr("robust_stitching.report.comparison.figure_of", interrupt)
     options = ["--measures", "procrustes", "--n-images", "20", "-o", tmp_path / "out"]
     done = call_script("compare_nets.py", *lenets, "digits", *options, "--run-name", "x")
     assert done.status == 130 and "the same command begins it again" in done.err

@@ -1,21 +1,28 @@
 """What a run leaves behind: table, JSON, CSV, PDF, matrix."""
 
+import ast
 import csv
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from robust_stitching import checkpoints
+from left_behind import only, strict_json
+from robust_stitching import checkpoints, report
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import write_json
 from robust_stitching.plans import stitching
-from robust_stitching.report import write
-from robust_stitching.report.collected import collect
-from robust_stitching.report.record import as_record
-from robust_stitching.report.table import aligned, as_text, rows, shown
-from robust_stitching.report.write import write_results
+from robust_stitching.report.collected import collect, line_of
+from robust_stitching.report.stitch.pdf import draw
+from robust_stitching.report.stitch.text import as_text, rows
+from robust_stitching.report.tables import aligned, shown
+from robust_stitching.stitching.files import write_files
+from robust_stitching.stitching.record import as_record, learning_curve
 from robust_stitching.stitching.run import stitch
 
 NETWORKS = ["front", "end", "untrained", "stitched", "direct_matching"]
@@ -40,12 +47,6 @@ def result(lenets, digits):
 @pytest.fixture(scope="module")
 def without_pinv(lenets, digits):
     return run(lenets, digits, no_pinv=True)
-
-
-@pytest.fixture
-def no_pdf(monkeypatch):
-    """Spare the pages where a test is about the other files."""
-    monkeypatch.setattr(write, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
 
 
 def pages(path):
@@ -112,7 +113,7 @@ def test_the_record_has_the_promised_keys(result):
     assert record["cka"] == record["front"]["cka_to_end"]
     assert record["params"]["front_layer"] == "relu2"
     assert set(record["versions"]) >= {"torch", "python", "numpy"}
-    assert json.loads(json.dumps(record)) == json.loads(json.dumps(record, default=str))
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
 def test_the_end_is_like_itself(result):
@@ -139,8 +140,9 @@ def test_without_pinv_there_is_no_similarity(without_pinv):
 # The files
 
 
-def test_the_files_of_a_run(result, tmp_path, no_pdf):
-    paths = write_results(result, as_record(result, ""), tmp_path / "run")
+def test_the_files_of_a_run(result, tmp_path):
+    paths = write_files(result, as_record(result, ""), tmp_path / "run")
+    paths["pdf"] = draw(tmp_path / "run")
     for kind, ending in {
         "matrix": ".pt",
         "frank_model": ".pt",
@@ -153,8 +155,8 @@ def test_the_files_of_a_run(result, tmp_path, no_pdf):
         assert [paths[kind]] == list(paths[kind].parent.iterdir())
 
 
-def test_the_matrix_is_that_of_the_stitched_network(result, tmp_path, no_pdf):
-    paths = write_results(result, as_record(result, ""), tmp_path / "run")
+def test_the_matrix_is_that_of_the_stitched_network(result, tmp_path):
+    paths = write_files(result, as_record(result, ""), tmp_path / "run")
     matrix = torch.load(paths["matrix"], weights_only=True)
     frank = checkpoints.load(paths["frank_model"])
     assert torch.equal(matrix["weight"], frank.network.transform.weight)
@@ -165,31 +167,27 @@ def test_the_matrix_is_that_of_the_stitched_network(result, tmp_path, no_pdf):
     assert torch.equal(matrix["history"]["weight"][-1], matrix["weight"])
 
 
-def test_the_stitched_network_says_what_it_was_stitched_on(result, tmp_path, no_pdf):
+def test_the_stitched_network_says_what_it_was_stitched_on(result, tmp_path):
     front, end = (replace(donor, dataset="mnist") for donor in (result.front, result.end))
     elsewhere = replace(result, front=front, end=end)  # the donors were trained on other data
-    paths = write_results(elsewhere, as_record(elsewhere, ""), tmp_path / "run")
+    paths = write_files(elsewhere, as_record(elsewhere, ""), tmp_path / "run")
     assert checkpoints.load(paths["frank_model"]).dataset == "digits"
 
 
-def test_nan_becomes_null(result, tmp_path, no_pdf):
+def test_nan_becomes_null(result, tmp_path):
     scores = {**result.scores, "stitched": replace(result.scores["stitched"], loss=math.nan)}
     scores["end"] = replace(scores["end"], l2_to_end=math.inf)
     spoilt = replace(result, measured=replace(result.measured, scores=scores))
-    paths = write_results(spoilt, as_record(spoilt, ""), tmp_path / "run")
-
-    def refuse(constant):
-        raise AssertionError(constant)
-
-    found = json.loads(paths["json"].read_text(), parse_constant=refuse)
+    paths = write_files(spoilt, as_record(spoilt, ""), tmp_path / "run")
+    found = strict_json(paths["json"])
     assert found["stitched"]["loss"] is None
     assert found["end"]["l2_to_end"] is None
     assert found["end"]["accuracy"] == result.scores["end"].accuracy
 
 
-def test_a_run_as_a_line_of_the_csv(result, without_pinv, tmp_path, no_pdf):
+def test_a_run_as_a_line_of_the_csv(result, without_pinv, tmp_path):
     for made, name in ((without_pinv, "first"), (result, "second")):
-        write_results(made, as_record(made, f"command {name}"), tmp_path / name)
+        write_files(made, as_record(made, f"command {name}"), tmp_path / name)
         collect(tmp_path)
     with (tmp_path / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -212,7 +210,8 @@ def test_the_report_has_pages(which, request, tmp_path):
     made = request.getfixturevalue(which)
     made = replace(made, notes=["Signs such as < & > and α → β are no trouble."])
     record = as_record(made, "find_transform.py <a> & " + "long/" * 200)
-    path = write_results(made, record, tmp_path / "run")["pdf"]
+    write_files(made, record, tmp_path / "run")
+    path = draw(tmp_path / "run")
     assert path.read_bytes().startswith(b"%PDF")
     assert 1 <= pages(path) <= 6
 
@@ -221,5 +220,106 @@ def test_a_front_without_accuracy_has_a_report(lenets, digits, result, tmp_path)
     blank = replace(result.scores["front"], accuracy=None, loss=None, outputs=None)
     scores = {**result.scores, "front": blank}
     made = replace(result, measured=replace(result.measured, scores=scores))
-    path = write_results(made, as_record(made, ""), tmp_path / "run")["pdf"]
-    assert pages(path) >= 1
+    write_files(made, as_record(made, ""), tmp_path / "run")
+    assert pages(draw(tmp_path / "run")) >= 1
+
+
+def test_the_pages_are_drawn_again_from_what_lies_on_disk(lenets, digits, tmp_path, monkeypatch):
+    """Bit for bit, in another folder, at another time, and when the donors are gone."""
+    donors = [tmp_path / str(number) / "model.pt" for number in (1, 2)]
+    for path, copy in zip(lenets, donors, strict=True):
+        copy.parent.mkdir()
+        shutil.copy(path, copy)
+        copy.with_name("training_log.csv").write_text("epoch,test_accuracy\n1,0.5\n2,0.75\n")
+    made = run(donors, digits)
+    write_files(made, as_record(made, ""), tmp_path / "run")
+    path = draw(tmp_path / "run")
+    content = path.read_bytes()
+    path.unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for copy in donors:
+        shutil.rmtree(copy.parent)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    monkeypatch.chdir(tmp_path)
+    again = draw(tmp_path / "moved")
+    assert again == tmp_path / "moved" / "pdf" / path.name
+    assert again.read_bytes() == content
+    stamp = re.sub(r"\D", "", path.stem.split("_", 1)[1])
+    assert f"/CreationDate (D:{stamp})".encode() in content
+
+
+def test_the_pages_show_what_the_files_say(result, tmp_path):
+    """Another number in the JSON, or another matrix, is another report."""
+    paths = write_files(result, as_record(result, ""), tmp_path / "run")
+    drawn = [draw(tmp_path / "run").read_bytes()]
+    record = strict_json(paths["json"])
+    record["stitched"]["accuracy"] = 0.123
+    write_json(paths["json"], record)
+    drawn.append(draw(tmp_path / "run").read_bytes())
+    matrix = torch.load(paths["matrix"], weights_only=True)
+    matrix["weight"][0, 0] += 1
+    checkpoints.write(paths["matrix"], matrix)
+    drawn.append(draw(tmp_path / "run").read_bytes())
+    record["plan"] = {"kind": "stitch", "front": {"path": "a.pt"}}  # is not for people
+    write_json(paths["json"], record)
+    drawn.append(draw(tmp_path / "run").read_bytes())
+    assert len(set(drawn[:3])) == 3 and drawn[3] == drawn[2]
+    assert as_text(record) == as_text({**record, "plan": None})
+    assert not any(key.startswith("plan") for key in line_of(record, "run", "now"))
+
+
+def test_the_record_keeps_how_the_donors_had_learned(result, tmp_path):
+    log = tmp_path / "training_log.csv"
+    log.write_text("epoch,loss,test_accuracy\n1,2.5,0.25\n2,1.5,\n")
+    made = replace(result, front=replace(result.front, path=tmp_path / "model.pt"))
+    donors = as_record(made, "")["donors"]
+    assert donors["front"]["learning_curve"] == {"epoch": [1, 2], "test_accuracy": [0.25, None]}
+    assert donors["end"]["learning_curve"] is None
+    for content in ("epoch,test_accuracy\n", "epoch\n1\n", "epoch,test_accuracy\na,b\n", "\0"):
+        log.write_text(content)
+        assert learning_curve(tmp_path / "model.pt") is None
+
+
+def test_what_is_no_finished_stitch_is_told(result, tmp_path):
+    folder = tmp_path / "run"
+    paths = write_files(result, as_record(result, ""), folder)
+    whole = {kind: path.read_bytes() for kind, path in paths.items()}
+
+    def refused(reason):
+        with pytest.raises(UserError, match=reason):
+            draw(folder)
+        assert not list(folder.glob("pdf/*"))
+        for kind, path in paths.items():
+            path.write_bytes(whole[kind])
+
+    paths["matrix"].unlink()
+    refused(r"matrix/.*\.pt does not exist")
+    paths["matrix"].write_bytes(whole["matrix"][:100])
+    refused(r"\.pt is no ")
+    checkpoints.write(paths["matrix"], {"weight": torch.zeros(2, 2)})
+    refused("holds no maps of a stitch")
+    paths["json"].write_text("{")
+    refused("is no JSON report")
+    paths["json"].write_text('{"measures": {}}')
+    refused("is no report of a stitch")
+    record = strict_json(paths["json"])
+    del record["curve"]
+    write_json(paths["json"], record)
+    refused("has no 'curve'")
+    second = paths["json"].with_name("second.json")
+    second.write_bytes(whole["json"])
+    refused("holds 2 reports")
+    second.unlink()
+    paths["json"].unlink()
+    refused("holds 0 reports")
+    assert draw(folder) == only(folder / "pdf")
+
+
+def test_reports_know_no_result_objects():
+    """Whatever is drawn or printed can be drawn from the files of a run: no class but that of
+    errors comes from the rest of the library."""
+    for path in Path(report.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("robust_stitching"):
+                classes = {n.name for n in node.names if re.match("[A-Z]+[a-z]", n.name)}
+                assert classes <= {"UserError"}, f"{path.name} knows {classes}"

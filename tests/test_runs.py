@@ -13,7 +13,7 @@ from killed import killed_before
 from left_behind import names, only, strict_json
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import DataRef, NetworkRef, StitchPlan, from_flat, from_values, identity
-from robust_stitching.report import write
+from robust_stitching.report.stitch import pdf
 from robust_stitching.runs import stitch
 from robust_stitching.stitching import keeping
 from robust_stitching.training import Trainer
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def no_pages():
     """Pages take seconds, and nothing here looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
+        patch.setattr(pdf, "write_pdf", lambda path, *rest: path.write_bytes(b"%PDF"))
         yield
 
 

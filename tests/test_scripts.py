@@ -149,7 +149,9 @@ def initial_matrix(init, weight):
 
 @pytest.mark.parametrize("init", ["random", "perm", "eye", "ps_inv", "ones-zeros", "zeros"])
 def test_every_initialisation(init, call_script, lenets, tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_stitching.report.write.write_pdf", lambda path, *_: path.touch())
+    monkeypatch.setattr(
+        "robust_stitching.report.stitch.pdf.write_pdf", lambda path, *_: path.touch()
+    )
     flags = f"relu2 relu2 digits -e 1 -b 32 --debug -o {tmp_path} --run-name x --init {init}"
     done = call_script("find_transform.py", *lenets, *flags.split())
     assert done.status == 0

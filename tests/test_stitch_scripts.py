@@ -13,7 +13,7 @@ from PIL import Image
 from left_behind import only
 from robust_stitching import checkpoints, data, models
 from robust_stitching.evaluation import evaluate
-from robust_stitching.report.controls import meaning
+from robust_stitching.report.stitch.verdict import meaning
 
 FAST = "-e 1 -b 256 -lr 1e-2 -o results --no-robustness "
 CONTROLS = ["self_stitch", "random_front"]

@@ -1,6 +1,8 @@
 """Tiers: which attacks they are, on which images they are run, how their numbers are to be read."""
 
+import json
 from dataclasses import replace
+from statistics import median_low
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
+from robust_stitching.evaluation.record import as_record
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.evaluation.suites import Suite, cumulative_note
-from robust_stitching.report.robustness import as_text, as_values
+from robust_stitching.report.attack import as_text
 from sure_networks import Linear, planted, rows, scaled_by
 
 THREAT = Threat(0.1)
@@ -101,14 +104,16 @@ def test_what_is_left_is_left_by_every_attack_before():
     assert [int(found.tried(name).sum()) for name in attacks] == [39, 39, 26, 24]
     assert found.steps["T"].tolist().count(1) == 2 and found.steps["S"].tolist().count(1) == 1
     settings = {"dataset": "Rows", "norm": "linf", "epsilon": 0.1, "seed": 0}
-    text = as_text("linear", found, settings, Suite(THREAT, "x", attacks, {}))
+    values = as_record(found, "linear", Suite(THREAT, "x", attacks, {}), settings)
+    text = as_text(json.loads(json.dumps(values)))
     cells = {line.split()[0]: line.split() for line in text.splitlines() if "%" in line}
     assert [cells[name][-3:-1] for name in "ABTS"] == [
         ["39", "10"], ["39", "8"], ["26", "2"], ["24", "1"]
     ]  # fmt: skip
+    medians = [str(median_low(found.steps[name][found.steps[name] >= 0].tolist())) for name in "AB"]
+    assert [cells[name][-1] for name in "AB"] == medians
     assert cells["T"][1] == "60.00%" and cells["worst"][2] == "57.50%"
     assert cumulative_note(("T", "S")) in text and "T and S were run on the images" in text
-    values = as_values(found, settings)
     assert values["cumulative"] == ["T", "S"]
     assert values["attacked"] == {"A": 39, "B": 39, "T": 26, "S": 24}
 

@@ -158,7 +158,7 @@ def _is_json(path: Path) -> bool:
 
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, whole or not at all; null stands for NaN and infinity."""
-    text = json.dumps(_finite(values), indent=2) + "\n"
+    text = json.dumps(as_json(values), indent=2) + "\n"
     if not _is_stream(path):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -172,11 +172,12 @@ def write_json(path: Path, values: Any) -> None:
         raise not_written(path, error) from error
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Plain values as they come back from a JSON file: lists, and None for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [as_json(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -45,6 +45,17 @@ class Checkpoint:
         """Whether it is a stitched network rather than a trained one."""
         return "front" in self.network.architecture
 
+    def as_dict(self) -> dict[str, Any]:
+        """What a report says of it, plain values."""
+        return {
+            "path": str(self.path),
+            "model": self.model,
+            "dataset": self.dataset,
+            "classes": self.classes,
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "training": self.training,
+        }
+
     def to(self, device: torch.device) -> "Checkpoint":
         """The same on another device, in the layout in which convolutions are fastest."""
         models.placed(self.network, device)

@@ -18,7 +18,7 @@ from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_epsilon
-from robust_stitching.plans import AttackPlan, as_values, from_options
+from robust_stitching.plans import AttackPlan, from_options
 
 
 def parser() -> Parser:
@@ -76,13 +76,12 @@ def main(argv: list[str]) -> None:
     args, plan = cli.understood(p, argv, plan_of)
     if args.json and args.keep and args.json.resolve() == args.keep.resolve():
         raise UserError(f"--json and --keep both name {args.keep}; give each a file of its own.")
-    from robust_stitching.report.robustness import as_text
-    from robust_stitching.report.robustness import as_values as as_record
+    from robust_stitching.report.attack import as_text
     from robust_stitching.runs import evaluate
 
     voice = cli.Voice(p)
     with json_file(args.json):
-        done = evaluate.attack(
+        record = evaluate.attack(
             plan,
             cli.prepare(args),
             keep=args.keep,
@@ -92,8 +91,6 @@ def main(argv: list[str]) -> None:
         )
         try:
             if args.json:
-                told = {"notes": done.notes, "batch_size": plan.batch_size}
-                record = as_record(done.robustness, done.settings | told)
-                write_json(args.json, record | {"plan": as_values(done.plan)})
+                write_json(args.json, record)
         finally:  # whatever becomes of the file, these are the numbers
-            print(as_text(done.checkpoint.model, done.robustness, done.settings, done.attacks))
+            print(as_text(record))

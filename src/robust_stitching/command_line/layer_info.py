@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     args = p.parse_args(argv)
     from robust_stitching import checkpoints, models
     from robust_stitching.graphs.graph import Graph
-    from robust_stitching.report.table import aligned
+    from robust_stitching.report.tables import aligned
     from robust_stitching.runs.inputs import resolved
 
     path = Path(args.network)

@@ -33,7 +33,7 @@ def stitch_and_print(make: Callable[[], Parser], script: str, argv: list[str]) -
     args, plan = cli.understood(parser, argv, lambda args: plan_of(parser, args))
     if plan.debug:
         cli.log_verbosely()
-    from robust_stitching.report.table import as_text
+    from robust_stitching.report.stitch.text import as_text
     from robust_stitching.runs import stitch
 
     voice = cli.Voice(parser)

@@ -8,7 +8,7 @@ from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import Accuracy
 from robust_stitching.evaluation.intervals import interval_of, wilson
 from robust_stitching.plans import EvaluatePlan, as_values
-from robust_stitching.report.table import aligned, between
+from robust_stitching.report.tables import aligned, between
 
 
 def as_record(

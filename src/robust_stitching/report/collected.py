@@ -7,7 +7,6 @@ the next run, or `collect`, makes it again.
 
 import csv
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,15 +18,15 @@ from typing import Any
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import replacing
 from robust_stitching.basics.locks import locked
-from robust_stitching.report.pdf import plain
-from robust_stitching.report.record import NETWORKS
+from robust_stitching.report.folders import CLOCK, finished_at, is_stitch
+from robust_stitching.report.tables import flat
+from robust_stitching.stitching.record import NETWORKS
 
 NAME = "results.csv"
 WAIT = 60.0
 """Seconds to wait for others who write the same table."""
 
 RECORDS = "[!.]*/json/[!.]*.json"
-CLOCK = "%Y-%m-%d %H:%M:%S"
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,10 @@ class Table:
         """Run to the times of its lines."""
         run = self.heading.index("run")
         clock = self.heading.index("time") if "time" in self.heading else None
-        found: dict[str, list[str]] = {}
+        times: dict[str, list[str]] = {}
         for line in self.lines:
-            found.setdefault(line[run], []).append("" if clock is None else line[clock])
-        return found
+            times.setdefault(line[run], []).append("" if clock is None else line[clock])
+        return times
 
     def with_lines(self, more: Sequence[Mapping[str, str]]) -> "Table":
         """The same with lines at the end, and columns that are new behind the others. In a table
@@ -153,32 +152,17 @@ def _lines(out: Path, table: Table, unreadable: list[Path]) -> list[dict[str, st
     runs have none. Files that cannot be read are put into `unreadable`."""
     known = table.times() if table.heading else {}
     lines = []
-    paths = [(_time_of(path), path.parents[1].name, path) for path in out.glob(RECORDS)]
+    paths = [(finished_at(path), path.parents[1].name, path) for path in out.glob(RECORDS)]
     for finished, name, path in sorted(paths):
         if not all(_is_before(time, finished) for time in known.get(name, [])):
             continue
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if _is_stitch(record) and not record["params"].get("debug"):
+            if is_stitch(record) and not record["params"].get("debug"):
                 lines.append(line_of(record, name, finished))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             unreadable.append(path)  # damaged, or of another program
     return lines
-
-
-def _is_stitch(record: Any) -> bool:
-    return isinstance(record, dict) and {"params", "donors", "data", "stitched"} <= record.keys()
-
-
-def _time_of(path: Path) -> str:
-    """When a run was finished: its JSON file has it in its name."""
-    found = re.search(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)$", path.stem)
-    if found:
-        date, *clock = found.groups()
-        return f"{date} {':'.join(clock)}"
-    with suppress(OSError):
-        return time.strftime(CLOCK, time.localtime(path.stat().st_mtime))
-    return ""
 
 
 def _is_before(line: str, finished: str) -> bool:
@@ -191,7 +175,7 @@ def _is_before(line: str, finished: str) -> bool:
 
 def line_of(record: Mapping[str, Any], name: str, finished: str) -> dict[str, str]:
     """A run as a line: column to word. What has no value has no column."""
-    donors, params = record["donors"], plain(record["params"])
+    donors, params = record["donors"], flat(record["params"])
     params.pop("debug", None)  # it has no lines
     elsewhere = record.get("elsewhere") or {}
     first = {
@@ -226,7 +210,7 @@ def _numbers(record: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if record.get("random_fronts"):
         values["random_fronts.mean"] = fmean(record["random_fronts"])
     measured = {name: record.get(name) or {} for name in NETWORKS}
-    for key, value in plain(measured).items():
+    for key, value in flat(measured).items():
         if not isinstance(value, list):
             values[key] = value
         elif len(value) == 2:

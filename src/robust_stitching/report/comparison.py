@@ -1,88 +1,20 @@
-"""A comparison of two networks as plain values, as text for the terminal, and as files."""
+"""A comparison of two networks, from its JSON report: text for the terminal, and files."""
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from robust_stitching.basics.files import replacing, slug, write_json
-from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.evaluation import Accuracy
-from robust_stitching.evaluation.intervals import interval_of
-from robust_stitching.evaluation.pair import Pair
-from robust_stitching.report.heatmap import heatmap, save_figure
-from robust_stitching.report.record import commit, donor, versions
-from robust_stitching.report.table import aligned
-from robust_stitching.similarity import Comparison
+from robust_stitching.report.drawing import save
+from robust_stitching.report.heat_maps import figure_of
+from robust_stitching.report.tables import aligned
 
 GAP = 2
-
-
-def as_record(
-    found: Comparison,
-    models: tuple[Checkpoint, Checkpoint],
-    pair: Pair,
-    params: Mapping[str, Any],
-    command: str,
-) -> dict[str, Any]:
-    """The JSON report of a comparison.
-
-    Parameters
-    ----------
-    pair : how good the networks are.
-    params : the settings of the run, plain values.
-    command : the command line that asked for it.
-    """
-    measures = {}
-    for measure in found.measures:
-        measures[measure.name] = {
-            "estimator": found.estimators[measure.name],
-            "n_images": found.n_images[measure.name],
-            "range": [measure.low, measure.high],
-        }
-        if measure.of_outputs:
-            value, n = found.outputs[measure.name], found.n_images[measure.name]
-            measures[measure.name]["value"] = value
-            if measure.share:
-                measures[measure.name]["value_interval"] = interval_of(value, n)
-        else:
-            measures[measure.name]["values"] = found.layerwise[measure.name].tolist()
-    return {
-        "command": command,
-        "params": dict(params),
-        "versions": versions(next(models[0].network.parameters()).device),
-        "commit": commit(),
-        "data": {"name": found.data, "n_images": max(found.n_images.values())},
-        "seconds": round(found.seconds, 1),
-        "notes": [*pair.notes, *found.notes, *(_about(models) if found.outputs else [])],
-        "models": [
-            {**donor(model), **_accuracy(accuracy)}
-            for model, accuracy in zip(models, pair.accuracies, strict=True)
-        ],
-        "layers1": list(found.layers1),
-        "layers2": list(found.layers2),
-        "measures": measures,
-    }
-
-
-def _accuracy(found: Accuracy | None) -> dict[str, Any]:
-    if found is None:
-        return {"accuracy": None, "accuracy_interval": None}
-    between = interval_of(found.accuracy, found.n_images)
-    return {"accuracy": found.accuracy, "accuracy_interval": between}
-
-
-def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
-    first, second = models
-    if first.dataset == second.dataset:
-        return []
-    return [
-        f"Model 1 was trained on {first.dataset}, model 2 on {second.dataset}: that their outputs "
-        "agree means something only where their classes are the same."
-    ]
 
 
 def as_text(record: Mapping[str, Any], width: int) -> str:
@@ -132,8 +64,8 @@ def _filled(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _numbers(values: Sequence[Sequence[float]]) -> list[list[str]]:
-    return [["–" if v != v else f"{v:.3f}" for v in row] for row in values]
+def _numbers(values: Sequence[Sequence[float | None]]) -> list[list[str]]:
+    return [["–" if v is None else f"{v:.3f}" for v in row] for row in values]
 
 
 def _columns_width(rows: Sequence[str], columns: Sequence[str]) -> int:
@@ -160,44 +92,39 @@ def _tables(
     return tables
 
 
-def write_comparison(
-    found: Comparison,
-    record: Mapping[str, Any],
-    models: tuple[Checkpoint, Checkpoint],
-    folder: Path,
-) -> dict[str, Path]:
-    """Write the numbers and a heat map of every measure below `folder`, each file whole or not at
-    all.
+def write_files(record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write the numbers and a heat map of every measure of layers below `folder`, each file whole
+    or not at all.
 
     Returns
     -------
     kind to path: "json", "csv", and "figures", a folder with a PNG and a PDF for each measure.
     """
-    stem = slug("-".join(model.model for model in models))
-    paths = {
-        "json": folder / "json" / f"{stem}.json",
-        "csv": folder / "csv" / f"{stem}.csv",
-        "figures": folder / "figures",
-    }
+    stem = slug("-".join(model["model"] for model in record["models"]))
+    paths = {kind: folder / kind / f"{stem}.{kind}" for kind in ("json", "csv")}
     write_json(paths["json"], record)
     with replacing(paths["csv"]) as temporary:
         pd.DataFrame(_lines(record)).to_csv(temporary, index=False)
-    about = f"{found.data} ({record['params']['split']})"
-    for measure in found.measures:
-        if not measure.of_outputs:
-            figure = heatmap(found, measure, tuple(map(_label, models)), about)
-            save_figure(figure, paths["figures"] / measure.name)
-    if all(measure.of_outputs for measure in found.measures):
-        del paths["figures"]
+    for name, measure in record["measures"].items():
+        if "values" in measure:
+            paths["figures"] = folder / "figures"
+            save(_figure(record, measure), paths["figures"] / name)
     return paths
 
 
-def _label(model: Checkpoint) -> str:
-    """What tells a network from others of its kind: its folder, where all files are model.pt."""
-    path = model.path
-    name = path.resolve().parent.name if path.stem == "model" else path.stem
-    readable = os.fsencode(name).decode("utf-8", "replace")  # file names need not be text
-    return f"{model.model}, {readable}"
+def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
+    """Layers of model 1 upwards, of model 2 to the right. Bright is alike, for distances too."""
+    about = f"{measure['n_images']:,} images of {record['data']['name']}"
+    return figure_of(
+        np.array(measure["values"], dtype=float),  # None becomes NaN
+        record["layers1"],
+        record["layers2"],
+        *measure["range"],
+        colours="magma" if measure["larger_is_more_similar"] else "magma_r",
+        title=measure["title"],
+        labels=tuple(f"model {i}: {m['label']}" for i, m in enumerate(record["models"], 1)),
+        caption=f"{measure['estimator']}. {about} ({record['params']['split']})",
+    )
 
 
 def _lines(record: Mapping[str, Any]) -> list[dict[str, Any]]:

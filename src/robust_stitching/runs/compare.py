@@ -11,7 +11,8 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.plans import ComparePlan, as_values, flat
-from robust_stitching.report.comparison import as_record, write_comparison
+from robust_stitching.report.comparison import write_files
+from robust_stitching.runs.comparison import as_record
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.unfinished import begun
@@ -69,7 +70,7 @@ def run(
         record = as_record(compared, models, pair, params, command)
         record["plan"] = as_values(plan)
         try:
-            paths = write_comparison(compared, record, models, unfinished.folder)
+            paths = write_files(record, unfinished.folder)
             with uninterrupted():
                 paths = unfinished.finish(paths)
         except Exception:

@@ -1,7 +1,7 @@
 """Measuring one network as a plan says: loss and accuracy, and accuracy under attack."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,12 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.kept import attack_and_keep
-from robust_stitching.evaluation.known import Robustness
 from robust_stitching.evaluation.misread import signs
-from robust_stitching.evaluation.suites import Suite, suite, threat_on
-from robust_stitching.plans import AttackPlan, DataRef, EvaluatePlan
+from robust_stitching.evaluation.record import as_record as attacked
+from robust_stitching.evaluation.suites import suite, threat_on
+from robust_stitching.plans import AttackPlan, DataRef, EvaluatePlan, as_values
 from robust_stitching.report.accuracy import as_record
 from robust_stitching.runs.inputs import data_of, network_of, resolved
-
-
-@dataclass(frozen=True)
-class UnderAttack:
-    """A network's accuracy under attack.
-
-    Attributes
-    ----------
-    plan : as it was carried out, with what its files hold.
-    split : the images, with their classes in the order of the network's answers.
-    attacks : what was run.
-    settings : all that the numbers depend on, plain values.
-    notes : what a reader of the numbers has to know, in sentences.
-    """
-
-    plan: AttackPlan
-    checkpoint: Checkpoint
-    split: AnySplit
-    attacks: Suite
-    settings: dict[str, Any]
-    robustness: Robustness
-    notes: list[str]
-
 
 Notes = Callable[..., None]
 
@@ -76,8 +53,8 @@ def attack(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda note: None,
     warn: Notes = lambda *notes: None,
-) -> UnderAttack:
-    """Measure the accuracy under attack.
+) -> dict[str, Any]:
+    """Measure the accuracy under attack; returns the record, which has the plan, too.
 
     Parameters
     ----------
@@ -125,8 +102,10 @@ def attack(
     )
     strange = signs(checkpoint, split, robustness.clean_accuracy())
     warn(*strange)
-    told = [*attacks.notes, *notes, *strange]
-    return UnderAttack(plan, checkpoint, split, attacks, settings, robustness, told)
+    settings["notes"] = [*attacks.notes, *notes, *strange]
+    settings["batch_size"] = plan.batch_size
+    record = attacked(robustness, checkpoint.model, attacks, settings)
+    return record | {"plan": as_values(plan)}
 
 
 def _looked_up(

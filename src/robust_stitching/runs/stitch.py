@@ -12,12 +12,13 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.plans import StitchPlan
 from robust_stitching.report import collected
-from robust_stitching.report.record import as_record
-from robust_stitching.report.write import write_results
+from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.unfinished import begun
+from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import stitch
 from robust_stitching.training.adversarial import warnings_of
 from robust_stitching.training.optimisation import precision_on
@@ -96,7 +97,8 @@ def run(
         )
         record = as_record(result, command)
         try:
-            paths = write_results(result, record, unfinished.folder)
+            paths = write_files(result, record, unfinished.folder)
+            paths["pdf"] = draw(unfinished.folder)
             with uninterrupted():
                 paths = unfinished.finish(paths)
                 amiss = None if plan.debug else _collect(out, paths, say)

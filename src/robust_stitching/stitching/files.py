@@ -1,4 +1,4 @@
-"""A run's files: the matrix, the stitched network, JSON, PDF."""
+"""A run's files but its pages: the matrix, the stitched network, the JSON report."""
 
 import time
 from collections.abc import Mapping
@@ -8,20 +8,23 @@ from typing import Any
 import torch
 
 from robust_stitching import checkpoints
-from robust_stitching.basics.files import replacing, slug, write_json
-from robust_stitching.report.pdf import write_pdf
+from robust_stitching.basics.files import slug, write_json
 from robust_stitching.stitching.run import StitchResult
 
 
-def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """Write everything of a run below `folder`, each file whole or not at all.
+def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write what a run found below `folder`, each file whole or not at all.
+
+    Parameters
+    ----------
+    record : see `record.as_record`.
 
     Returns
     -------
-    kind to path: "matrix", "frank_model", "json", "pdf".
+    kind to path: "matrix", "frank_model", "json".
     """
     stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-    endings = {"matrix": "pt", "frank_model": "pt", "json": "json", "pdf": "pdf"}
+    endings = {"matrix": "pt", "frank_model": "pt", "json": "json"}
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
     checkpoints.save(
@@ -32,8 +35,6 @@ def write_results(result: StitchResult, record: Mapping[str, Any], folder: Path)
         result.class_names,
     )
     write_json(paths["json"], record)
-    with replacing(paths["pdf"]) as temporary:
-        write_pdf(temporary, result, record)
     return paths
 
 

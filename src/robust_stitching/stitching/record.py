@@ -1,18 +1,17 @@
-"""A stitching run as plain values: the JSON report, from which table and CSV line follow."""
+"""A stitching run as plain values: the JSON report, from which every table and figure is drawn."""
 
-import platform
-import subprocess
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
+import pandas as pd
 
-from robust_stitching import __version__
-from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.files import as_json
+from robust_stitching.basics.origin import commit, versions
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation.intervals import interval_of
+from robust_stitching.evaluation.misread import LOG
 from robust_stitching.plans import Stitching, as_values, flat
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult
@@ -29,13 +28,14 @@ L2_DEFINITION = "mean over images of the Euclidean distance"
 
 
 def as_record(result: StitchResult, command: str) -> dict[str, Any]:
-    """The JSON report of a run; the keys are those of the documentation of the commands.
+    """The JSON report of a run, as it comes back from its file; the keys are those of the
+    documentation of the commands.
 
     Parameters
     ----------
     command : the command line that asked for the run.
     """
-    return {
+    record = {
         "command": command,
         "plan": as_values(result.plan),
         "params": flat(result.plan) | {"precision": result.precision},
@@ -50,7 +50,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
             "interval": INTERVAL,
         },
         "seed_varies": seed_varies(result.plan),
-        "donors": {"front": donor(result.front), "end": donor(result.end)},
+        "donors": {"front": _donor(result.front), "end": _donor(result.end)},
         "transformation": {
             "in_shape": list(result.network.transform.source.shape),
             "out_shape": list(result.network.transform.target.shape),
@@ -58,13 +58,29 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
         },
         **_numbers(result.measured, n_train_images=result.train_images),
         "elsewhere": result.elsewhere and _numbers(result.elsewhere),
-        "curve": [asdict(record) for record in result.trained.curve],
+        "curve": [asdict(epoch) for epoch in result.trained.curve],
     }
+    return as_json(record)
+
+
+def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {**checkpoint.as_dict(), "learning_curve": learning_curve(checkpoint.path)}
+
+
+def learning_curve(checkpoint: Path) -> dict[str, list[float]] | None:
+    """Epochs and test accuracies from the training log beside a checkpoint; None where there is no
+    readable one."""
+    columns = {"epoch": int, "test_accuracy": float}
+    try:
+        log = pd.read_csv(checkpoint.with_name(LOG))[list(columns)].astype(columns)
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if log.empty else log.to_dict("list")
 
 
 def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     """What was measured on one dataset, of which `of_data` tells more."""
-    scores = {name: found.as_dict() for name, found in measured.scores.items()}
+    scores = {name: one.as_dict() for name, one in measured.scores.items()}
     attacks = measured.attacks
     for name in scores:
         robust = attacks and attacks.robust.get(name)
@@ -114,42 +130,3 @@ def seed_varies(plan: Stitching) -> list[str]:
     if not plan.measured.no_robustness or plan.objective.adversary:
         varied.append("the random starts of attacks")
     return varied
-
-
-def donor(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a report says of one network."""
-    return {
-        "path": str(checkpoint.path),
-        "model": checkpoint.model,
-        "dataset": checkpoint.dataset,
-        "classes": checkpoint.classes,
-        "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
-        "training": checkpoint.training,
-    }
-
-
-def versions(device: torch.device) -> dict[str, str]:
-    """Versions of what the numbers depend on, and what they were computed on."""
-    found = {"robust_stitching": __version__, "python": platform.python_version()}
-    for package in ("torch", "torchvision", "numpy", "scipy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    cuda = device.type == "cuda"
-    found["device"] = torch.cuda.get_device_name(device) if cuda else platform.machine()
-    return found
-
-
-def commit() -> str | None:
-    """The commit of this checkout, with "+" where files differ from it; None outside git."""
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=12", "--dirty=+"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return run.stdout.strip() or None if run.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""The scores of a run as rows of text: the same table for the terminal and for the PDF."""
+"""A stitch as text: rows and captions for the terminal and for the PDF."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,12 @@ from typing import Any
 from robust_stitching.evaluation.intervals import margin
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.evaluation.suites import cumulative_note
-from robust_stitching.report.controls import meaning
-from robust_stitching.report.record import CONTROLS, NETWORKS
+from robust_stitching.report.stitch.verdict import meaning
+from robust_stitching.report.tables import INTERVAL, aligned, between, shown
+from robust_stitching.stitching.record import CONTROLS, NETWORKS
 
 Column = tuple[str, str, str]
 """Heading, key in the record (dots go deeper), format or `INTERVAL`."""
-
-INTERVAL = "interval"
 
 ACCURACY: tuple[Column, ...] = (
     ("accuracy", "accuracy", ".2%"),
@@ -139,33 +138,6 @@ def transfer_caption(record: Mapping[str, Any]) -> str:
 
 def _known(n: int) -> str:
     return f"a share of {n:,} images is known to ±{100 * margin(n):.1f} points or better."
-
-
-def shown(values: Mapping[str, Any], key: str, form: str) -> str:
-    """One number of a record, formatted."""
-    found: Any = values
-    for part in key.split("."):
-        found = None if found is None else found.get(part)
-    if found is None:
-        return "–"
-    return between(found) if form == INTERVAL else format(found, form)
-
-
-def between(ends: Sequence[float]) -> str:
-    """An interval of shares, in percent."""
-    low, high = ends
-    return f"{100 * low:.1f} – {100 * high:.1f}%"
-
-
-def aligned(table: Sequence[Sequence[str]]) -> str:
-    """Rows as text, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
 
 
 def as_text(record: Mapping[str, Any]) -> str:

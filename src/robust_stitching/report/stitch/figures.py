@@ -1,39 +1,20 @@
-"""The figures of a stitching report, by matplotlib, without a display."""
+"""The figures of a stitch, by matplotlib, without a display."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
 from robust_stitching.evaluation.robustness import WORST
-from robust_stitching.report.record import NETWORKS
-from robust_stitching.report.table import called
-from robust_stitching.stitching.run import StitchResult
+from robust_stitching.report.drawing import STYLE, WIDTH
+from robust_stitching.report.heat_maps import heat_map
+from robust_stitching.report.stitch.text import called
+from robust_stitching.stitching.record import NETWORKS
 
-WIDTH = 6.9  # inches: the text width of the page
-STYLE = {
-    "font.family": "STIXGeneral",
-    "mathtext.fontset": "stix",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "legend.fontsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "legend.frameon": False,
-}
 # Okabe and Ito's palette: told apart by everyone.
 COLOURS = {
     "front": "#0072B2",
@@ -51,13 +32,6 @@ OVERLAP = {
     "wr": ("wrong, end right", "#E69F00"),
     "ww": ("both wrong", "#BBBBBB"),
 }
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, sharp enough for print."""
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=220)
-    return path
 
 
 def answers(record: Mapping[str, Any]) -> Figure:
@@ -96,132 +70,96 @@ def worst_case(scores: Mapping[str, Any]) -> float:
     return (scores.get("robust") or {}).get(WORST, float("nan"))
 
 
-def matrices(result: StitchResult) -> Figure:
-    """The maps before and after training and by direct matching: each in a range of its own, and in
-    −1 to 1, so that they can be held against each other."""
-    maps = {"before training": result.initial.weight, "trained": result.final.weight}
-    if result.direct is not None:
-        maps["direct matching"] = result.direct.weight
-    unit = "unit" if result.plan.transform.flatten else "channel"
+def matrices(record: Mapping[str, Any], maps: Mapping[str, np.ndarray]) -> Figure:
+    """The matrices of maps, each in a range of its own, and in −1 to 1, so that they can be held
+    against each other.
+
+    Parameters
+    ----------
+    maps : what a map is called to its matrix, (rows, columns).
+    """
+    params = record["params"]
+    unit = "unit" if params["flatten"] else "channel"
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
         rows = figure.subplots(2, len(maps), squeeze=False)
-        for column, (name, weight) in enumerate(maps.items()):
-            largest = max(weight.abs().max().item(), 1e-12)
+        for column, (name, matrix) in enumerate(maps.items()):
+            largest = max(float(np.abs(matrix).max()), 1e-12)
             for row, limit in enumerate((largest, 1.0)):
-                _matrix(figure, rows[row, column], weight, limit)
+                axes = rows[row, column]
+                heat_map(axes, matrix, None, None, -limit, limit, colours="RdBu_r")
             rows[0, column].set_title(f"{name}, own range")
             rows[1, column].set_title(f"{name}, −1 to 1")
-            rows[1, column].set_xlabel(f"{unit} of front {result.plan.cut.front_layer}")
+            rows[1, column].set_xlabel(f"{unit} of front {params['front_layer']}")
         for row in rows:
-            row[0].set_ylabel(f"{unit} of end {result.plan.cut.end_layer}")
+            row[0].set_ylabel(f"{unit} of end {params['end_layer']}")
     return figure
 
 
-def _matrix(figure: Figure, axes: Axes, weight: Tensor, limit: float) -> None:
-    image = axes.imshow(
-        weight.numpy(),
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    beyond = "both" if weight.abs().max() > limit else "neither"
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02, extend=beyond)
-    bar.ax.tick_params(labelsize=7, length=2)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.tick_params(length=2)
-
-
-def curves(result: StitchResult) -> Figure:
+def curves(record: Mapping[str, Any]) -> Figure:
     """How the map learned, and how the donors had learned."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         loss, accuracy, donors = figure.subplots(1, 3)
-        stitch = pd.DataFrame([vars(epoch) for epoch in result.trained.curve])
+        keys = record["curve"][0]
+        stitch = {key: [epoch[key] for epoch in record["curve"]] for key in keys}
         for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
             for split, style in (("train", "--"), ("test", "-")):
                 _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
-            if kind == "accuracy" and stitch["test_robust_accuracy"].notna().any():
+            if kind == "accuracy" and any(v is not None for v in stitch["test_robust_accuracy"]):
                 _line(axes, stitch, "test_robust_accuracy", "attacked", COLOURS["stitched"], ":")
             axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
             axes.legend()
-        logs = {side: donor_log(path) for side, path in _donors(result).items()}
-        for side, log in logs.items():
+        donors.set(xlabel="epoch", ylabel="test accuracy", title="donors: test accuracy")
+        known = {side: donor.get("learning_curve") for side, donor in record["donors"].items()}
+        for side, log in known.items():
             if log is not None:
                 _line(donors, log, "test_accuracy", side, COLOURS[side], "-")
-        donors.set(xlabel="epoch", ylabel="test accuracy", title="donors: test accuracy")
-        if any(log is not None for log in logs.values()):
+        if any(known.values()):
             donors.legend()
         else:
-            donors.text(
-                0.5,
-                0.5,
-                "no training log\nbeside the donors",
-                ha="center",
-                va="center",
-                transform=donors.transAxes,
-                color="0.4",
-            )
+            middle = {"ha": "center", "va": "center", "transform": donors.transAxes}
+            donors.text(0.5, 0.5, "no training log\nbeside the donors", color="0.4", **middle)
         for axes in (accuracy, donors):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
-def _line(axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, style: str) -> None:
-    marker = "o" if len(log) < 12 else None
-    axes.plot(
-        log["epoch"], log[column], style, color=colour, label=label, marker=marker, markersize=2.5
-    )
+def _line(
+    axes: Axes, log: Mapping[str, Sequence], column: str, label: str, colour: str, style: str
+) -> None:
+    epochs, values = log["epoch"], np.array(log[column], dtype=float)  # None becomes NaN
+    marker = "o" if len(epochs) < 12 else None
+    axes.plot(epochs, values, style, color=colour, label=label, marker=marker, markersize=2.5)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    if log["epoch"].max() == 1:
+    if max(epochs) == 1:
         axes.set_xlim(0.5, 1.5)
     axes.tick_params(length=2)
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def _donors(result: StitchResult) -> dict[str, Path]:
-    return {"front": result.front.path, "end": result.end.path}
-
-
-def donor_log(checkpoint: Path) -> pd.DataFrame | None:
-    """The training log beside a checkpoint, if there is a readable one."""
-    path = checkpoint.parent / "training_log.csv"
-    try:
-        log = pd.read_csv(path)
-    except (OSError, ValueError):
-        return None
-    return log if {"epoch", "test_accuracy"} <= set(log.columns) else None
-
-
-def _inner_bars(result: StitchResult) -> str:
-    attacks = result.measured.attacks
-    if attacks is None:
-        return ""
-    return f", inner bars: in the worst case under attack, {attacks.n_images:,} images"
-
-
 def figures_of(
-    result: StitchResult, record: Mapping[str, Any], folder: Path
-) -> Sequence[tuple[Path, str]]:
-    """All figures of a report as PNG files in `folder`, each with its caption."""
-    n = f"{result.measured.n_images:,} images"
-    units = "units" if result.plan.transform.flatten else "channels"
+    record: Mapping[str, Any], maps: Mapping[str, np.ndarray]
+) -> Sequence[tuple[Figure, str]]:
+    """All figures of a report, each with its caption; for `maps` see `matrices`."""
+    data, attacks = record["data"], record["attacks"]
+    units = "units" if record["params"]["flatten"] else "channels"
+    inner = ""
+    if attacks is not None:
+        inner = f", inner bars: in the worst case under attack, {attacks['n_images']:,} images"
     return [
         (
-            save(answers(record), folder / "answers.png"),
-            f"Accuracy on {n} of {result.measured.data}{_inner_bars(result)} (a), and the share "
+            answers(record),
+            f"Accuracy on {data['n_images']:,} images of {data['name']}{inner} (a), and the share "
             "of images that a network and the end network get right or wrong (b).",
         ),
         (
-            save(matrices(result), folder / "matrices.png"),
+            matrices(record, maps),
             f"The matrix of the map, rows for {units} of the end network, columns for {units} of "
             "the front, without the bias. Above in its own range, below in −1 to 1.",
         ),
         (
-            save(curves(result), folder / "curves.png"),
+            curves(record),
             "Learning curves of the stitch: the loss that was trained and the accuracy, on "
             "augmented training images (dashed) and on the test images; dotted, where the map was "
             "trained under attack, accuracy under that attack. Test accuracy of the donors.",

@@ -1,0 +1,44 @@
+"""How figures look, and how they become files: matplotlib without a display."""
+
+import io
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from robust_stitching.basics.files import replacing
+
+WIDTH = 6.9  # inches: the text width of the page
+DPI = 220  # sharp enough for print
+STYLE = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+}
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG of its own size."""
+    FigureCanvasAgg(figure)
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", dpi=DPI)
+        return file.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as `path`.png and as `path`.pdf, whole or not, without empty margins."""
+    FigureCanvasAgg(figure)
+    for kind in ("png", "pdf"):
+        with mpl.rc_context(STYLE), replacing(path.with_name(f"{path.name}.{kind}")) as temporary:
+            figure.savefig(temporary, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.05)

@@ -1,0 +1,51 @@
+"""What lies in the folder of a finished run."""
+
+import json
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from robust_stitching.basics.errors import UserError
+
+CLOCK = "%Y-%m-%d %H:%M:%S"
+
+
+def is_stitch(record: Any) -> bool:
+    """Whether what a JSON file holds is the report of a stitch."""
+    return isinstance(record, dict) and {"params", "donors", "data", "stitched"} <= record.keys()
+
+
+def finished_at(path: Path) -> str:
+    """When a run was finished, in the format of `CLOCK`: its JSON file has it in its name, else the
+    system knows when that was written; empty where nobody does."""
+    told = re.search(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)$", path.stem)
+    if told:
+        date, *clock = told.groups()
+        return f"{date} {':'.join(clock)}"
+    with suppress(OSError):
+        return time.strftime(CLOCK, time.localtime(path.stat().st_mtime))
+    return ""
+
+
+def report_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The JSON report of a stitching run, and what is in it.
+
+    Raises
+    ------
+    UserError : where there is none, or more than one, or it cannot be read.
+    """
+    paths = sorted((folder / "json").glob("[!.]*.json"))
+    if len(paths) != 1:
+        raise UserError(
+            f"{folder} holds {len(paths)} reports (json/*.json); give the folder of one stitching "
+            "run."
+        )
+    try:
+        record = json.loads(paths[0].read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{paths[0]} is no JSON report ({error}); make the run again.") from error
+    if not is_stitch(record):
+        raise UserError(f"{paths[0]} is no report of a stitch; give the folder of one.")
+    return paths[0], record

@@ -1,0 +1,95 @@
+"""A comparison of two networks as plain values, which knows of similarities and of accuracies."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from robust_stitching.basics.files import as_json
+from robust_stitching.basics.origin import commit, versions
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.evaluation import Accuracy
+from robust_stitching.evaluation.intervals import interval_of
+from robust_stitching.evaluation.pair import Pair
+from robust_stitching.similarity import Comparison
+from robust_stitching.similarity.measures import CHANNELS, Measure
+
+OVER = {"pooled": " of pooled channels", "all": " over positions"}
+"""What measures of channels take for rows, behind their titles."""
+
+
+def as_record(
+    comparison: Comparison,
+    models: tuple[Checkpoint, Checkpoint],
+    pair: Pair,
+    params: Mapping[str, Any],
+    command: str,
+) -> dict[str, Any]:
+    """The JSON report of a comparison, as it comes back from its file.
+
+    Parameters
+    ----------
+    pair : how good the networks are.
+    params : the settings of the run, plain values.
+    command : the command line that asked for it.
+    """
+    about = _about(models) if comparison.outputs else []
+    record = {
+        "command": command,
+        "params": params,
+        "versions": versions(next(models[0].network.parameters()).device),
+        "commit": commit(),
+        "data": {"name": comparison.data, "n_images": max(comparison.n_images.values())},
+        "seconds": round(comparison.seconds, 1),
+        "notes": [*pair.notes, *comparison.notes, *about],
+        "models": [
+            {**model.as_dict(), "label": _label(model), **_accuracy(accuracy)}
+            for model, accuracy in zip(models, pair.accuracies, strict=True)
+        ],
+        "layers1": comparison.layers1,
+        "layers2": comparison.layers2,
+        "measures": {
+            measure.name: _measured(measure, comparison) for measure in comparison.measures
+        },
+    }
+    return as_json(record)
+
+
+def _measured(measure: Measure, comparison: Comparison) -> dict[str, Any]:
+    name, n = measure.name, comparison.n_images[measure.name]
+    told = {
+        "title": measure.title + (OVER[comparison.positions] if measure.of == CHANNELS else ""),
+        "estimator": comparison.estimators[name],
+        "n_images": n,
+        "range": [measure.low, measure.high],
+        "larger_is_more_similar": measure.same > measure.low,
+    }
+    if not measure.of_outputs:
+        return {**told, "values": comparison.layerwise[name].tolist()}
+    value = comparison.outputs[name]
+    interval = {"value_interval": interval_of(value, n)} if measure.share else {}
+    return {**told, "value": value, **interval}
+
+
+def _accuracy(found: Accuracy | None) -> dict[str, Any]:
+    if found is None:
+        return {"accuracy": None, "accuracy_interval": None}
+    between = interval_of(found.accuracy, found.n_images)
+    return {"accuracy": found.accuracy, "accuracy_interval": between}
+
+
+def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
+    first, second = models
+    if first.dataset == second.dataset:
+        return []
+    return [
+        f"Model 1 was trained on {first.dataset}, model 2 on {second.dataset}: that their outputs "
+        "agree means something only where their classes are the same."
+    ]
+
+
+def _label(model: Checkpoint) -> str:
+    """What tells a network from others of its kind: its folder, where all files are model.pt."""
+    path = model.path
+    name = path.resolve().parent.name if path.stem == "model" else path.stem
+    readable = os.fsencode(name).decode("utf-8", "replace")  # file names need not be text
+    return f"{model.model}, {readable}"
