@@ -11,14 +11,15 @@ no line.
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import cli, options
+from robust_stitching.basics.root import root
+from robust_stitching.command_line import cli
 from robust_stitching.report.collected import collect
 
 
 def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
     p.add_argument(
-        "folder", type=Path, nargs="?", default=options.RESULTS, help="where the runs are"
+        "folder", type=Path, nargs="?", default=root() / "results", help="where the runs are"
     )
     p.add_argument(
         "--anew", action="store_true", help="make the whole table again; the earlier one is kept"

@@ -17,6 +17,7 @@ import textwrap
 from pathlib import Path
 
 from robust_stitching.basics.progress import shown
+from robust_stitching.basics.root import root
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.command_line import cli, options, values
 from robust_stitching.command_line.misplaced import check_places
@@ -91,7 +92,9 @@ def parser() -> cli.Parser:
         default=0,
         help="seed of the choice of images and positions and of the order in batches",
     )
-    p.add_argument("-o", "--out-dir", type=Path, default=options.RESULTS, help="where results go")
+    p.add_argument(
+        "-o", "--out-dir", type=Path, default=root() / "results", help="where results go"
+    )
     p.add_argument("--run-name", help="subfolder of the results; the date and time if not given")
     options.add_device_options(p, training=False)
     options.add_constants(p, "model 1", "model 2")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.root import root
 from robust_stitching.command_line import values
 from robust_stitching.command_line.cli import Parser, precision
 from robust_stitching.data import SOURCES
@@ -22,8 +22,6 @@ DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
     "folder per class"
 )
-SNAPSHOTS = REPOSITORY / "snapshots"
-RESULTS = REPOSITORY / "results"
 
 
 def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) -> None:
@@ -36,7 +34,7 @@ def add_training_options(parser: Parser, *, epochs: int, lr: float, out: str) ->
         default=lr,
         help="learning rate; divided by 10 at 1/3 and again at 2/3 of the training",
     )
-    parser.add_argument("-o", "--out-dir", type=Path, default=out, help="where results go")
+    parser.add_argument("-o", "--out-dir", type=Path, default=root() / out, help="where results go")
     parser.add_argument(
         "-b", "--batch-size", type=values.positive_int, default=128, help="batch size"
     )
@@ -55,7 +53,7 @@ def add_stitching_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--run-name", help="subfolder of the results; the date and time if not given"
     )
-    add_training_options(parser, epochs=30, lr=1e-3, out=RESULTS)
+    add_training_options(parser, epochs=30, lr=1e-3, out="results")
     parser.add_argument(
         "-s",
         "--save-frequency",

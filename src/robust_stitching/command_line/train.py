@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
     p = cli.Parser(__doc__)
     p.add_argument("-m", "--model", default="lenet", help=f"network, one of: {models.choices()}")
     p.add_argument("-d", "--dataset", default="mnist", help=f"dataset, one of: {options.DATASETS}")
-    options.add_training_options(p, epochs=300, lr=1e-1, out=options.SNAPSHOTS)
+    options.add_training_options(p, epochs=300, lr=1e-1, out="snapshots")
     p.add_argument(
         "-s",
         "--save-frequency",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.data.config import CONFIG_FILE
+from robust_stitching.data.config import config_file
 from robust_stitching.data.listing import Files, list_parts
 from robust_stitching.data.vision import torchvision
 
@@ -92,6 +92,6 @@ def _as_bytes(paths: list[str]) -> np.ndarray:
 def _missing(key: str, root: Path, what: str) -> UserError:
     return UserError(
         f"the dataset {key} was not found in {root}: {what}, or name the folder that has them in "
-        f"{CONFIG_FILE} or in DATASET_ROOT_{key.upper()}; nothing of its size is downloaded "
+        f"{config_file()} or in DATASET_ROOT_{key.upper()}; nothing of its size is downloaded "
         "unasked; the dataset digits needs no files."
     )

@@ -20,7 +20,7 @@ from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data.augment import DIGIT, NATURAL, PICTURE, Augmentation, scaled
-from robust_stitching.data.config import CONFIG_FILE, dataset_root, dataset_workers
+from robust_stitching.data.config import config_file, dataset_root, dataset_workers
 from robust_stitching.data.folder import class_names, read_folder
 from robust_stitching.data.large import celeba, imagenet
 from robust_stitching.data.listing import Files
@@ -292,7 +292,7 @@ def _checked(key: str, part: Part | Files) -> Part | Files:
     kind = SOURCES[key].root
     raise UserError(
         f"the files of {key} in {dataset_root(kind)} {found}; put its own files there, or name the "
-        f"folder that has them in {CONFIG_FILE} or in DATASET_ROOT_{kind.upper()}."
+        f"folder that has them in {config_file()} or in DATASET_ROOT_{kind.upper()}."
     )
 
 
@@ -362,7 +362,7 @@ def _download(source: Source, root: Path) -> None:
         raise UserError(
             f"the dataset {key} is missing or damaged in {root} and could not be downloaded "
             f"({_reason(error)}); put its files there, or name the folder that has them in "
-            f"{CONFIG_FILE} or in DATASET_ROOT_PYTORCH; the dataset digits needs no files."
+            f"{config_file()} or in DATASET_ROOT_PYTORCH; the dataset digits needs no files."
         ) from error
 
 
