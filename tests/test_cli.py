@@ -11,7 +11,7 @@ import pytest
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import REPOSITORY
-from robust_stitching.command_line import cli, values
+from robust_stitching.command_line import cli, process, values
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 
@@ -289,7 +289,7 @@ def test_a_script_that_is_interrupted_leaves_with_130(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "argv", ["some.py"])
     with pytest.raises(SystemExit) as left:
-        cli.run(main)
+        process.run(main)
     assert left.value.code == 130
     assert capsys.readouterr().err == "some.py: interrupted.\n"
 
@@ -308,7 +308,7 @@ def test_mistakes_and_refusals_are_one_sentence(error, told, monkeypatch, capsys
 
     monkeypatch.setattr(sys, "argv", ["/bin/some.py"])
     with pytest.raises(SystemExit) as left:
-        cli.run(main)
+        process.run(main)
     err = capsys.readouterr().err
     assert left.value.code == 2
     assert err.startswith(told)
@@ -321,7 +321,7 @@ def test_our_own_mistakes_are_shown_whole(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["some.py"])
     with pytest.raises(ZeroDivisionError):
-        cli.run(main)
+        process.run(main)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,10 @@
-"""What the scripts share: parsing, errors for people, and what a word on the command line means."""
+"""What the commands share: parsing, and what a word on the command line means."""
 
 import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -15,12 +14,12 @@ import torch
 from robust_stitching import checkpoints, data
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import shown
-from robust_stitching.basics.signals import raise_interruptions
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.command_line import misplaced, terminal
+from robust_stitching.command_line import misplaced
+from robust_stitching.command_line.calling import as_called, called
+from robust_stitching.command_line.process import say
 from robust_stitching.data import AnySplit, looks_like_a_path, source_of
 
-INTERRUPTED = 130
 CONSTANTS = ("mean", "std", "weights")
 """The options that say how to read a published network."""
 
@@ -34,6 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, **options: Any):
         super().__init__(
+            prog=called(),
             description=description,
             formatter_class=_Help,
             allow_abbrev=False,
@@ -60,7 +60,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option that has one, the description as it is written."""
+    """Defaults behind every option that has one, the description as it is written, and commands as
+    they are called here."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(as_called(text), width, indent)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return super()._split_lines(as_called(text), width)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
@@ -77,41 +84,6 @@ class Listed(argparse.Action):
         if not found:
             raise argparse.ArgumentError(self, "expected at least one argument")
         setattr(namespace, self.dest, found)
-
-
-def run(main: Callable[[list[str]], None]) -> NoReturn:
-    """Call `main` with the command line; mistakes of users become one sentence and status 2."""
-    terminal.prepare()
-    raise_interruptions()
-    try:
-        try:
-            main(sys.argv[1:])
-        finally:
-            terminal.flush()
-    except UserError as error:
-        sys.exit(_failed(error, 2))
-    except KeyboardInterrupt as interruption:
-        hint = str(interruption)
-        sys.exit(_failed(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
-    except BrokenPipeError:
-        terminal.give_up()  # the reader of our output went away, nobody is left to tell
-        sys.exit(1)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        sys.exit(_failed(f"the system refused{where}: {error.strerror or error}.", 2))
-    sys.exit(0)
-
-
-def _failed(message: object, status: int) -> int:
-    with suppress(OSError, ValueError):  # the terminal may be gone
-        say(message)
-    terminal.give_up()
-    return status
-
-
-def say(message: object) -> None:
-    """Tell the user something besides the results."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
 
 
 def device(name: str) -> torch.device:

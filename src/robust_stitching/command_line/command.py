@@ -1,6 +1,5 @@
 """What the stitching commands do once their arguments are understood: run, write, tell."""
 
-import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import shown
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.misplaced import PLACES, check_places
 from robust_stitching.report import collected
 from robust_stitching.report.record import as_record
@@ -18,7 +18,6 @@ from robust_stitching.stitching.run import stitch
 
 
 def stitch_and_report(
-    script: str,
     args: Namespace,
     argv: list[str],
     *,
@@ -29,7 +28,7 @@ def stitch_and_report(
 
     Parameters
     ----------
-    script, argv : the command, for the report.
+    argv : what `args` were parsed from, for the report.
     eval_dataset : another dataset to measure on.
     more : settings of `StitchConfig` that not every command has.
     """
@@ -48,7 +47,7 @@ def stitch_and_report(
     cli.warn(*(config.adversary.warnings if config.adversary else ()))
     with begun(args.out_dir, args.run_name, cli.say) as run:
         result = stitch(front, end, train, test, config, shown, elsewhere, warn=cli.warn)
-        record = as_record(result, shlex.join(["python", f"src/bin/{Path(script).name}", *argv]))
+        record = as_record(result, typed(argv))
         try:
             paths = write_results(result, record, run.folder)
             with uninterrupted():

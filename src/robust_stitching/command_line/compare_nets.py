@@ -11,7 +11,6 @@ of layers take channels, averaged over positions or at positions (--positions); 
 svcca and regression need more rows than channels, and many more to mean anything.
 """
 
-import shlex
 import shutil
 import textwrap
 from pathlib import Path
@@ -20,6 +19,7 @@ from robust_stitching.basics.progress import shown
 from robust_stitching.basics.root import root
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.command_line import cli, options, values
+from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.misplaced import check_places
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
@@ -141,8 +141,7 @@ def main(argv: list[str]) -> None:
             *networks, *asked, **settings, seed=args.seed, order=pair.order, progress=shown
         )
         params = {key: getattr(args, key) for key in SETTINGS}
-        command = shlex.join(["python", "src/bin/compare_nets.py", *argv])
-        record = as_record(found, models, pair, params, command)
+        record = as_record(found, models, pair, params, typed(argv))
         told = as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
         try:
             paths = write_comparison(found, record, models, run.folder)

@@ -24,4 +24,4 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    stitch_and_report("find_cross_dataset_transform.py", args, argv, eval_dataset=args.eval_dataset)
+    stitch_and_report(args, argv, eval_dataset=args.eval_dataset)

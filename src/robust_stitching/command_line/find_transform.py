@@ -33,4 +33,4 @@ def parser() -> cli.Parser:
 
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
-    stitch_and_report("find_transform.py", args, argv, no_pinv=args.no_pinv, no_bn=args.no_bn)
+    stitch_and_report(args, argv, no_pinv=args.no_pinv, no_bn=args.no_bn)
