@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.checkpoints.class_names import matched
 from robust_stitching.data.names import CIFAR10, CIFAR100, DIGITS
 from robust_stitching.evaluation import evaluate, predict

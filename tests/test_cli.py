@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import REPOSITORY
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.command_line import cli, process, values
 
 SCRIPTS = REPOSITORY / "src" / "bin"

@@ -8,19 +8,18 @@ import sys
 
 import pytest
 
-from conftest import SCRIPTS
+from conftest import REPOSITORY
 from robust_stitching import models
 
-CLONE = SCRIPTS.parents[1]
-TEXT = (CLONE / "CONTRIBUTING.md").read_text()
+TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(re.findall(r"^```python\n# (src/\S+\.py)\n(.*?)^```$", TEXT, re.M | re.S))
 
 
 @pytest.fixture
 def copied(tmp_path):
     """A copy of the clone to which an example is added, and a way to run Python there."""
-    shutil.copytree(CLONE / "src", tmp_path / "src")
-    shutil.copy(CLONE / "pyproject.toml", tmp_path)
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
 
     def python(example, code):
         added = tmp_path / example

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from conftest import REPOSITORY
 from robust_stitching import data
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import config
 from robust_stitching.data.vision import torchvision
 from torchvision_files import FORMATS, make

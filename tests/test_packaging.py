@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from conftest import SCRIPTS
+from conftest import REPOSITORY
 from robust_stitching import __version__
 from robust_stitching.command_line.calling import CONSOLE
 
@@ -24,13 +24,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SOURCE = SCRIPTS.parent
-CLONE = SOURCE.parent
+SOURCE = REPOSITORY / "src"
 
 
 @pytest.fixture(scope="module")
 def pyproject():
-    return tomllib.loads((CLONE / "pyproject.toml").read_text())
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
 # What other programs read
@@ -38,7 +37,7 @@ def pyproject():
 
 def requirements(name):
     """The lines of a file of requirements, by the names of the packages."""
-    lines = (line.split("#")[0].strip() for line in (CLONE / name).read_text().splitlines())
+    lines = (line.split("#")[0].strip() for line in (REPOSITORY / name).read_text().splitlines())
     wanted = [Requirement(line) for line in lines if line and not line.startswith("-r")]
     return {requirement.name: requirement for requirement in wanted}
 
@@ -57,7 +56,7 @@ def test_what_is_installed_is_what_the_clone_has(pyproject):
 def test_every_extra_is_a_file_of_requirements(pyproject):
     assert "optional-dependencies" in pyproject["project"]["dynamic"]
     extras = pyproject["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
-    files = {path.name for path in CLONE.glob("requirements-*.txt")} - {"requirements-dev.txt"}
+    files = {path.name for path in REPOSITORY.glob("requirements-*.txt")} - {"requirements-dev.txt"}
     assert {f"requirements-{name}.txt" for name in extras} == files
     assert all(of == {"file": [f"requirements-{name}.txt"]} for name, of in extras.items())
 
@@ -74,7 +73,7 @@ def test_the_version_stands_once(pyproject):
     named = pyproject["tool"]["setuptools"]["dynamic"]["version"]
     assert named == {"attr": "robust_stitching.__version__"}
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
-    assert not re.search(r"^version:", (CLONE / "CITATION.cff").read_text(), re.MULTILINE)
+    assert not re.search(r"^version:", (REPOSITORY / "CITATION.cff").read_text(), re.MULTILINE)
 
 
 def test_the_pythons_are_the_same_everywhere(pyproject):
@@ -85,27 +84,27 @@ def test_the_pythons_are_the_same_everywhere(pyproject):
     assert minors == list(range(first, last + 1))
     assert pyproject["project"]["requires-python"] == f">=3.{first}"
     assert pyproject["tool"]["ruff"]["target-version"] == f"py3{first}"
-    workflow = (CLONE / ".github/workflows/tests.yml").read_text()
+    workflow = (REPOSITORY / ".github/workflows/tests.yml").read_text()
     assert json.loads(re.search(r"python: (\[.*\])", workflow)[1]) == [f"3.{m}" for m in minors]
-    assert f"python>=3.{first},<3.{last + 1}\n" in (CLONE / "environment.yml").read_text()
-    assert f"Python 3.{first} to 3.{last}" in (CLONE / "README.md").read_text()
+    assert f"python>=3.{first},<3.{last + 1}\n" in (REPOSITORY / "environment.yml").read_text()
+    assert f"Python 3.{first} to 3.{last}" in (REPOSITORY / "README.md").read_text()
 
 
 def test_the_citation():
     yaml = pytest.importorskip("yaml")
-    cited = yaml.safe_load((CLONE / "CITATION.cff").read_text())
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= set(cited)  # what the format wants
     assert cited["authors"] == [{"name": "The robust-stitching authors"}]
     (paper,) = cited["references"]
     assert {"type", "title", "authors"} <= set(paper)
     assert [author["family-names"] for author in paper["authors"]] == ["Balogh", "Jelasity"]
-    assert paper["title"] in " ".join((CLONE / "README.md").read_text().split())
+    assert paper["title"] in " ".join((REPOSITORY / "README.md").read_text().split())
 
 
 @pytest.mark.parametrize("name", [".github/workflows/tests.yml", ".pre-commit-config.yaml"])
 def test_files_of_yaml_are_well_formed(name):
     yaml = pytest.importorskip("yaml")
-    assert isinstance(yaml.safe_load((CLONE / name).read_text()), dict)
+    assert isinstance(yaml.safe_load((REPOSITORY / name).read_text()), dict)
 
 
 # What is built
@@ -135,12 +134,12 @@ def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree") / "clone"
     folder.mkdir()
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(CLONE / name, folder)
-    for path in CLONE.glob("requirements*.txt"):
+        shutil.copy(REPOSITORY / name, folder)
+    for path in REPOSITORY.glob("requirements*.txt"):
         shutil.copy(path, folder)
     for name in ("src", "tests", "config"):
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(CLONE / name, folder / name, ignore=ignored)
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
     return folder
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.evaluation.suites import Suite, cumulative_note
