@@ -165,6 +165,12 @@ def test_where_a_relative_path_counts_from(file, counts_from, installed, monkeyp
     assert config.dataset_root("pytorch").resolve() == installed / "work/mine"
 
 
+def test_a_file_that_is_named_without_need_counts_from_where_it_does(installed, monkeypatch):
+    file = write(installed / "work/config/default.env", RELATIVE)
+    monkeypatch.setenv("ROBUST_STITCHING_CONFIG", str(file))
+    assert config.dataset_root("pytorch").resolve() == installed / "work/sets"
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_in_a_checkout_a_relative_path_counts_from_it(named, cloned, bare, monkeypatch):
     file = write((bare / "named.env") if named else (cloned / "config/default.env"), RELATIVE)

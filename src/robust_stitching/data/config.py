@@ -60,7 +60,7 @@ def dataset_root(kind: str) -> Path:
         return root() / os.path.expanduser(written)
     file = config_file()
     if written := _setting(file, kind):
-        elsewhere = checkout() is None and file != _file_of_root()
+        elsewhere = checkout() is None and file.resolve() != _file_of_root().resolve()
         return (file.parent if elsewhere else root()) / os.path.expanduser(written)
     raise UserError(
         f"no folder is set for {kind} datasets; write {kind} = '/some/folder' into {file} or set "
