@@ -5,15 +5,19 @@ import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import robust_stitching
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.plans import Optimisation
 from robust_stitching.training import Trainer, standard
+
+REPOSITORY = Path(robust_stitching.__file__).resolve().parents[2]
+"""The clone that is tested; of a mutant, its copy."""
 
 SCRIPTS = REPOSITORY / "src" / "bin"
 LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH", "COLUMNS")

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, apgd_targeted, fgsm, losses, pgd, square
 from robust_stitching.attacks.apgd import AdaptiveStep
 from robust_stitching.attacks.pgd import FixedStep, worst_images
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 
 STEPS = 6

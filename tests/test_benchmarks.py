@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from robust_stitching.basics.files import REPOSITORY
+from conftest import REPOSITORY
 
 SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_")
 

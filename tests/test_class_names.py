@@ -5,11 +5,11 @@ import random
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.checkpoints.class_names import matched
 from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.graphs.folding import Folded

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from conftest import REPOSITORY
 from robust_stitching import data
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import config
 from robust_stitching.data.augment import augmented
 from robust_stitching.data.vision import torchvision
@@ -153,7 +153,7 @@ def test_a_wrong_checksum_is_not_read(root, monkeypatch, no_network):
 def test_the_config_file_as_users_have_it(tmp_path, monkeypatch):
     file = tmp_path / "default.env"
     file.write_text("[dataset_root]\npytorch = '/data/pytorch' # torchvision\nceleba = 'faces'\n")
-    monkeypatch.setattr(config, "CONFIG_FILE", file)
+    monkeypatch.setenv("ROBUST_STITCHING_CONFIG", str(file))
     for kind in ("PYTORCH", "CELEBA", "IMAGENET"):
         monkeypatch.delenv(f"DATASET_ROOT_{kind}", raising=False)
     assert str(config.dataset_root("pytorch")) == "/data/pytorch"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.progress import silent
 from robust_stitching.evaluation import robustness as evaluation
 from robust_stitching.evaluation.doubts import doubts

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from in_float64 import InFloat64
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, draws_at
 from robust_stitching.attacks.draws import BLOCK, draws_from
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import suites
 from robust_stitching.evaluation.robustness import robustness, suite

@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from conftest import REPOSITORY
 from left_behind import names
 from robust_stitching import checkpoints
 from robust_stitching.basics import files
@@ -196,7 +197,7 @@ def test_json_where_the_locale_is_ascii(tmp_path):
         r"with json_file(Path(sys.argv[1])): write_json(Path(sys.argv[1]), {'\xfc': '\u2192'})"
     )
     environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    source = str(files.REPOSITORY / "src")
+    source = str(REPOSITORY / "src")
     done = subprocess.run(
         [sys.executable, "-c", code, path], env={**environment, "PYTHONPATH": source}
     )

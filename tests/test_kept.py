@@ -10,10 +10,10 @@ import time
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import kept
 from robust_stitching.evaluation.kept import MAGIC, adversarial_images, attack_and_keep
 from robust_stitching.evaluation.robustness import robustness, suite

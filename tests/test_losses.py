@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, losses, pgd
 from robust_stitching.attacks.pgd import usual_step, worst_images
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.labels import losses_of, margins_of
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.plans import Objective

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from digit_folders import WORDS, write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.misread import chance_of, promised, signs

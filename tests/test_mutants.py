@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from robust_stitching.basics.files import REPOSITORY
+from conftest import REPOSITORY
 
 SOURCE = Path("src/robust_stitching")
 TIME = 900  # seconds that the tests of one mutant may take
@@ -163,6 +163,7 @@ def copied(tmp_path):
     """A copy of the library, with a way to run tests of ours on it."""
     shutil.copytree(REPOSITORY / "src", tmp_path / "src")
     (tmp_path / "archive").symlink_to(REPOSITORY / "archive")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)  # else it would be no clone
 
     def tests(arguments):
         paths = f"pythonpath={tmp_path / 'src'} {REPOSITORY / 'tests'}"

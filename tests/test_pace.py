@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.stitching.attack_scores import measure_attacks

@@ -8,9 +8,9 @@ from dataclasses import fields, replace
 
 import pytest
 
+from conftest import REPOSITORY
 from robust_stitching import plans
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.plans import (
     Adversary,
     AttackPlan,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, losses
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation.robustness import WORST, robustness, suite

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from digit_folders import write_digits
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import evaluate
 
 ARCHIVE = REPOSITORY / "archive"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import equal
 
+from conftest import REPOSITORY
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import kept
 from robust_stitching.evaluation.intervals import wilson
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from conftest import REPOSITORY
 from in_float64 import InFloat64
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.intervals import wilson

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import sources
 from robust_stitching.data.source import NATURAL, Files, Images, Missing, Source
 from streamed_files import write_imagenet

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, draws_at, square
 from robust_stitching.attacks.draws import draws_from
 from robust_stitching.attacks.losses import margin
 from robust_stitching.attacks.square import RandomSearch, bumps, share_at
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 
 both_norms = pytest.mark.parametrize("norm, epsilon", [("linf", 0.1), ("l2", 1.5)])

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from conftest import REPOSITORY
 from left_behind import only, strict_json
 from robust_stitching import checkpoints
 from robust_stitching.attacks.pgd import step_warnings, usual_step
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.plans import Adversary, stitching

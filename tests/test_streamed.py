@@ -112,7 +112,7 @@ def test_missing_files(name, exists, tmp_path, monkeypatch, nothing_is_fetched):
         root.mkdir()
     with pytest.raises(UserError) as error:
         data.load(name)
-    told = (name, str(root), str(config.CONFIG_FILE), f"DATASET_ROOT_{name.upper()}", "digits")
+    told = (name, str(root), str(config.config_file()), f"DATASET_ROOT_{name.upper()}", "digits")
     assert all(word in str(error.value) for word in told)
     assert "\n" not in str(error.value)
     assert root.exists() == exists
@@ -375,7 +375,7 @@ def test_workers_by_the_file(tmp_path, monkeypatch):
     file = tmp_path / "default.env"
     file.write_text("[dataset_root]\nworkers = 5\n")
     monkeypatch.delenv("DATASET_WORKERS", raising=False)
-    monkeypatch.setattr(config, "CONFIG_FILE", file)
+    monkeypatch.setenv("ROBUST_STITCHING_CONFIG", str(file))
     assert config.dataset_workers() == 5
     file.write_text("[dataset_root]\n")
     assert 1 <= config.dataset_workers() <= config.MOST_WORKERS

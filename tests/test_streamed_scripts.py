@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints, data
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation import predict
 from robust_stitching.evaluation.kept import adversarial_images
 from streamed_files import ATTRIBUTES, WNIDS, write_celeba, write_imagenet

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from conftest import SCRIPTS
 from robust_stitching.basics import progress
-from robust_stitching.command_line import cli, terminal
+from robust_stitching.basics.errors import UserError
+from robust_stitching.command_line import process, terminal
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 ALL_SCRIPTS = sorted(path.name for path in SCRIPTS.glob("[!_]*.py"))
@@ -126,10 +127,10 @@ def test_streams_that_are_closed(monkeypatch):
     def main(argv):
         print("said")
         tqdm.write("said")
-        raise cli.UserError("no")
+        raise UserError("no")
 
     with pytest.raises(SystemExit) as left:
-        cli.run(main)
+        process.run(main)
     assert left.value.code == 2
 
 

@@ -7,10 +7,10 @@ from statistics import median_low
 import pytest
 import torch
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.evaluation.record import as_record
 from robust_stitching.evaluation.robustness import WORST, robustness, suite

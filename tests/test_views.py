@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints, models
 from robust_stitching.attacks import Threat
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.graphs.folding import Folded, view_of
 from robust_stitching.graphs.stitched import StitchedNetwork

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from conftest import REPOSITORY
 from robust_stitching import checkpoints, data
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import streamed
 from robust_stitching.plans import DataRef, Optimisation, TrainPlan
 from robust_stitching.runs.train import run as train_network

@@ -1,15 +1,14 @@
 """Runs a command from a clone: ``src/`` need not be installed."""
 
 import sys
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def run(name: str) -> None:
-    """Run ``robust_stitching.command_line.<name>`` with the arguments of this process."""
-    from robust_stitching.command_line import cli
+def run(command: str) -> None:
+    """Run ``robust_stitching.command_line.<command>`` with the arguments of this process."""
+    from robust_stitching.command_line import console, process
 
-    command = import_module(f"robust_stitching.command_line.{name}")
-    cli.run(command.main, command.parser)
+    process.run(partial(console.start, command))

@@ -14,8 +14,6 @@ from typing import Any
 from robust_stitching.basics import locks
 from robust_stitching.basics.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from robust_stitching import __version__
-from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.root import checkout
 
 
 def versions(device: torch.device) -> dict[str, str]:
@@ -25,9 +25,12 @@ def versions(device: torch.device) -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of this checkout, with "+" where files differ from it; None outside git."""
+    folder = checkout()
+    if folder is None or not (folder / ".git").exists():
+        return None  # git would tell of a repository around us
     try:
         run = subprocess.run(
-            ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -1,67 +1,18 @@
-"""What the commands share: errors for people, and what is told besides the results."""
+"""What the commands share once they are called: plans understood, the device, what is told."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.signals import raise_interruptions
-from robust_stitching.command_line import terminal
 from robust_stitching.command_line.parser import Parser
+from robust_stitching.command_line.process import say
 from robust_stitching.plans.settings import Settings
 
 if TYPE_CHECKING:
     import torch  # takes seconds, which --help does not have
-
-INTERRUPTED = 130
-
-
-def run(main: Callable[[list[str]], None], parser: Callable[[], Parser] | None = None) -> NoReturn:
-    """Call `main` with the command line; mistakes of users become one sentence and status 2.
-
-    Parameters
-    ----------
-    parser : makes the command's parser, in whose words sentences of the library are told.
-    """
-
-    def spelled(text: object) -> str:
-        return parser().spelled(str(text)) if parser else str(text)
-
-    terminal.prepare()
-    raise_interruptions()
-    try:
-        try:
-            main(sys.argv[1:])
-        finally:
-            terminal.flush()
-    except UserError as error:
-        sys.exit(_failed(spelled(error), 2))
-    except KeyboardInterrupt as interruption:
-        hint = spelled(interruption)
-        sys.exit(_failed(f"interrupted{'; ' + hint if hint else '.'}", INTERRUPTED))
-    except BrokenPipeError:
-        terminal.give_up()  # the reader of our output went away, nobody is left to tell
-        sys.exit(1)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        sys.exit(_failed(f"the system refused{where}: {error.strerror or error}.", 2))
-    sys.exit(0)
-
-
-def _failed(message: object, status: int) -> int:
-    with suppress(OSError, ValueError):  # the terminal may be gone
-        say(message)
-    terminal.give_up()
-    return status
-
-
-def say(message: object) -> None:
-    """Tell the user something besides the results."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
 
 
 def device(name: str) -> "torch.device":

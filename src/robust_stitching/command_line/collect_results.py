@@ -11,6 +11,7 @@ no line.
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.root import root
 from robust_stitching.command_line import options
 from robust_stitching.command_line.parser import Parser
 
@@ -18,7 +19,7 @@ from robust_stitching.command_line.parser import Parser
 def parser() -> Parser:
     p = Parser(__doc__)
     p.add_argument(
-        "folder", type=Path, nargs="?", default=options.RESULTS, help="where the runs are"
+        "folder", type=Path, nargs="?", default=root() / options.RESULTS, help="where the runs are"
     )
     p.add_argument(
         "--anew", action="store_true", help="make the whole table again; the earlier one is kept"

@@ -12,13 +12,13 @@ svcca and regression need more rows than channels, and many more to mean anythin
 """
 
 import argparse
-import shlex
 import shutil
 import textwrap
 from typing import Any
 
 from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import ComparePlan, from_options
 from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
         args.out_dir,
         cli.prepare(args),
         name=args.run_name,
-        command=shlex.join(["python", "src/bin/compare_nets.py", *argv]),
+        command=typed(argv),
         resume=args.resume,
         reuse=args.reuse,
         progress=shown,

@@ -31,4 +31,4 @@ def parser() -> Parser:
 
 
 def main(argv: list[str]) -> None:
-    stitch_and_print(parser, "find_cross_dataset_transform.py", argv)
+    stitch_and_print(parser, argv)

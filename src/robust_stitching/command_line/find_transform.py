@@ -28,4 +28,4 @@ def parser() -> Parser:
 
 
 def main(argv: list[str]) -> None:
-    stitch_and_print(parser, "find_transform.py", argv)
+    stitch_and_print(parser, argv)

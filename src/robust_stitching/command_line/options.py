@@ -7,7 +7,7 @@ from typing import Any
 import robust_stitching
 from robust_stitching.basics.declared import declared
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import REPOSITORY
+from robust_stitching.basics.root import root
 from robust_stitching.command_line import values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
@@ -18,8 +18,8 @@ DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
     "folder per class"
 )
-SNAPSHOTS = REPOSITORY / "snapshots"
-RESULTS = REPOSITORY / "results"
+SNAPSHOTS, RESULTS = "snapshots", "results"
+"""Folders below the root."""
 PACKAGE = Path(robust_stitching.__file__).parent
 
 
@@ -29,9 +29,10 @@ def models() -> str:
     return f"{', '.join(declared(PACKAGE / 'models', 'register'))}, or {', '.join(libraries)}"
 
 
-def add_runs(parser: Parser, out: Path, *, named: bool = True) -> None:
-    """Where results go, and what becomes of those that are there; they may stand beside --plan."""
-    parser.beside("-o", "--out-dir", type=Path, default=out, help="where results go")
+def add_runs(parser: Parser, out: str, *, named: bool = True) -> None:
+    """Where results go, a folder below the root by default, and what becomes of those that are
+    there; they may stand beside --plan."""
+    parser.beside("-o", "--out-dir", type=Path, default=root() / out, help="where results go")
     if named:
         parser.beside("--run-name", help="subfolder of the results; the date and time if not given")
     parser.beside(

@@ -9,15 +9,13 @@ from typing import Any, NoReturn
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.command_line import values
+from robust_stitching.command_line.calling import COMMANDS, as_called, called
 from robust_stitching.plans import written
 from robust_stitching.plans.settings import Kind, Settings, kind_of
 
 UNSET = object()
 WRITTEN = re.compile(r"`([\w.]+)`|(?<![\w.])([\w.]+)=('[^']*'|[\w.+-]*[\w+-])")
 """A setting in a sentence of the library: `` `name` ``, or name=value."""
-
-COMMANDS = ("train", "layer_info", "eval_net", "convert_checkpoint", "collect_results")
-"""Those that sentences of the library name."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, plan: type[Settings] | None = None, **options: Any):
         super().__init__(
+            prog=called(),
             description=description,
             formatter_class=_Help,
             allow_abbrev=False,
@@ -104,7 +103,7 @@ class Parser(argparse.ArgumentParser):
         """
         if not any(arg == "--plan" or arg.startswith("--plan=") for arg in argv):
             return None
-        again = Parser(self.description, prog=self.prog)
+        again = Parser(self.description)
         again.add_argument("--plan", type=Path, required=True)
         files = self.files()
         for name, path in files.items():
@@ -168,7 +167,14 @@ def _at(plan: type[Settings], path: str) -> tuple[Kind, Mapping[str, Any]]:
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind every option that has one, the description as it is written."""
+    """Defaults behind every option that has one, the description as it is written, and commands as
+    they are called here."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(as_called(text), width, indent)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return super()._split_lines(as_called(text), width)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, False, ()):

@@ -1,11 +1,11 @@
 """What both stitching commands do once their arguments are parsed: run, tell, print."""
 
 import argparse
-import shlex
 from collections.abc import Callable
 
 from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import from_options
 from robust_stitching.plans.actions import StitchPlan
@@ -21,13 +21,12 @@ def plan_of(parser: Parser, args: argparse.Namespace) -> StitchPlan:
     return from_options(StitchPlan, said)
 
 
-def stitch_and_print(make: Callable[[], Parser], script: str, argv: list[str]) -> None:
+def stitch_and_print(make: Callable[[], Parser], argv: list[str]) -> None:
     """Stitch as a command line says, leave everything in the run's folder, print the numbers.
 
     Parameters
     ----------
     make : makes the command's parser.
-    script : the command's file, for the report.
     """
     parser = make()
     args, plan = cli.understood(parser, argv, lambda args: plan_of(parser, args))
@@ -42,7 +41,7 @@ def stitch_and_print(make: Callable[[], Parser], script: str, argv: list[str]) -
         args.out_dir,
         cli.prepare(args),
         name=args.run_name,
-        command=shlex.join(["python", f"src/bin/{script}", *argv]),
+        command=typed(argv),
         resume=args.resume,
         reuse=args.reuse,
         progress=shown,

@@ -10,7 +10,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data.augment import scaled
-from robust_stitching.data.config import CONFIG_FILE, dataset_root, dataset_workers
+from robust_stitching.data.config import config_file, dataset_root, dataset_workers
 from robust_stitching.data.folder import class_names, read_folder
 from robust_stitching.data.pictures import Square
 from robust_stitching.data.source import Files, Images, Missing, Source
@@ -94,7 +94,7 @@ def _parts(source: Source) -> Sequence[Images | Files]:
 
 def _name_its_folder(source: Source) -> str:
     variable = f"DATASET_ROOT_{source.root.upper()}"
-    return f"name the folder that has them in {CONFIG_FILE} or in {variable}"
+    return f"name the folder that has them in {config_file()} or in {variable}"
 
 
 def _amiss(part: Images | Files, source: Source) -> str | None:

@@ -27,12 +27,12 @@ def check_target(plan: Objective, front: Checkpoint, split: AnySplit) -> None:
     if kind == "hard" and plan.temperature != 1:
         raise UserError(
             f"temperature={plan.temperature:g} is of soft targets, but the target type is hard; "
-            "choose target_type='soft_1', 'soft_2', 'soft_12' or 'soft_1_plus_2'."
+            "choose target_type='soft_1', soft_2, soft_12 or soft_1_plus_2."
         )
     if kind in FRONT_TARGETS and front.classes != len(split.classes):
         raise UserError(
             f"target_type={kind!r} needs the front's answers, but it tells {front.classes} classes "
-            f"apart and {split.name} has {len(split.classes)}; use 'soft_2' or 'hard'."
+            f"apart and {split.name} has {len(split.classes)}; use soft_2 or hard."
         )
 
 
@@ -47,7 +47,7 @@ def check_map(plan: Transform, rows: int, columns: int) -> None:
     if mask != NO_MASK and init in ("eye", "perm", "procrustes"):
         raise UserError(
             f"init={init!r} has its entries elsewhere than mask={mask!r} leaves them; use "
-            "init='ones-zeros', 'ps_inv', 'random' or 'zeros'."
+            "init='ones-zeros', ps_inv, random or zeros."
         )
     full = min(rows, columns)
     if rank is not None and rank > full:
@@ -57,8 +57,8 @@ def check_map(plan: Transform, rows: int, columns: int) -> None:
         )
     if rank is not None and rank < full and init in ("eye", "perm", "procrustes"):
         raise UserError(
-            f"init={init!r} has rank {full}, low_rank={rank} less; use init='ps_inv', 'random', "
-            "'ones-zeros' or 'zeros'."
+            f"init={init!r} has rank {full}, low_rank={rank} less; use init='ps_inv', random, "
+            "ones-zeros or zeros."
         )
     require_square(init, columns, rows)
     if rows * columns > MOST_WEIGHTS:

@@ -59,5 +59,5 @@ def require_square(kind: str, inputs: int, outputs: int) -> None:
     if kind in SQUARE_INITS and inputs != outputs:
         raise UserError(
             f"init={kind!r} needs equally many channels on both sides, but the front layer has "
-            f"{inputs} and the end layer {outputs}; use init='random' or 'ps_inv'."
+            f"{inputs} and the end layer {outputs}; use init='random' or init='ps_inv'."
         )

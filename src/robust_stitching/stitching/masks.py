@@ -55,7 +55,7 @@ def mask_of(
         if inputs != outputs:
             raise UserError(
                 f"mask={kind!r} needs equally many channels on both sides, but the front layer has "
-                f"{inputs} and the end layer {outputs}; use 'semi-match' or 'hungarian'."
+                f"{inputs} and the end layer {outputs}; use mask='semi-match' or mask='hungarian'."
             )
         order = torch.randperm(inputs, generator=generator_for(seed, "mask"))
         mask[torch.arange(outputs), order] = True
