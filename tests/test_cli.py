@@ -11,7 +11,7 @@ import pytest
 
 from conftest import REPOSITORY
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import values
+from robust_stitching.command_line import process, values
 from robust_stitching.plans import settings
 from robust_stitching.plans.settings import Kind
 from robust_stitching.runs.inputs import resolved

@@ -1,10 +1,10 @@
 """Where things lie: in a clone, and where the library is installed without one."""
 
 import pytest
-from robust_stitching.report.record import commit
 
 from robust_stitching.basics import root as basics_root
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.origin import commit
 from robust_stitching.basics.root import checkout, root
 from robust_stitching.command_line import collect_results, compare_nets, find_transform, train
 from robust_stitching.data import config
