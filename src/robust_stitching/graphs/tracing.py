@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
+from robust_stitching.models.probe import image_shape
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
@@ -117,7 +118,9 @@ class Trace:
 
 
 def trace(network: nn.Module) -> Trace:
-    """What a network does in evaluation mode; UserError where it cannot be followed."""
+    """What a network does in evaluation mode; UserError where it cannot be followed, or does not
+    say what images it takes."""
+    image_shape(network)
     tracer = Tracer(network)
     try:
         with evaluating(network):
@@ -128,10 +131,12 @@ def trace(network: nn.Module) -> Trace:
 
 def no_graph(network: nn.Module, reason: str) -> UserError:
     """What to raise for a network that cannot be written as a graph."""
-    name = getattr(network, "architecture", {}).get("model", "the network")
+    architecture = getattr(network, "architecture", None)
+    known = architecture.get("model") if isinstance(architecture, dict) else None
+    name = known or f"the network {type(network).__name__}"
     return UserError(
         f"{name} cannot be written as a graph of layers, which stitching needs ({reason}); "
-        "choose another network."
+        "change its forward, or choose another network."
     )
 
 
