@@ -244,14 +244,17 @@ def test_threads_that_ask_at_once_make_one(made):
     assert len(made) == 1 and len({id(one) for one in found}) == 1 and len(found) == 6
 
 
-@pytest.mark.parametrize("controls, graphs", [((), 2), (("--controls",), 4)])
+@pytest.mark.parametrize("controls, graphs, attacked", [((), 2, 5), (("--controls",), 4, 7)])
 def test_a_stitch_makes_one_for_its_donors_and_one_for_what_it_joins(
-    controls, graphs, made, tiny10s, call_script, tmp_path
+    controls, graphs, attacked, made, tiny10s, call_script, tmp_path, monkeypatch
 ):
-    """Random fronts lie in memory in another order, and so does what is made of them."""
+    """Random fronts lie in memory in another order, and so does what is made of them. What is
+    attacked is folded once."""
+    folded, begin = [], Folded.__init__
+    monkeypatch.setattr(Folded, "__init__", lambda self, n: folded.append(n) or begin(self, n))
     done = call_script(
         *("find_transform.py", *tiny10s, "bn3", "bn3", "digits", "-e", 1, "--debug", *controls),
         *("--robust-images", 4, "--tier", "quick", "-o", tmp_path, "--run-name", "a"),
     )
     assert done.status == 0, done.err
-    assert len(made) == graphs
+    assert len(made) == graphs and len(folded) == attacked
