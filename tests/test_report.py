@@ -12,6 +12,7 @@ import torch
 from robust_stitching import checkpoints
 from robust_stitching.report import write
 from robust_stitching.report.collected import collect
+from robust_stitching.report.figures import donor_log
 from robust_stitching.report.record import as_record
 from robust_stitching.report.table import aligned, as_text, rows, shown
 from robust_stitching.report.write import write_results
@@ -222,3 +223,29 @@ def test_a_front_without_accuracy_has_a_report(lenets, digits, result, tmp_path)
     made = replace(result, measured=replace(result.measured, scores=scores))
     path = write_results(made, as_record(made, ""), tmp_path / "run")["pdf"]
     assert pages(path) >= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("epoch,x,test_accuracy\n1,0.5,0.25\n2,0.5,1e-1\n", [(1, 0.25), (2, 0.1)]),
+        ("test_accuracy,epoch\n,3\n0.5,4\n", [(3, math.nan), (4, 0.5)]),
+        ("epoch,test_accuracy\n", None),
+        ("epoch,loss\n1,0.5\n", None),
+        ("epoch,test_accuracy\n1\n\n,0.5\n", None),
+        ("epoch,test_accuracy\none,0.5\n", None),
+        ("", None),
+        ("\0,\n\0", None),
+        ("epoch,test_accuracy\n1,\udcff", None),
+    ],
+)
+def test_the_log_of_a_donor_is_drawn_if_it_can_be_read(written, read, tmp_path):
+    log = tmp_path / "training_log.csv"
+    log.write_text(written, encoding="utf-8", errors="surrogateescape")
+    found = donor_log(tmp_path / "model.pt")
+    expected = read and [{"epoch": n, "test_accuracy": share} for n, share in read]
+    assert str(found) == str(expected)
+
+
+def test_a_donor_without_a_log_is_drawn_without(tmp_path):
+    assert donor_log(tmp_path / "model.pt") is None

@@ -1,12 +1,12 @@
 """The figures of a stitching report, by matplotlib, without a display."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -140,11 +140,12 @@ def curves(result: StitchResult) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
         loss, accuracy, donors = figure.subplots(1, 3)
-        stitch = pd.DataFrame([vars(epoch) for epoch in result.trained.curve])
+        stitch = [vars(epoch) for epoch in result.trained.curve]
         for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
             for split, style in (("train", "--"), ("test", "-")):
                 _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
-            if kind == "accuracy" and stitch["test_robust_accuracy"].notna().any():
+            attacked = any(epoch["test_robust_accuracy"] is not None for epoch in stitch)
+            if kind == "accuracy" and attacked:
                 _line(axes, stitch, "test_robust_accuracy", "attacked", COLOURS["stitched"], ":")
             axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
             axes.legend()
@@ -170,13 +171,16 @@ def curves(result: StitchResult) -> Figure:
     return figure
 
 
-def _line(axes: Axes, log: pd.DataFrame, column: str, label: str, colour: str, style: str) -> None:
+Log = Sequence[Mapping[str, float | None]]
+"""One line an epoch: column to value, None where nobody looked."""
+
+
+def _line(axes: Axes, log: Log, column: str, label: str, colour: str, style: str) -> None:
+    epochs, values = (np.array([line[key] for line in log], float) for key in ("epoch", column))
     marker = "o" if len(log) < 12 else None
-    axes.plot(
-        log["epoch"], log[column], style, color=colour, label=label, marker=marker, markersize=2.5
-    )
+    axes.plot(epochs, values, style, color=colour, label=label, marker=marker, markersize=2.5)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    if log["epoch"].max() == 1:
+    if epochs.max() == 1:
         axes.set_xlim(0.5, 1.5)
     axes.tick_params(length=2)
     axes.grid(alpha=0.25, linewidth=0.5)
@@ -186,14 +190,15 @@ def _donors(result: StitchResult) -> dict[str, Path]:
     return {"front": result.front.path, "end": result.end.path}
 
 
-def donor_log(checkpoint: Path) -> pd.DataFrame | None:
-    """The training log beside a checkpoint, if there is a readable one."""
-    path = checkpoint.parent / "training_log.csv"
+def donor_log(checkpoint: Path) -> Log | None:
+    """Test accuracies in the training log beside a checkpoint, if there is a readable one."""
     try:
-        log = pd.read_csv(path)
-    except (OSError, ValueError):
+        with open(checkpoint.parent / "training_log.csv", newline="", encoding="utf-8") as file:
+            read = [(line["epoch"], line["test_accuracy"]) for line in csv.DictReader(file)]
+        log = [{"epoch": int(n), "test_accuracy": float(share or "nan")} for n, share in read]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    return log if {"epoch", "test_accuracy"} <= set(log.columns) else None
+    return log or None
 
 
 def _inner_bars(result: StitchResult) -> str:
