@@ -225,7 +225,7 @@ def graph_of(network: nn.Module) -> Graph:
     """The graph of a network as it is now, made once for it, its copies and all that are alike.
 
     Tracing shows what `forward` does now, whatever it reads in Python, and is done each time: it
-    takes a thirtieth of the time of a graph, whose rest, how the values of every operation lie,
+    takes a twentieth of the time of a graph, whose rest, how the values of every operation lie,
     follows from the trace and the shapes of the weights. Where that is not so (`Graph.by_values`),
     nothing is remembered. A graph is forgotten with the last network that it belongs to.
     """
