@@ -187,6 +187,13 @@ def test_what_follows_from_values_is_found_anew():
     assert graph_of(straight).layers == Graph(mixed).layers
 
 
+def test_answers_in_another_order_are_no_reason_to_compute():
+    net = models.build("lenet", num_classes=10, in_channels=1)
+    views = [models.answering(net, order) for order in (range(9, -1, -1), range(10))]
+    found = [graph_of(view) for view in views]
+    assert not found[0].by_values and graph_of(views[0]) is found[0] is not found[1]
+
+
 def test_nothing_is_kept_alive():
     gc.collect()
     before = len(graph._graphs), len(graph._last)
