@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs.graph import Graph, features, join, layout_of, needed
+from robust_stitching.graphs.stitched import StitchedNetwork
 
 SMALL = {"lenet": 1, "tiny10": 1, "resnet_w1": 1}
 BIG = {"resnet_w5": 3, "resnet18": 3}
@@ -365,3 +366,60 @@ def test_an_end_layer_that_leads_nowhere():
 
     with pytest.raises(UserError, match="does not depend on layer 'side'"):
         join(Branching(), "side", Sidetracked(), "side", nn.Identity())
+
+
+class Bare(nn.Module):
+    def __init__(self, **attributes):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Graph,
+        lambda net: layout_of(net, "fc"),
+        lambda net: features(net, ["fc"]),
+        lambda net: StitchedNetwork(net, "fc", net, "fc"),
+    ],
+)
+def test_a_network_that_does_not_say_what_images_it_takes(ask):
+    with pytest.raises(UserError, match=r"Bare has no attribute 'input_shape'; give it the .*= \("):
+        ask(Bare())
+
+
+@pytest.mark.parametrize("shape", [None, 32, (), (3, -1), (3, 32.0), "3x4", {3: 4}])
+def test_what_is_no_shape_of_an_image(shape):
+    with pytest.raises(UserError) as told:
+        Graph(Bare(input_shape=shape))
+    assert f"the input_shape of the network Bare is {shape!r}; give it the (C, H, W)" in str(told)
+
+
+@pytest.mark.parametrize("shape", [(4,), [4], torch.Size([4])])
+def test_a_shape_may_be_any_sequence(shape):
+    assert Graph(Bare(input_shape=shape)).layers["fc"].shape == (4,)
+
+
+def test_a_network_without_a_name_is_told_what_is_missing():
+    net = Bare(input_shape=(4,))
+    with pytest.raises(UserError, match=r"Bare has no attribute 'architecture'; give it what it"):
+        StitchedNetwork(net, "fc", net, "fc")
+    net.architecture = {"model": "mine"}
+    assert StitchedNetwork(net, "fc", net, "fc").architecture["front"] == {"model": "mine"}
+
+
+def test_a_forward_that_misses_something_names_it():
+    class Bare(nn.Module):
+        input_shape, architecture = (4,), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(x)
+
+    net = Bare()
+    with pytest.raises(UserError, match=r"Bare cannot be written .*no attribute 'fc2'.*change its"):
+        Graph(net)

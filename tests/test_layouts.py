@@ -136,6 +136,32 @@ def check_moves(whole: nn.Module) -> int:
     return moved
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_order_that_a_buffer_tells_is_followed_by_its_values(whole):
+    """Pixels in their own order are a grid still, in another they are none; images stay apart."""
+
+    class Picking(nn.Module):
+        input_shape = (3, 8, 8)
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.register_buffer("order", torch.arange(64) if whole else torch.randperm(64))
+            self.fc = nn.Linear(192, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.flatten(2)[:, :, self.order].flatten(1))
+
+    found = graph.Graph(Picking())
+    assert found.layers["fc"].layout == Layout(10)
+    assert found.layers["flatten"].layout == Layout(3, (8, 8))
+    for name in ("getitem", "flatten_1"):
+        if whole:
+            assert found.layers[name].layout == Layout(3, (8, 8))
+        else:
+            assert name in found.refused
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", [*SMALL, "rvit", "lenet"])
 def test_moves_keep_channels_and_positions(name, size):

@@ -1,10 +1,9 @@
 """Robust accuracy: what is counted, how it is resumed, what is warned of."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 
 from conftest import REPOSITORY
 from in_float64 import InFloat64
@@ -85,13 +84,12 @@ def test_stronger_attacks_fool_more(path, digits):
     assert many < evaluate(network, few).accuracy
 
 
-@pytest.mark.parametrize("accuracy, n", [(0.5, 40), (0.0, 200), (1.0, 200), (0.913, 1000)])
-def test_the_interval_is_wilsons(accuracy, n):
-    z, p = 1.959963984540054, round(accuracy * n) / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    expected = max(0, centre - half), min(1, centre + half)
-    assert wilson(accuracy, n) == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("n", [1, 7, 40, 360, 10_000])
+def test_the_interval_is_wilsons(n):
+    """To the last digit of scipy's."""
+    for right in {0, 1, n // 3, n // 2, n - 1, n}:
+        found = binomtest(right, n).proportion_ci(0.95, method="wilson")
+        assert wilson(right / n, n) == (found.low, found.high)
 
 
 def test_the_seed_decides(attacked, lenet, split):

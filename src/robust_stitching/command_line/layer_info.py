@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     p = parser()
     args = p.parse_args(argv)
     from robust_stitching import checkpoints, models
-    from robust_stitching.graphs.graph import Graph
+    from robust_stitching.graphs.graph import graph_of
     from robust_stitching.report.tables import aligned
     from robust_stitching.runs.inputs import resolved
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         network = models.build(
             args.network, num_classes=10, in_channels=3, image_size=args.image_size
         )
-    traced = Graph(network)
+    traced = graph_of(network)
     layers = traced.layers.values()
     table = [["layer", "kind", "activation", "cut"]]
     for layer in layers:

@@ -1,18 +1,24 @@
 """How sure a share of images is."""
 
-from scipy.stats import binomtest
+import math
 
-LEVEL = 0.95
+QUANTILE = 1.959963984540054
+"""Of the standard normal distribution at 97.5%: 95% lie within ± this."""
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% confidence interval of a share in [0, 1] that was counted on `n` images.
+    """Wilson's 95% confidence interval of a share in [0, 1] that was counted on `n` images
+    (Newcombe, 1998, method 3).
 
     Of attributes, whose mean over an image varies less than a right or wrong answer would, it is
     wider than need be.
     """
-    found = binomtest(round(share * n), n).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    right = round(share * n)
+    p, square = right / n, QUANTILE**2
+    width = 2 * (n + square)
+    center = (2 * n * p + square) / width
+    delta = QUANTILE / width * math.sqrt(4 * n * p * (1 - p) + square)
+    return (center - delta if right else 0.0), (center + delta if right < n else 1.0)
 
 
 def interval_of(share: float | None, n: int) -> list[float] | None:

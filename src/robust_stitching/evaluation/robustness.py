@@ -34,6 +34,7 @@ def robustness(
     known: Robustness | None = None,
     after_batch: Callable[[Part], None] = lambda part: None,
     keep_images: bool = True,
+    view: nn.Module | None = None,
 ) -> Robustness:
     """Attack every image of `split` that the network gets right, with every attack; of an image
     with attributes, one right answer is enough.
@@ -44,6 +45,7 @@ def robustness(
     known : what an earlier, interrupted call had found out; it is gone on with.
     after_batch : called with what each batch adds: the place to keep it.
     keep_images : whether the adversarial images are kept, which takes the memory of all images.
+    view : what is attacked in place of the network, where its `view_of` is known already.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def robustness(
     if not len(split):
         raise UserError(f"there is no image of {split.name} to attack.")
     known = known or Robustness.begin(split, attacks, keep_images)
-    view = view_of(network)
+    view = view_of(network) if view is None else view
     with without_tf32(), progress(len(split), what) as bar:
         bar.initial = bar.n = known.done
         pace = Pace(bar, attacks.passes)

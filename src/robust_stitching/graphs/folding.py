@@ -5,12 +5,14 @@ norm is then one convolution. The view shares everything else with the network, 
 no memory, and `refresh` brings it up to date after a training step.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from robust_stitching.basics.modes import attackable, without_tf32
-from robust_stitching.graphs.graph import Graph
+from robust_stitching.graphs.graph import graph_of
 
 ROUNDING = 0.01  # of the norm of what is compared
 
@@ -49,7 +51,7 @@ class Folded(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        traced = Graph(network).graph
+        traced = copy.deepcopy(graph_of(network).graph)
         parts = _Parts(network)
         for node in list(traced.nodes):
             pair = _foldable(network, node)

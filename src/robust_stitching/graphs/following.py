@@ -91,6 +91,8 @@ def _moved(call: Call) -> Places | list[Places] | None:
     places = call.places(owner)
     if places is None or any(call.places(other) is not None for other in others):
         return None
+    if any(other.is_meta for other in others):
+        raise ValueError("where numbers go is told by numbers")
     flat = call.name in ("view", "_unsafe_view", "_reshape_alias")
     move = torch.ops.aten.reshape if flat else call.func
 

@@ -6,21 +6,24 @@ behind the path of the module that calls them (``flatten``).
 """
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from robust_stitching.basics.errors import UserError, unknown
+from robust_stitching.basics.errors import UserError, first_line, unknown
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs.inplace import Lookout, only_overwrites, without_overwriting
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.places import Arrangement
-from robust_stitching.graphs.tracing import Sizes, Tracer, no_graph, replace_by_number, trace
+from robust_stitching.graphs.signature import signature
+from robust_stitching.graphs.tracing import Sizes, Trace, no_graph, replace_by_number, trace
 from robust_stitching.graphs.watching import arrangements
-from robust_stitching.models.probe import first_line, skeleton
+from robust_stitching.models.probe import skeleton
 
 BATCHES = (11, 13)
 """Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""
@@ -56,12 +59,19 @@ class Layer:
 class Graph:
     """A traced network, in evaluation mode.
 
+    It keeps neither the network nor its weights, so that copies can share it; nobody may change it.
+
     Parameters
     ----------
     network : with an `input_shape` of (C, H, W); it is not changed.
+    traced : of the network, where it has been traced already.
 
     Attributes
     ----------
+    graph : of its operations.
+    input, output : the nodes where it begins and ends.
+    by_values : whether an operation had to be computed, with the weights as they were; else the
+        graph is true of all weights of these shapes.
     layers : name to `Layer`, in the order of computation.
     refused : name of any other activation to why it is no layer, as the end of a sentence.
     answer_shape : of the network's answer to one image, (classes,).
@@ -74,29 +84,28 @@ class Graph:
     UserError : when the network cannot be written as a graph.
     """
 
-    def __init__(self, network: nn.Module):
-        tracer = Tracer(network)
-        self.network = network
-        self.graph = trace(tracer, network)
-        traced = {name: node for name, (node, _) in tracer.found.items()}
-        lookouts = self._run_anywhere(self._look_out_on)
+    def __init__(self, network: nn.Module, traced: Trace | None = None):
+        traced = traced or trace(network)
+        self.graph, self.by_values = traced.graph, False
+        nodes = {name: node for name, (node, _) in traced.found.items()}
+        lookouts = self._run_anywhere(network, self._look_out_on)
         if any(lookout.found for lookout in lookouts):
             self.graph, first = without_overwriting(self.graph, lookouts)
-            traced = {name: first[node] for name, node in traced.items()}
+            nodes = {name: first[node] for name, node in nodes.items()}
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
         if not isinstance(self.output.args[0], fx.Node):
             raise no_graph(network, "it answers with more than one tensor")
-        shapes = self._measure()
+        shapes = self._measure(network)
         self.answer_shape = tuple(shapes[self.output.args[0]][1:])
         clean = self._clean_cuts()
         self.arrangements: dict[fx.Node, Arrangement] = {}
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}
-        found = self._run_anywhere(self._arrangements_on)
-        for name, (_, kind) in tracer.found.items():
-            node = traced[name]
+        found = self._run_anywhere(network, self._arrangements_on)
+        for name, (_, kind) in traced.found.items():
+            node = nodes[name]
             if only_overwrites(node):
                 self.refused[name] = "it only overwrites a part of another one"
             elif isinstance(found.get(node), Arrangement):
@@ -104,6 +113,7 @@ class Graph:
                 self.layers[name] = Layer(name, kind, found[node].layout, node in clean)
             elif node in found:
                 self.refused[name] = found[node]
+        self.graph.owning_module = None  # the last that ran it, with its modules
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
@@ -124,10 +134,10 @@ class Graph:
             )
         return self._nodes[layer]
 
-    def _measure(self) -> dict[fx.Node, tuple[int, ...]]:
+    def _measure(self, network: nn.Module) -> dict[fx.Node, tuple[int, ...]]:
         """The shape of every tensor for `BATCHES[0]` images. Numbers that a network reads off
         shapes become constants, but for those that depend on how many images there are."""
-        first, *others = self._sizes()
+        first, *others = self._run_anywhere(network, self._sizes_on)
         self.batch_sizes = set()
         for other in others:
             for node, n in first.numbers.items():
@@ -138,29 +148,30 @@ class Graph:
                     replace_by_number(node, n)
         return first.shapes
 
-    def _sizes(self) -> list[Sizes]:
-        """Every node's size."""
-        return self._run_anywhere(self._sizes_on)
-
-    def _run_anywhere(self, run: Callable[[nn.Module, torch.device | str], Any]) -> Any:
+    def _run_anywhere(
+        self, network: nn.Module, run: Callable[[nn.Module, torch.device | str], Any]
+    ) -> Any:
         """Run the graph by ``run(network, device)`` on the meta device, where nothing is computed,
         or, where an operation does not exist there, computing."""
         try:
-            return run(skeleton(self.network), "meta")
+            return run(skeleton(network), "meta")
         except Exception:
-            like = next(self.network.parameters(), torch.empty(0))
+            self.by_values = True
+            like = next(network.parameters(), torch.empty(0))
             try:
-                with evaluating(self.network):
-                    return run(self.network, like.device)
+                with evaluating(network):
+                    return run(network, like.device)
             except Exception as error:
-                raise no_graph(self.network, first_line(error)) from error
+                raise no_graph(network, first_line(error)) from error
 
     def _look_out_on(self, network: nn.Module, device: torch.device | str) -> list[Lookout]:
         """What overwrites what, in evaluation and, where nothing is computed, in training mode."""
         found = []
         for training in (False, True) if device == "meta" else (False,):
-            found.append(Lookout(fx.GraphModule(network.train(training), self.graph)))
-            found[-1].run(torch.zeros(FEW, *self.network.input_shape, device=device))
+            for module in network.modules():
+                module.training = training  # whatever its own `train` would leave out
+            found.append(Lookout(fx.GraphModule(network, self.graph)))
+            found[-1].run(torch.zeros(FEW, *network.input_shape, device=device))
         return found
 
     def _sizes_on(self, network: nn.Module, device: torch.device | str) -> list[Sizes]:
@@ -170,7 +181,7 @@ class Graph:
         for n in BATCHES:
             if not found or found[0].numbers:
                 found.append(Sizes(module))
-                found[-1].run(torch.zeros(n, *self.network.input_shape, device=device))
+                found[-1].run(torch.zeros(n, *network.input_shape, device=device))
         return found
 
     def _arrangements_on(
@@ -178,7 +189,7 @@ class Graph:
     ) -> dict[fx.Node, Arrangement | str]:
         """How the value of every node lies, or why that is not known."""
         module = fx.GraphModule(network, self.graph)
-        return arrangements(module, torch.zeros(FEW, *self.network.input_shape, device=device))
+        return arrangements(module, torch.zeros(FEW, *network.input_shape, device=device))
 
     def _clean_cuts(self) -> set[fx.Node]:
         """The nodes that every path from the image to the output passes: the output's dominators
@@ -205,6 +216,28 @@ class Graph:
         return found
 
 
+_graphs: weakref.WeakValueDictionary[Hashable, Graph] = weakref.WeakValueDictionary()
+_last: weakref.WeakKeyDictionary[nn.Module, Graph] = weakref.WeakKeyDictionary()
+_one_at_a_time = threading.Lock()
+
+
+def graph_of(network: nn.Module) -> Graph:
+    """The graph of a network as it is now, made once for it, its copies and all that are alike.
+
+    Tracing shows what `forward` does now, whatever it reads in Python, and is done each time: it
+    takes a twentieth of the time of a graph, whose rest, how the values of every operation lie,
+    follows from the trace and the shapes of the weights. Where that is not so (`Graph.by_values`),
+    nothing is remembered. A graph is forgotten with the last network that it belongs to.
+    """
+    with _one_at_a_time:
+        traced = trace(network)
+        wanted = signature(network, traced)
+        found = _graphs.get(wanted) or Graph(network, traced)
+        if not found.by_values:
+            _graphs[wanted] = _last[network] = found
+        return found
+
+
 def needed(
     targets: Sequence[fx.Node], stop: fx.Node | None = None, known: Collection[fx.Node] = ()
 ) -> set[fx.Node]:
@@ -223,7 +256,7 @@ def needed(
 
 def layout_of(network: nn.Module, layer: str, role: str = "layer") -> Layout:
     """What one image's activation holds at `layer`, which errors call by its role."""
-    traced = Graph(network)
+    traced = graph_of(network)
     traced.node(layer, role)
     return traced.layers[layer].layout
 
@@ -233,7 +266,7 @@ def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
 
     It shares its modules with `network` and contains none that these layers do not need.
     """
-    traced = Graph(network)
+    traced = graph_of(network)
     wanted = [
         traced.output.args[0] if layer == "output" else traced.node(layer) for layer in layers
     ]
@@ -256,7 +289,7 @@ def join(
     ------
     UserError : for an unknown layer, or one from which the output of `end` does not follow.
     """
-    head, tail = Graph(front), Graph(end)
+    head, tail = graph_of(front), graph_of(end)
     cut, resume = head.node(front_layer), tail.node(end_layer)
     kept = needed([tail.output], stop=resume, known=tail.batch_sizes)
     if resume not in kept:

@@ -9,6 +9,7 @@ from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.transform import Form, LinearMap
+from robust_stitching.models.probe import attribute
 
 
 class StitchedNetwork(fx.GraphModule):
@@ -27,7 +28,8 @@ class StitchedNetwork(fx.GraphModule):
 
     Raises
     ------
-    UserError : for unknown layers, or networks for images that do not fit each other.
+    UserError : for unknown layers, networks for images that do not fit each other, or a network
+        without one of the attributes `probe.NEEDED`.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class StitchedNetwork(fx.GraphModule):
         # A copy of a GraphModule keeps `meta` and loses other attributes.
         self.meta.update(
             architecture={
-                "front": front.architecture,
+                "front": attribute(front, "architecture"),
                 "front_layer": front_layer,
-                "end": end.architecture,
+                "end": attribute(end, "architecture"),
                 "end_layer": end_layer,
                 "transform": transform.form.as_dict(),
             },

@@ -2,14 +2,15 @@
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
-from robust_stitching.models.probe import first_line
+from robust_stitching.models.probe import image_shape
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
@@ -108,21 +109,34 @@ class Sizes(fx.Interpreter):
         return value
 
 
-def trace(tracer: Tracer, network: nn.Module) -> fx.Graph:
-    """The graph of a network in evaluation mode; UserError where it has none."""
+@dataclass(frozen=True)
+class Trace:
+    """What a network does, operation by operation; `found` is layer name to node and kind."""
+
+    graph: fx.Graph
+    found: dict[str, tuple[fx.Node, str]]
+
+
+def trace(network: nn.Module) -> Trace:
+    """What a network does in evaluation mode; UserError where it cannot be followed, or does not
+    say what images it takes."""
+    image_shape(network)
+    tracer = Tracer(network)
     try:
         with evaluating(network):
-            return tracer.trace(network)
+            return Trace(tracer.trace(network), tracer.found)
     except Exception as error:  # whatever a network of somebody else's does to a symbol
         raise no_graph(network, first_line(error)) from error
 
 
 def no_graph(network: nn.Module, reason: str) -> UserError:
     """What to raise for a network that cannot be written as a graph."""
-    name = getattr(network, "architecture", {}).get("model", "the network")
+    architecture = getattr(network, "architecture", None)
+    known = architecture.get("model") if isinstance(architecture, dict) else None
+    name = known or f"the network {type(network).__name__}"
     return UserError(
         f"{name} cannot be written as a graph of layers, which stitching needs ({reason}); "
-        "choose another network."
+        "change its forward, or choose another network."
     )
 
 

@@ -36,10 +36,14 @@ def arrangements(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Arrang
     """
     watch = Watch(images)
     found: dict[fx.Node, Arrangement | str] = {}
+    lost: list[fx.Node] = []
 
     class Interpreter(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
+            watch.failed = False
             value = super().run_node(n)
+            if watch.failed and not _orders_answers(n):
+                lost.append(n)
             if isinstance(value, Tensor) and n.op != "output":
                 places = watch.places(value)
                 found[n] = NOT_FOLLOWED if places is None else arrangement(places, value.shape)
@@ -47,9 +51,14 @@ def arrangements(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Arrang
 
     with watch:
         Interpreter(module).run(images)
-    if watch.failed and images.device.type == "meta":
+    if lost and images.device.type == "meta":
         raise ValuesNeeded
     return found
+
+
+def _orders_answers(node: fx.Node) -> bool:
+    """Whether nothing but the output uses an operation that is no module: nobody cuts there."""
+    return node.op != "call_module" and all(user.op == "output" for user in node.users)
 
 
 class Watch(TorchDispatchMode):

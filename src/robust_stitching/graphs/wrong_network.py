@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from torch import nn
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.graphs.graph import Graph
+from robust_stitching.graphs.graph import graph_of
 
 Asked = tuple[str, nn.Module, Sequence[str] | None]
 """What a network is called, the network, and the layers that are asked of it."""
@@ -20,7 +20,7 @@ def telling_whose_layer(first: Asked, second: Asked) -> Iterator[None]:
     except UserError as error:
         found: list[str] = []
         with suppress(UserError):  # a network without a graph has no layers to look for
-            graphs = [Graph(network).layers for _, network, _ in (first, second)]
+            graphs = [graph_of(network).layers for _, network, _ in (first, second)]
             for (_, _, layers), own, other, name in (
                 (first, *graphs, second[0]),
                 (second, *reversed(graphs), first[0]),

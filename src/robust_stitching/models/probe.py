@@ -26,6 +26,40 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
 
 
+NEEDED = {
+    "input_shape": "the (C, H, W) of its images, as in network.input_shape = (3, 32, 32)",
+    "architecture": "what it is called at least, as in network.architecture = {'model': 'mine'}",
+}
+
+
+def attribute(network: nn.Module, name: str) -> Any:
+    """One of the attributes of a network that are `NEEDED`; UserError where it has none."""
+    try:
+        return getattr(network, name)
+    except AttributeError as error:
+        raise UserError(
+            f"the network {type(network).__name__} has no attribute '{name}'; give it "
+            f"{NEEDED[name]}."
+        ) from error
+
+
+def image_shape(network: nn.Module) -> tuple[int, ...]:
+    """Of one image that a network takes, (C, H, W), as its `input_shape` says.
+
+    Raises
+    ------
+    UserError : where it says nothing, or something that is no shape.
+    """
+    shape = attribute(network, "input_shape")
+    numbers = shape if isinstance(shape, tuple | list) else ()
+    if not numbers or not all(isinstance(n, int) and n > 0 for n in numbers):
+        raise UserError(
+            f"the input_shape of the network {type(network).__name__} is {shape!r}; give it "
+            f"{NEEDED['input_shape']}."
+        )
+    return tuple(numbers)
+
+
 def require_logits(network: nn.Module, num_classes: int) -> None:
     """Raise UserError unless `network` turns images of its size into one logit a class."""
     name = network.architecture["model"]

@@ -1,12 +1,15 @@
 """Do two representations find the same images alike? Mutual k-nearest neighbours."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 K = 10
 BLOCK = 1000
@@ -29,7 +32,7 @@ class Neighbours:
     k : how many neighbours.
     """
 
-    shares: csr_matrix
+    shares: "csr_matrix"
     undirected: np.ndarray
     k: int
 
@@ -41,6 +44,8 @@ def nearest(rows: Tensor, k: int = K) -> Neighbours:
     ----------
     rows : of shape (n, p), n > k.
     """
+    from scipy.sparse import csr_matrix  # a stitch, which never gets here, goes without scipy
+
     n = len(rows)
     if not 0 < k < n:
         raise ValueError(f"each of {n} images has {n - 1} neighbours, not {k}")

@@ -43,7 +43,7 @@ def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Si
     ------
     UserError : for an unknown layer, with the closest ones.
     """
-    traced = graph.Graph(network)
+    traced = graph.graph_of(network)
     names = clean_cuts(traced) if layers is None else dict.fromkeys(layers)
     for name in names:
         traced.node(name, f"layer of model {number}")

@@ -67,6 +67,7 @@ def measure_attacks(
     """Attack every network with the suite of a tier, and hand attacks on some to all others."""
     attacks = suite(tier, threat, len(split.classes), attributes=split.attributes)
     clean, robust, warnings = {}, {}, list(attacks.notes)
+    views = {name: view_of(network) for name, network in networks.items()}
     for name, network in networks.items():
         found = robustness(
             network,
@@ -76,12 +77,13 @@ def measure_attacks(
             progress=progress,
             what=f"attacking {name}",
             keep_images=False,
+            view=views[name],
         )
         clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
     with without_tf32():
         transfer = {
-            name: _transfer(name, networks, split, threat, seed, progress)
+            name: _transfer(name, views[name], networks, split, threat, seed, progress)
             for name in SOURCES
             if name in networks
         }
@@ -100,16 +102,16 @@ def measure_attacks(
 
 def _transfer(
     attacked: str,
+    view: nn.Module,
     networks: Mapping[str, nn.Module],
     split: AnySplit,
     threat: Threat,
     seed: int,
     progress: Progress,
 ) -> dict[str, float]:
-    """How often each network is right on images made against one of them: the end point of all
-    steps, since an attack that stops at the first mistake hardly transfers."""
+    """How often each network is right on images made against the `view` of one of them: the end
+    point of all steps, since an attack that stops at the first mistake hardly transfers."""
     right, start = dict.fromkeys(networks, 0), 0
-    source = view_of(networks[attacked])
     with progress(len(split), f"transfer from {attacked}") as bar:
         pace = Pace(bar, TRANSFER_STEPS)
         for images, labels in split.batches(BATCH_SIZE):
@@ -117,9 +119,9 @@ def _transfer(
             pace.part("", TRANSFER_STEPS)
             places = torch.arange(start, start + len(images))
             start += len(images)
-            with pace.watching(source):
+            with pace.watching(view):
                 moved = worst_images(
-                    source,
+                    view,
                     images,
                     labels,
                     threat,

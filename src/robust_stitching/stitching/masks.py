@@ -5,7 +5,6 @@ positions of all training images.
 """
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from robust_stitching.basics.errors import UserError, unknown
@@ -62,6 +61,8 @@ def mask_of(
         return mask
     found = correlations(moments).cpu()
     if kind == "hungarian":
+        from scipy.optimize import linear_sum_assignment  # slow to import, and used by this alone
+
         chosen, partners = map(torch.from_numpy, linear_sum_assignment(found, maximize=True))
     else:
         found = found.abs() if kind == "abs-semi-match" else found

@@ -1,11 +1,10 @@
 """A stitching run as plain values: the JSON report, from which every table and figure is drawn."""
 
+import csv
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import pandas as pd
 
 from robust_stitching.basics.files import as_json
 from robust_stitching.basics.origin import commit, versions
@@ -70,12 +69,16 @@ def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
 def learning_curve(checkpoint: Path) -> dict[str, list[float]] | None:
     """Epochs and test accuracies from the training log beside a checkpoint; None where there is no
     readable one."""
-    columns = {"epoch": int, "test_accuracy": float}
     try:
-        log = pd.read_csv(checkpoint.with_name(LOG))[list(columns)].astype(columns)
-    except (OSError, ValueError, KeyError):
+        with checkpoint.with_name(LOG).open(newline="", encoding="utf-8") as file:
+            read = [(line["epoch"], line["test_accuracy"]) for line in csv.DictReader(file)]
+        curve = {
+            "epoch": [int(epoch) for epoch, _ in read],
+            "test_accuracy": [float(share or "nan") for _, share in read],
+        }
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    return None if log.empty else log.to_dict("list")
+    return curve if read else None
 
 
 def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def watch(
     network: StitchedNetwork, end: nn.Module, layer: str, asked: Mapping[Term, float]
 ) -> Watch:
     """Look at what the terms want of a network that is stitched to `end` at `layer`."""
-    names = list(graph.Graph(end).layers) if asked else []
+    names = list(graph.graph_of(end).layers) if asked else []
     behind = names[names.index(layer) + 1 :] if asked else []
     layers = list(dict.fromkeys(name for term in asked for name in term.layers(layer, behind)))
     if not layers:

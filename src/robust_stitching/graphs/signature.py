@@ -1,0 +1,72 @@
+"""Whether two traced networks have the same graph: all that a `Graph` depends on, to be compared.
+
+Weights are not looked at, only their shapes: a graph knows nothing of values. Nothing here keeps a
+network, a tensor, or what belongs to one, alive.
+"""
+
+import operator
+import types
+import weakref
+from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from robust_stitching.graphs.tracing import Trace
+
+PLAIN = bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format
+
+
+def signature(network: nn.Module, traced: Trace) -> Hashable:
+    """Equal for networks that compute the same by modules that are alike, with the same names.
+
+    What is inside modules that tracing does not look into is told by their attributes. Not seen is
+    a change inside of an object that such a module holds, unless that is a tensor, a module, a
+    dataclass or a collection. What cannot be compared is equal to nothing, not even to itself.
+    """
+    seen: dict[int, int] = {}
+    names = tuple((name, node.name, kind) for name, (node, kind) in traced.found.items())
+    parts: list[Hashable] = [names, tuple(network.input_shape)]
+    for node in traced.graph.nodes:
+        uses = node.op in ("call_module", "get_attr")
+        held = operator.attrgetter(node.target)(network) if uses else None
+        given = repr((node.args, node.kwargs))
+        parts.append((node.op, node.target, node.name, given, _told(held, seen)))
+    return tuple(parts)
+
+
+def _told(value: Any, seen: dict[int, int]) -> Hashable:
+    """A value so that it can be compared later; what was `seen` before is its number."""
+    if value is None or isinstance(value, PLAIN):
+        return repr(value)  # 1, 1.0 and True are equal, and not the same
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = len(seen)
+    if isinstance(value, Tensor):
+        if is_lazy(value) or value.layout is not torch.strided:
+            return object()
+        return tuple(value.shape), value.stride(), value.dtype
+    names = vars(value) if isinstance(value, nn.Module) else _fields(value)
+    if names:
+        own = ((name, _told(getattr(value, name), seen)) for name in names if name != "training")
+        return weakref.ref(type(value)), *own
+    if isinstance(value, dict):
+        return tuple((_told(key, seen), _told(held, seen)) for key, held in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, *(_told(held, seen) for held in value)
+    by_identity = type(value).__eq__ is object.__eq__
+    if by_identity or isinstance(value, types.BuiltinFunctionType):
+        try:
+            return weakref.ref(value)  # an address alone may be that of something else by then
+        except TypeError:
+            pass
+    return object()
+
+
+def _fields(value: Any) -> list[str]:
+    """The names of a dataclass's fields; none of anything else."""
+    is_one = is_dataclass(value) and not isinstance(value, type)
+    return [field.name for field in fields(value)] if is_one else []
