@@ -24,10 +24,9 @@ from robust_stitching.evaluation.pair import look_at
 from robust_stitching.report.comparison import as_record, as_text, write_comparison
 from robust_stitching.runs.unfinished import begun
 from robust_stitching.similarity import compare
-from robust_stitching.similarity.compare import BATCH_SIZE, prepared
-from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
-from robust_stitching.similarity.neighbours import K
-from robust_stitching.similarity.rows import POOLED, POSITIONS
+from robust_stitching.similarity.compare import prepared
+from robust_stitching.similarity.forms import POOLED, POSITIONS, Settings
+from robust_stitching.similarity.measures import MEASURES, chosen
 
 WIDTH = 120
 SETTINGS = ("dataset", "split", "batch_size", "neighbours", "positions", "seed", "n_images")
@@ -53,7 +52,7 @@ def parser() -> cli.Parser:
         action=cli.Listed,
         metavar="MEASURE",
         help='see below, with spaces or commas between them; "all" for every one (default: '
-        f"{', '.join(DEFAULT)})",
+        f"{', '.join(measure.name for measure in chosen())})",
     )
     p.add_argument(
         "--n-images",
@@ -67,14 +66,14 @@ def parser() -> cli.Parser:
         "-b",
         "--batch-size",
         type=values.positive_int,
-        default=BATCH_SIZE,
+        default=Settings.batch_size,
         help="images at a time, of which the activations of all layers have to fit into memory; "
         "the batches of minibatch-cka; changes no other measure",
     )
     p.add_argument(
         "--neighbours",
         type=values.positive_int,
-        default=K,
+        default=Settings.k,
         metavar="K",
         help="how many nearest neighbours mutual-knn looks at",
     )
@@ -102,7 +101,9 @@ def measures() -> str:
     """A paragraph for each measure."""
     told = []
     for measure in MEASURES.values():
-        estimator = measure.estimator_for("--batch-size", "--neighbours", "channels (--positions)")
+        estimator = measure.estimator_for(
+            "channels (--positions)", batch_size="--batch-size", k="--neighbours"
+        )
         indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
         told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
     return "\n".join(told)
@@ -111,9 +112,11 @@ def measures() -> str:
 def main(argv: list[str]) -> None:
     args = parser().parse_args(argv)
     check_places(args, "model1", "model2", "dataset")
-    if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
-        needs = "is for the measure mutual-knn, which was not asked for."
-        options.refuse(args, ("neighbours",), needs)
+    if not any(measure.uses("k") for measure in chosen(args.measures)):
+        users = " or ".join(name for name, measure in MEASURES.items() if measure.uses("k"))
+        options.refuse(
+            args, ("neighbours",), f"is for the measure {users}, which was not asked for."
+        )
     device = cli.device(args.device)
     paths = ((args.model1, "1"), (args.model2, "2"))
     models = tuple(cli.one_of_two(path, args, number).to(device) for path, number in paths)

@@ -12,8 +12,8 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from robust_stitching.basics.files import replacing
 from robust_stitching.report.figures import STYLE
-from robust_stitching.similarity import Comparison
-from robust_stitching.similarity.measures import CHANNELS, Measure
+from robust_stitching.similarity import Comparison, Measure
+from robust_stitching.similarity.forms import CHANNELS
 
 SPAN = 4.4  # inches: the longer side of the map, where its cells allow
 CELL = (0.11, 0.42)  # inches: the least, for names to be read, and the most
