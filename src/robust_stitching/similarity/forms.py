@@ -81,7 +81,7 @@ class Form(ABC):
 
     def permuted(self, order: Sequence[int] | Tensor) -> "Form":
         """The form of the same images in another order: image i is the one that was order[i]."""
-        return self.only(torch.as_tensor(order))
+        return self.only(torch.as_tensor(order, device="cpu"))
 
     @abstractmethod
     def only(self, images: Tensor) -> "Form":
@@ -90,7 +90,7 @@ class Form(ABC):
     def without(self, block: slice | Sequence[int] | Tensor) -> "Form":
         """The form of all images but those of `block`."""
         kept = torch.ones(len(self), dtype=torch.bool)
-        kept[block] = False
+        kept[block if isinstance(block, slice) else torch.as_tensor(block, device="cpu")] = False
         return self.only(kept.nonzero()[:, 0])
 
 

@@ -61,7 +61,7 @@ class Neighbours(Form):
 
     def permuted(self, order: Sequence[int] | Tensor) -> "Neighbours":
         """The neighbours are the same ones and only change their numbers."""
-        order = torch.as_tensor(order)
+        order = torch.as_tensor(order, device="cpu")
         rows = self.channels.rows_of(order).numpy()
         return replace(
             self,
