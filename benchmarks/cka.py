@@ -16,13 +16,13 @@ import _common  # noqa: F401  puts the library on the path
 import torch
 
 from robust_stitching import models
-from robust_stitching.basics.modes import evaluating
 from robust_stitching.data import Split
-from robust_stitching.graphs import graph
-from robust_stitching.similarity import Activations, linear_ckas
+from robust_stitching.graphs.graph import layout_of
+from robust_stitching.similarity.gram import Blocks, GramSums, normalised
+from robust_stitching.similarity.stream import NetworkStream
 from robust_stitching.stitching.matching import direct, moments_of
 
-N, LAYER = 10_000, "bn3"
+N, LAYER, BATCH_SIZE = 10_000, "bn3", 250
 
 
 def main(check: bool) -> None:
@@ -36,20 +36,13 @@ def main(check: bool) -> None:
     networks = [
         models.build("tiny10", num_classes=10, in_channels=3, seed=seed).eval() for seed in (0, 1)
     ]
-    pieces = [graph.features(network, [LAYER]) for network in networks]
-
-    def compute(rows: slice) -> dict[str, torch.Tensor]:
-        with evaluating(*pieces):
-            parts = [
-                [piece(batch)[0] for piece in pieces]
-                for batch, _ in split.between(rows.start, rows.stop).batches(250)
-            ]
-        return {
-            name: torch.cat(own) for name, own in zip("xy", zip(*parts, strict=True), strict=True)
-        }
-
     started = time.perf_counter()
-    found = linear_ckas(Activations(N, compute), [("x", "y")])["x", "y"].exact
+    stream = NetworkStream(
+        [(network, {LAYER: layout_of(network, LAYER)}) for network in networks], split, BATCH_SIZE
+    )
+    blocks = Blocks(N, BATCH_SIZE, len(networks), stream.image_bytes, [GramSums])
+    stream.gather([], blocks)
+    found = float(normalised(blocks.taken[GramSums].biased())[0, 1])
     between = time.perf_counter()
     direct(moments_of(networks[0], LAYER, networks[1], LAYER, split))
     ended = time.perf_counter()
@@ -57,8 +50,9 @@ def main(check: bool) -> None:
     print(f"CKA {between - started:.1f} s, direct matching {ended - between:.1f} s, ", end="")
     print(f"together {ended - started:.1f} s; peak memory {peak:.2f} GiB")
     if check:
-        every = compute(slice(0, N))
-        x, y = (every.pop(name).flatten(1).double() for name in "xy")
+        kept: list[list[torch.Tensor]] = []
+        stream.gather([lambda batch: kept.append(batch.activations)])
+        x, y = (torch.cat(own).flatten(1).double() for own in zip(*kept, strict=True))
         x, y = x - x.mean(dim=0), y - y.mean(dim=0)
         k, other = x @ x.T, y @ y.T
         exact = float((k * other).sum() / (k.norm() * other.norm()))

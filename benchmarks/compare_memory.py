@@ -20,8 +20,7 @@ from robust_stitching import models
 from robust_stitching.basics.progress import shown
 from robust_stitching.data import Split
 from robust_stitching.graphs.graph import Graph
-from robust_stitching.similarity import compare
-from robust_stitching.similarity.stream import clean_cuts
+from robust_stitching.similarity.compare import clean_cuts, compare
 
 N, LAYERS = 10_000, 8
 

@@ -11,7 +11,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.similarity import linear_cka
+from robust_stitching.similarity import cka
 
 
 class Base(nn.Module):
@@ -208,7 +208,7 @@ def test_cka_at_a_layer_that_is_overwritten_is_that_of_its_own_values():
         (one,), (other,) = (
             graph.features(n.eval(), ["bn"])(x) for n in (Sequential(), OutOfPlace())
         )
-    assert (one < 0).any() and linear_cka(one, other) == pytest.approx(1, abs=1e-6)
+    assert (one < 0).any() and cka(one, other) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_only_overwrites_a_part_is_no_place_to_cut():

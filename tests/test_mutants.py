@@ -151,7 +151,7 @@ MUTANTS = [
         "tests/test_similarity.py -k least_squares",
     ),
     Mutant(
-        *("an image is its own neighbour", "similarity/neighbours.py"),
+        *("an image is its own neighbour", "similarity/measures/neighbours.py"),
         *("alike.diagonal(offset=start).fill_(-torch.inf)", "pass"),
         "tests/test_measures.py -k neighbours",
     ),

@@ -8,14 +8,9 @@ from torch import Tensor, nn
 
 from robust_stitching import models
 from robust_stitching.data import Split
-from robust_stitching.similarity import (
-    Activations,
-    Moments,
-    cka,
-    compare_outputs,
-    linear_cka,
-    linear_ckas,
-)
+from robust_stitching.similarity import Moments, cka, compare_outputs, debiased_cka, gram
+from robust_stitching.similarity.gram import Blocks, GramMatrices, GramSums, normalised
+from robust_stitching.similarity.stream import ArrayStream
 from robust_stitching.stitching.scores import measure
 
 N = 2000
@@ -73,8 +68,8 @@ ORTHOGONAL = torch.linalg.qr(torch.randn(300, 300, generator=torch.Generator().m
 )
 def test_cka_does_not_see(change):
     x, y = related()
-    assert linear_cka(x, change(x)) == pytest.approx(1, abs=1e-6)
-    assert linear_cka(change(x), y) == pytest.approx(dense_cka(x, y), abs=1e-6)
+    assert cka(x, change(x)) == pytest.approx(1, abs=1e-6)
+    assert cka(change(x), y) == pytest.approx(dense_cka(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 10, 40])
@@ -82,46 +77,77 @@ def test_cka_of_a_part_of_orthonormal_features_is_known(k):
     x, _ = related(n=500, p=40)
     basis = torch.linalg.qr((x - x.mean(0)).double())[0]
     expected = (k / 40) ** 0.5
-    assert linear_cka(basis.float(), basis[:, :k].float()) == pytest.approx(expected, abs=1e-6)
+    assert cka(basis.float(), basis[:, :k].float()) == pytest.approx(expected, abs=1e-6)
     assert in_batches(basis, basis[:, :k], 100).cka() == pytest.approx(expected, abs=1e-10)
 
 
+def streamed(arrays: list[Tensor], batch_size: int, *takers: type) -> Blocks:
+    stream = ArrayStream(arrays, batch_size)
+    blocks = Blocks(stream.n, batch_size, len(arrays), stream.image_bytes, takers)
+    stream.gather([], blocks)
+    return blocks
+
+
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-@pytest.mark.parametrize("block", [1000, 300, 2000, 5000])
-@pytest.mark.parametrize("remembered", [2**30, 3_000_000, 0])
-def test_streamed_cka_is_the_dense_formula(monkeypatch, block, remembered, offset):
-    monkeypatch.setattr(cka, "BLOCK", block)
-    monkeypatch.setattr(cka, "REMEMBERED_BYTES", remembered)
-    x, y = related()
-    values = {"x": x + offset, "y": y - offset, "z": (y[:, :50] - x[:, :50]).relu()}
-    activations = Activations(N, lambda rows: {name: v[rows] for name, v in values.items()})
-    pairs = [("x", "y"), ("z", "y"), ("x", "x")]
-    for (a, b), found in linear_ckas(activations, pairs).items():
-        assert found.exact == pytest.approx(dense_cka(values[a], values[b]), abs=1e-6)
-        assert found.debiased == pytest.approx(dense_debiased(values[a], values[b]), abs=1e-6)
+@pytest.mark.parametrize("batch_size", [250, 300, 5000])
+@pytest.mark.parametrize("block_bytes", [2**30, 8_000_000, 1])
+def test_streamed_cka_is_the_dense_formula(monkeypatch, batch_size, block_bytes, offset):
+    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    x, y = related(n=1100)
+    values = [x + offset, y - offset, (y[:, :50] - x[:, :50]).relu()]
+    blocks = streamed(values, batch_size, GramSums)
+    assert len(blocks.starts) == -(-1100 // blocks.size)
+    assert (len(blocks.starts) > 1) is (block_bytes < 2**30 and batch_size < 1100)
+    sums = blocks.taken[GramSums]
+    exact, debiased = normalised(sums.biased()), normalised(sums.unbiased())
+    for i, j in ((0, 1), (2, 1), (0, 0)):
+        pair = values[i], values[j]
+        assert exact[i, j].item() == pytest.approx(dense_cka(*pair), abs=1e-6)
+        assert debiased[i, j].item() == pytest.approx(dense_debiased(*pair), abs=1e-6)
 
 
-def test_cka_does_not_depend_on_the_order_of_the_images(monkeypatch):
-    monkeypatch.setattr(cka, "BLOCK", 70)
+@pytest.mark.parametrize("block_bytes", [2**30, 1])
+def test_gram_matrices_are_whole_where_they_are_kept(monkeypatch, block_bytes):
+    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    values = [side.double() for side in related(n=130, p=9, q=4)]
+    blocks = streamed(values, 40, GramMatrices)
+    for side, matrix in zip(values, blocks.taken[GramMatrices].matrices, strict=True):
+        shifted = side - side[:40].mean(0)
+        torch.testing.assert_close(matrix, shifted @ shifted.T)
+
+
+def test_cka_in_float64_is_exact_to_float64():
+    x, y = (side.double() + 3 for side in related(n=300))
+    assert cka(x, y) == pytest.approx(dense_cka(x, y), abs=1e-12)
+    assert debiased_cka(x, y) == pytest.approx(dense_debiased(x, y), abs=1e-12)
+
+
+def test_cka_does_not_depend_on_the_order_of_the_images():
     x, y = related(n=500)
-    x[:70] += 1000  # the first block, whose mean is the shift, is unlike all the others
+    x[:250] += 1000  # the first batch, whose mean is the shift, is unlike all the others
     order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
     expected = dense_cka(x, y)
-    assert linear_cka(x, y) == pytest.approx(expected, abs=1e-6)
-    assert linear_cka(x[order], y[order]) == pytest.approx(expected, abs=1e-6)
+    assert cka(x, y) == pytest.approx(expected, abs=1e-6)
+    assert cka(x[order], y[order]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_blocks_are_computed_once_where_they_are_remembered(monkeypatch):
-    monkeypatch.setattr(cka, "BLOCK", 100)
-    x, y = related(n=250)
-    asked = []
+@pytest.mark.parametrize("block_bytes", [2**30, 500_000])
+def test_a_stream_passes_as_often_as_blocks_need_it_and_takers_see_it_once(
+    monkeypatch, block_bytes
+):
+    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    asked, seen = [], []
 
-    def compute(rows: slice) -> dict[str, Tensor]:
-        asked.append((rows.start, rows.stop))
-        return {"x": x[rows], "y": y[rows]}
+    class Watched(ArrayStream):
+        def batches(self, start=0):
+            asked.append(start)
+            return super().batches(start)
 
-    linear_ckas(Activations(250, compute), [("x", "y")])
-    assert asked == [(0, 100), (100, 200), (200, 250)]
+    stream = Watched(list(related(n=450)), 100)
+    blocks = Blocks(450, 100, 2, stream.image_bytes, [GramSums])
+    stream.gather([lambda batch: seen.append(batch.at)], blocks)
+    assert asked == list(blocks.starts) and len(asked) == (1 if block_bytes == 2**30 else 5)
+    assert seen == [0, 100, 200, 300, 400]
 
 
 @pytest.mark.parametrize(
@@ -129,13 +155,13 @@ def test_blocks_are_computed_once_where_they_are_remembered(monkeypatch):
 )
 def test_the_similarity_to_a_constant_is_not_defined(n, constant):
     x, y = torch.full((n, 3), constant), related(n=n)[1]
-    found = [linear_cka(x, y), linear_cka(y, x), linear_cka(x, x), in_batches(x, y, 97).cka()]
+    found = [cka(x, y), cka(y, x), cka(x, x), in_batches(x, y, 97).cka()]
     assert np.isnan(found).all(), found
 
 
 def test_cka_needs_the_same_images():
     with pytest.raises(ValueError, match="x has 5 images and y 4"):
-        linear_cka(torch.rand(5, 2), torch.rand(4, 2))
+        cka(torch.rand(5, 2), torch.rand(4, 2))
 
 
 @pytest.mark.parametrize("size", [1, 7, 300, 999, 5000])
@@ -237,10 +263,9 @@ def seen(network: nn.Module, layer: str, split: Split) -> tuple[np.ndarray, np.n
     return kept[0].flatten(1).double().numpy(), logits.double().numpy()
 
 
-@pytest.mark.parametrize("block", [1000, 70])
-def test_scores_against_plain_numpy(monkeypatch, block):
-    monkeypatch.setattr(cka, "BLOCK", block)
-    monkeypatch.setattr(cka, "REMEMBERED_BYTES", 0)
+@pytest.mark.parametrize("block_bytes", [2**30, 1])
+def test_scores_against_plain_numpy(monkeypatch, block_bytes):
+    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
     split, front, end = some_images(), lenet(0), lenet(1)
     scores = measure({"front": (front, "relu2"), "end": (end, "relu2")}, split)
     x, own = seen(front, "relu2", split)
@@ -314,15 +339,9 @@ def test_measuring_leaves_every_mode_as_it_was():
 def test_blocks_shrink_where_features_are_many(monkeypatch):
     """The numbers stay, and no block holds more than its bytes."""
     x, y = (torch.randn(50, 30, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-    expected = cka.linear_cka(x, y)
-    monkeypatch.setattr(cka, "BLOCK_BYTES", 4 * 60 * 7)
-    asked = []
-
-    def compute(rows):
-        asked.append(rows)
-        return {"x": x[rows], "y": y[rows]}
-
-    both = cka.Activations(50, compute, features=60)
-    assert len(both) == 8
-    assert cka.linear_ckas(both, [("x", "y")])["x", "y"].exact == pytest.approx(expected, abs=1e-6)
-    assert max(rows.stop - rows.start for rows in asked) == 7
+    expected = cka(x, y)
+    monkeypatch.setattr(gram, "BLOCK_BYTES", (4 * 60 + 16 * 2 * 7) * 15)
+    blocks = streamed([x, y], 7, GramSums)
+    assert blocks.size == 14 and list(blocks.starts) == [0, 14, 28, 42]
+    found = normalised(blocks.taken[GramSums].biased())[0, 1].item()
+    assert found == pytest.approx(expected, abs=1e-6)

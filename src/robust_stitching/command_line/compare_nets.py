@@ -21,12 +21,13 @@ from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import ComparePlan, from_options
-from robust_stitching.similarity.measures import DEFAULT, MEASURES, chosen
 
 WIDTH = 120
 
 
 def parser() -> Parser:
+    from robust_stitching.similarity.measures import chosen
+
     p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
     p.setting("model1.path", "model1", help="checkpoint of a network: rows of the tables")
     p.setting("model2.path", "model2", help="checkpoint of the other: columns of the tables")
@@ -42,7 +43,7 @@ def parser() -> Parser:
         "measures",
         metavar="MEASURE",
         help='see below, with spaces or commas between them; "all" for every one (default: '
-        f"{', '.join(DEFAULT)})",
+        f"{', '.join(measure.name for measure in chosen())})",
     )
     p.setting("n_images", help="compare on this many images, chosen at random (default: all)")
     p.setting("split", help="which part of the dataset")
@@ -72,9 +73,13 @@ def parser() -> Parser:
 
 def measures() -> str:
     """A paragraph for each measure."""
+    from robust_stitching.similarity.measures import MEASURES
+
     told = []
     for measure in MEASURES.values():
-        estimator = measure.estimator_for("--batch-size", "--neighbours", "channels (--positions)")
+        estimator = measure.estimator_for(
+            "channels (--positions)", batch_size="--batch-size", k="--neighbours"
+        )
         indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
         told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
     return "\n".join(told)
@@ -83,10 +88,12 @@ def measures() -> str:
 def plan_of(p: Parser, args: argparse.Namespace) -> ComparePlan:
     """The plan that the arguments ask for."""
     from robust_stitching.command_line.misplaced import check_places
+    from robust_stitching.similarity.measures import MEASURES, chosen
 
     check_places(args, "model1", "model2", "dataset")
-    if MEASURES["mutual-knn"] not in chosen(args.measures or DEFAULT):
-        needs = "is for the measure mutual-knn, which was not asked for."
+    if not any(measure.uses("k") for measure in chosen(args.measures)):
+        users = " or ".join(name for name, measure in MEASURES.items() if measure.uses("k"))
+        needs = f"is for the measure {users}, which was not asked for."
         options.refuse(args, ("neighbours",), needs)
     return from_options(ComparePlan, p.settings(args))
 

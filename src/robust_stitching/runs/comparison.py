@@ -11,7 +11,8 @@ from robust_stitching.evaluation import Accuracy
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.pair import Pair
 from robust_stitching.similarity import Comparison
-from robust_stitching.similarity.measures import CHANNELS, Measure
+from robust_stitching.similarity.forms import CHANNELS
+from robust_stitching.similarity.measure import Measure
 
 OVER = {"pooled": " of pooled channels", "all": " over positions"}
 """What measures of channels take for rows, behind their titles."""

@@ -1,36 +1,25 @@
 """Two networks compared, all layers with all layers, by many measures in one pass over the data."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, unknown
-from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.wrong_network import telling_whose_layer
-from robust_stitching.similarity import neighbours
-from robust_stitching.similarity.cka import MinibatchSums, blockwise_sums
-from robust_stitching.similarity.divergence import disagreement, jensen_shannon
-from robust_stitching.similarity.gram import LEAST_IMAGES, normalised
-from robust_stitching.similarity.measures import (
-    CHANNELS,
-    DEFAULT,
-    MEASURES,
-    MULTI_LABEL,
-    Measure,
-    chosen,
-    too_few,
-)
-from robust_stitching.similarity.rows import POOLED, POSITIONS, Rows
-from robust_stitching.similarity.stream import Side, Stream, side_of
-
-BATCH_SIZE = 250
-WHOLE = ("cka", "debiased-cka")
-"""Measures that need the Gram matrices of all images."""
+from robust_stitching.plans.parts import POSITIONS
+from robust_stitching.similarity.forms import POOLED, Settings
+from robust_stitching.similarity.measure import Measure
+from robust_stitching.similarity.measures import MEASURES, chosen
+from robust_stitching.similarity.rows import told
+from robust_stitching.similarity.stream import NetworkStream
+from robust_stitching.similarity.values import NotFinite, Values, values_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,20 @@ class Comparison:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks: layers are name to layout, `answers` counts its outputs."""
+
+    number: int
+    network: nn.Module
+    layers: Mapping[str, Layout]
+    answers: int
+
+    def too_wide(self, n: int) -> list[str]:
+        """Layers with no fewer channels than there are images."""
+        return [name for name, layout in self.layers.items() if n <= layout.channels]
+
+
 def compare(
     network1: nn.Module,
     network2: nn.Module,
@@ -72,24 +75,25 @@ def compare(
     layers2: Sequence[str] | None = None,
     measures: Sequence[str] | None = None,
     *,
-    batch_size: int = BATCH_SIZE,
-    k: int = neighbours.K,
-    positions: str = POOLED,
+    batch_size: int = Settings.batch_size,
+    k: int = Settings.k,
+    positions: str = Settings.positions,
     seed: int = 0,
     order: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare layers of two networks, and their answers, on the images of `split`.
 
-    One pass gives all measures but those of `WHOLE`, which take more, see `cka.blockwise_sums`. At
-    the same time in memory are the activations of a batch at all layers of both networks, and for
-    each image the channels of every layer, averaged over positions. The networks stay as they are.
+    One pass gives all measures but those that need the Gram matrices of all images, which take
+    more where memory does not hold the activations, see `gram.Blocks`. At the same time in memory
+    are the activations of a batch at all layers of both networks, and for each image the channels
+    of every layer, averaged over positions. The networks stay as they are.
 
     Parameters
     ----------
     layers1, layers2 : by default the clean cuts, see `graph.Layer`.
-    measures : names from `measures.MEASURES`, or "all"; by default those of `measures.DEFAULT` that
-        are defined here.
+    measures : names from `measures.MEASURES`, or "all"; by default those that are shown by default
+        and defined here.
     batch_size : also that of minibatch CKA.
     k : how many neighbours "mutual-knn" looks at.
     positions : what measures of channels take for rows, see `rows.Rows`.
@@ -103,37 +107,28 @@ def compare(
         where nothing can be compared.
     """
     started = time.perf_counter()
-    n = len(split)
-    sides, wanted, notes = prepared(
-        network1,
-        network2,
-        split,
-        layers1,
-        layers2,
-        measures,
-        batch_size=batch_size,
-        k=k,
-        positions=positions,
-    )
-    stream = Stream(sides, split, batch_size, seed)
-    with evaluating(*stream.pieces):
-        rows = Rows(tuple([*side.layers.values()] for side in sides), n, positions, seed)
-        found, outputs, n_minibatch = _one_pass(stream, wanted, rows, k, order, progress, notes)
-        if any(measure.name in WHOLE for measure in wanted):
-            found |= _all_images(stream, progress)
-    notes += _undefined(wanted, stream, rows)
-    estimators = MULTI_LABEL if stream.multi_label else {}
+    n, attributes = len(split), are_attributes(split.labels)
+    settings = Settings(batch_size, k, positions, seed, attributes)
+    asked = (network1, network2, split, layers1, layers2, measures)
+    sides, wanted, notes = prepared(*asked, batch_size=batch_size, k=k, positions=positions)
+    stream = NetworkStream([(s.network, s.layers) for s in sides], split, batch_size, seed)
+    layouts = tuple([*side.layers.values()] for side in sides)
+    try:
+        found = values_of(wanted, stream, layouts, settings, order, progress)
+    except NotFinite as error:
+        raise UserError(_broken(error, sides)) from error
+    notes += _undefined(found, wanted, sides, n, positions)
+    rows = told(positions)
     return Comparison(
         layers1=tuple(sides[0].layers),
         layers2=tuple(sides[1].layers),
         measures=wanted,
-        layerwise={m.name: found[m.name].cpu() for m in wanted if not m.of_outputs},
-        outputs={m.name: outputs[m.name] for m in wanted if m.of_outputs},
+        layerwise=found.layerwise,
+        outputs=found.outputs,
         estimators={
-            m.name: estimators.get(m.name, m.estimator_for(batch_size, k, rows.told()))
-            for m in wanted
+            m.name: m.estimator_for(rows, attributes, batch_size=batch_size, k=k) for m in wanted
         },
-        n_images={m.name: n_minibatch if m.name == "minibatch-cka" else n for m in wanted},
+        n_images={m.name: m.counted(n, settings) for m in wanted},
         positions=positions,
         data=split.name,
         notes=tuple(notes),
@@ -149,9 +144,9 @@ def prepared(
     layers2: Sequence[str] | None = None,
     measures: Sequence[str] | None = None,
     *,
-    batch_size: int = BATCH_SIZE,
-    k: int = neighbours.K,
-    positions: str = POOLED,
+    batch_size: int = Settings.batch_size,
+    k: int = Settings.k,
+    positions: str = Settings.positions,
 ) -> tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]:
     """What `compare` looks at: both sides with their layers, the measures, and why others are left
     out. It raises what that raises, before any image is looked at."""
@@ -161,14 +156,14 @@ def prepared(
     if positions not in POSITIONS:
         raise unknown("choice of positions", positions, POSITIONS)
     with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
-        sides = (side_of(1, network1, layers1), side_of(2, network2, layers2))
-    named = chosen(DEFAULT if measures is None else measures)
-    biased = [side for side in sides if any(lay.units > n for lay in side.layers.values())]
-    if MEASURES["cka"] in named and biased and n >= LEAST_IMAGES:
-        named = chosen([measure.name for measure in named] + ["debiased-cka"])
+        sides = (_side(1, network1, layers1), _side(2, network2, layers2))
+    settings = Settings(batch_size, k, positions)
+    named = chosen(measures)
+    if any(layout.units > n for side in sides for layout in side.layers.values()):
+        named = _with_unbiased(named, n, settings)
     wanted = tuple(m for m in named if _is_defined(m, sides, notes))
     for measure in wanted:
-        lacking = too_few(measure, n, batch_size, k)
+        lacking = measure.too_few(n, settings)
         if positions == POOLED:
             lacking = lacking or _too_wide(measure, sides, n)
         if lacking and measures is not None:
@@ -179,6 +174,32 @@ def prepared(
     if not wanted:
         raise UserError(f"nothing can be compared. {' '.join(notes)}")
     return sides, wanted, notes
+
+
+def _side(number: int, network: nn.Module, layers: Sequence[str] | None) -> Side:
+    """Network 1 or 2 with the layers that are to be looked at, its clean cuts for None."""
+    traced = graph.graph_of(network)
+    names = clean_cuts(traced) if layers is None else dict.fromkeys(layers)
+    for name in names:
+        traced.node(name, f"layer of model {number}")
+    (answers,) = traced.answer_shape
+    return Side(number, network, {name: traced.layers[name].layout for name in names}, answers)
+
+
+def clean_cuts(traced: graph.Graph) -> list[str]:
+    """The clean cuts of a network, each activation under the first of its names."""
+    names = {}
+    for name, layer in traced.layers.items():
+        if layer.clean:
+            names.setdefault(traced.node(name), name)
+    return list(names.values())
+
+
+def _with_unbiased(measures: Sequence[Measure], n: int, settings: Settings) -> tuple[Measure, ...]:
+    """`measures`, and beside those that are biased the ones that are not."""
+    beside = [MEASURES[m.unbiased] for m in measures if m.unbiased]
+    beside = [m for m in beside if not m.too_few(n, settings)]
+    return chosen([measure.name for measure in [*measures, *beside]])
 
 
 def _is_defined(measure: Measure, sides: tuple[Side, Side], notes: list[str]) -> bool:
@@ -206,138 +227,51 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
     return None
 
 
-def _one_pass(
-    stream: Stream,
-    wanted: Sequence[Measure],
-    rows: Rows,
-    k: int,
-    order: Sequence[int] | None,
-    progress: Progress,
-    notes: list[str],
-) -> tuple[dict[str, Tensor], dict[str, float], int]:
-    """The measures that need no Gram matrix of all images: layerwise values, those of the outputs,
-    and how many images went into minibatch CKA. `notes` gains what has no value."""
-    names = {measure.name for measure in wanted}
-    by_channels = [m for m in wanted if m.of == CHANNELS]
-    with_outputs = any(measure.of_outputs for measure in wanted)
-    sums = MinibatchSums(len(stream.names))
-    answers: tuple[list[Tensor], list[Tensor]] = ([], [])
-    if names <= set(WHOLE):
-        return {}, {}, 0
-    with progress(len(stream), "comparing") as bar:
-        for activations, outputs, labels in stream.batches():
-            if "minibatch-cka" in names:
-                sums.add(activations)
-            if by_channels:
-                rows.add(activations)
-            if with_outputs:
-                for kept, output in zip(answers, outputs, strict=True):
-                    kept.append(output.float())
-                stream.check_outputs(outputs)
-            bar.update(len(labels))
-            del activations  # before the next ones are computed
-    found = {}
-    if "minibatch-cka" in names:
-        stream.check(sums.own)
-        found["minibatch-cka"] = stream.between(sums.cka())
-    if by_channels:
-        rows.finish()
-        stream.check(torch.stack([side.norm for side in rows.any_of()]))
-        found |= _channelwise(rows, by_channels, stream, k, progress, notes)
-    if not with_outputs:
-        return found, {}, sums.n
-    first, second = map(torch.cat, answers)
-    second = second if order is None else second[:, list(order)]
-    return found, _outputs(first, second, stream.multi_label), sums.n
+def _broken(error: NotFinite, sides: tuple[Side, Side]) -> str:
+    if error.answers is not None:
+        about = f"model {error.answers + 1} answers with"
+    else:
+        number, name = _names(sides)[error.representation]
+        about = f"layer '{name}' of model {number} has"
+    return f"{about} values that are no finite numbers; the network is broken or has diverged."
 
 
-def _outputs(first: Tensor, second: Tensor, multi_label: bool) -> dict[str, float]:
-    differ = disagreement(first, second, multi_label)
-    return {
-        "disagreement": differ,
-        "agreement": 1 - differ,
-        "jensen-shannon": jensen_shannon(first, second, multi_label),
-    }
+def _names(sides: tuple[Side, Side]) -> list[tuple[int, str]]:
+    """Of all representations, in the order in which they are numbered."""
+    return [(side.number, name) for side in sides for name in side.layers]
 
 
-def _channelwise(
-    rows: Rows,
-    wanted: Sequence[Measure],
-    stream: Stream,
-    k: int,
-    progress: Progress,
-    notes: list[str],
-) -> dict[str, Tensor]:
-    """Measures of channels for every pair of layers; `notes` gains which have no neighbours."""
-    pairs = rows.pairs()
-    shape = tuple(len(side.layers) for side in stream.sides)
-    found = {measure.name: torch.full(shape, torch.nan, dtype=torch.float64) for measure in wanted}
-    nearest: dict[int, neighbours.Neighbours] = {}  # by the identity of rows
-    if "mutual-knn" in found:
-        everything, nowhere = rows.all_of(), []
-        with progress(len(everything), "finding neighbours", " layers") as bar:
-            for i, side in everything:
-                if neighbours.on_a_line(side.rows):
-                    nowhere.append(stream.names[i])
-                else:
-                    nearest[id(side)] = neighbours.nearest(side.rows, k)
-                bar.update()
-        flat = [name for name in dict.fromkeys(nowhere) if name not in stream.constant]
-        if flat:
-            listed = ", ".join(f"{name} of model {number}" for number, name in flat)
-            notes.append(
-                "mutual-knn: no value where all cosines are ±1 or 0, so that nothing tells near "
-                f"images from far ones, as with a single channel: {listed}."
-            )
-    short: set[str] = set()
-    with progress(len(pairs), "comparing channels", " pairs") as bar:
-        for i, j in pairs:
-            pair = rows.pair(i, j)
-            for measure in wanted:
-                enough = all(pair[number - 1].enough for number in measure.more_rows_than)
-                if measure.of_channels and enough:
-                    found[measure.name][i, j] = measure.of_channels(*pair)
-                short |= set() if enough else {measure.name}
-            if all(id(side) in nearest for side in pair):
-                shared = neighbours.mutual_neighbours(*(nearest[id(side)] for side in pair))
-                found["mutual-knn"][i, j] = shared
-            bar.update()
-    if short and not rows.pooled:
-        notes.append(
-            f"{', '.join(sorted(short))}: no value for layers with no fewer channels than rows."
-        )
-    return found
-
-
-def _all_images(stream: Stream, progress: Progress) -> dict[str, Tensor]:
-    """Exact and debiased CKA, from the Gram matrices of all images."""
-    sums = blockwise_sums(
-        len(stream),
-        stream.batch_size,
-        [layout.units for layout in stream.layouts],
-        lambda skip: (activations for activations, _, _ in stream.batches(skip)),
-        progress,
-    )
-    estimates = {"cka": sums.biased()}
-    if len(stream) >= LEAST_IMAGES:
-        estimates["debiased-cka"] = sums.unbiased()
-    for estimate in estimates.values():
-        stream.check(estimate.diagonal())
-    return {name: stream.between(normalised(hsic)) for name, hsic in estimates.items()}
-
-
-def _undefined(wanted: Sequence[Measure], stream: Stream, rows: Rows) -> list[str]:
+def _undefined(
+    found: Values, wanted: Sequence[Measure], sides: tuple[Side, Side], n: int, positions: str
+) -> list[str]:
     """Why some values are missing, in sentences."""
-    notes, n = [], len(stream)
-    for side in stream.sides:
+    notes, names = [], _names(sides)
+
+    def listed(numbers: Iterable[int]) -> str:
+        named = dict.fromkeys(names[number] for number in numbers)
+        return ", ".join(f"{name} of model {number}" for number, name in named)
+
+    for form, numbers in found.undefined.items():
+        lost = [number for number in numbers if number not in found.constant]
+        if lost:
+            measures = ", ".join(m.name for m in wanted if m.form is form)
+            notes.append(f"{measures}: no value where {form.undefined}: {listed(lost)}.")
+    if found.short and positions != POOLED:
+        notes.append(
+            f"{', '.join(sorted(found.short))}: no value for layers with no fewer channels than "
+            "rows."
+        )
+    for side in sides:
         wide = side.too_wide(n)
         measures = [m.name for m in wanted if side.number in m.more_rows_than]
-        if wide and measures and rows.pooled:
+        if wide and measures and positions == POOLED:
             notes.append(
                 f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
                 f"channels than there are images ({n:,}): {', '.join(wide)}."
             )
-    if stream.constant:
-        listed = ", ".join(f"{name} of model {number}" for number, name in sorted(stream.constant))
-        notes.append(f"No value where an activation does not vary over the images: {listed}.")
+    if found.constant:
+        constant = sorted(found.constant, key=names.__getitem__)
+        notes.append(
+            f"No value where an activation does not vary over the images: {listed(constant)}."
+        )
     return notes

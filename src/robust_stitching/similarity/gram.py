@@ -7,17 +7,30 @@ same with zeros on the diagonal, the two estimates are
     unbiased  Σ K̃∘L̃ + (1ᵀK̃1)(1ᵀL̃1)/((n−1)(n−2)) − 2/(n−2) (K̃1)ᵀ(L̃1)          times 1/(n(n−3))
 
 (Gretton et al., 2005, definition 2; Song et al., 2012, equation 5). Entry by entry nothing is
-needed but products, row sums and diagonals, so the matrices come block by block and are not kept.
+needed but products, row sums and diagonals, so the matrices come block by block, only the upper
+half of them, and need not be kept.
+
+Products within a block are as exact as the activations, float32 at least (of features centred
+beforehand, so nothing cancels); every sum is float64. `benchmarks/cka.py` measures the distance to
+float64 throughout. Where features are few, `Moments.cka` needs no Gram matrix at all.
 """
+
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from robust_stitching.basics.modes import without_tf32
 
 LEAST_IMAGES = 4
 """Below this the unbiased estimate does not exist."""
 
 NEGLIGIBLE = 1e-10
 """What centring leaves of a Gram matrix that does not vary, as a share of its squared norm."""
+
+BLOCK_BYTES = 2**30
+ROUNDING = 4
+"""Steps of the precision: what varies by no more of its mean is constant."""
 
 
 class GramSums:
@@ -76,6 +89,141 @@ class GramSums:
         """`hsic` with zeros for representations of which centring leaves nothing but rounding."""
         varies = hsic.diagonal() > NEGLIGIBLE * self.products.diagonal()
         return hsic * varies[:, None] * varies
+
+
+class MinibatchSums:
+    """The unbiased HSIC of every pair of `count` representations, summed over batches
+    (Nguyen, Raghu and Kornblith, 2021, equation 3).
+
+    Batches should be drawn at random. A smaller last one counts by its number of images; one of
+    fewer than four has no unbiased HSIC and is left out.
+
+    Attributes
+    ----------
+    products : n times HSIC of every pair, float64 of shape (count, count).
+    """
+
+    def __init__(self, count: int):
+        self.products = torch.zeros(count, count, dtype=torch.float64)
+
+    def add(self, activations: Iterable[Tensor]) -> None:
+        """Take in one batch: activations (m, …) of every representation."""
+        with without_tf32():
+            self.add_grams(torch.stack([rows @ rows.T for rows in map(centred, activations)]))
+
+    def add_grams(self, grams: Tensor) -> None:
+        """The same from the Gram matrices of a batch, of shape (count, m, m)."""
+        count, m, _ = grams.shape
+        if m < LEAST_IMAGES:
+            return
+        sums = GramSums(m, count, grams.device)
+        sums.add(slice(0, m), slice(0, m), grams)
+        self.products = self.products.to(grams.device) + m * sums.unbiased()
+
+
+class GramMatrices:
+    """The Gram matrices themselves, for what needs more than their sums: n² numbers each.
+
+    Attributes
+    ----------
+    matrices : of shape (count, n, n), once the first block is in.
+    """
+
+    def __init__(self, n: int, count: int, device: torch.device | str = "cpu"):
+        self.matrices = torch.empty(count, n, n, device=device)
+
+    def add(self, rows: slice, columns: slice, grams: Tensor) -> None:
+        """Take in a block of every Gram matrix, see `GramSums.add`."""
+        self.matrices = self.matrices.to(grams.dtype)
+        self.matrices[:, rows, columns] = grams
+        self.matrices[:, columns, rows] = grams.mT
+
+
+class Blocks:
+    """Gram matrices of more activations than memory holds, handed out block by block.
+
+    A block of images is kept, as many batches as `BLOCK_BYTES` allow for their activations and the
+    Gram matrices of the block with a batch, and all later images stream past it; then follows the
+    next block. Activations are computed again for each block: (blocks + 1)/2 passes over the data.
+
+    Parameters
+    ----------
+    image_bytes : what the activations of one image take, in all `count` representations.
+    takers : what the blocks are handed to, `GramSums` or `GramMatrices`.
+
+    Attributes
+    ----------
+    starts : the images at which the passes begin that are needed, multiples of `batch_size`.
+    taken : each of `takers` to the object that has taken in the blocks.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        count: int,
+        image_bytes: int,
+        takers: Sequence[Callable[[int, int, torch.device], GramSums | GramMatrices]],
+    ):
+        grams = 16 * count * batch_size  # float32 twice and float64, for one image of a block
+        self.size = max(1, BLOCK_BYTES // ((image_bytes + grams) * batch_size)) * batch_size
+        self.n, self.takers = n, takers
+        self.starts = range(0, max(n, 1), self.size)
+        self.taken: dict[Callable, GramSums | GramMatrices] = {}
+        self._shift: list[Tensor] = []
+        self._block: list[Tensor] = []
+
+    def add(self, start: int, at: int, activations: Iterable[Tensor]) -> None:
+        """Take in the activations (m, …) of every representation for the images from `at` on, in
+        the pass that began at `start`."""
+        end = min(start + self.size, self.n)
+        before, inside = min(at, end) - start, at < end
+        if at == start:
+            self._block = []
+        across, within = [], []
+        for i, values in enumerate(activations):
+            rows = floating(values).flatten(1)
+            if i == len(self._shift):
+                self._shift.append(_mean(rows))
+            if i == len(self._block):
+                self._block.append(rows.new_empty(end - start, rows.shape[1]))
+            rows = _shifted(rows, self._shift[i])
+            across.append(self._block[i][:before] @ rows.T)
+            if inside:
+                within.append(rows @ rows.T)
+                self._block[i][before : before + len(rows)] = rows
+        pieces = [(slice(start, start + before), torch.stack(across))]
+        del across  # before they are taken in
+        columns = slice(at, at + len(rows))
+        if inside:
+            pieces.append((columns, torch.stack(within)))
+        for taker in self.takers:
+            if taker not in self.taken:
+                self.taken[taker] = taker(self.n, len(self._block), rows.device)
+            for own, grams in pieces:
+                self.taken[taker].add(own, columns, grams)
+
+
+def floating(values: Tensor) -> Tensor:
+    """Values in the precision in which they are worked with: their own, but float32 at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def centred(activations: Tensor) -> Tensor:
+    """Activations (n, …) as rows (n, features) without their mean, constant features 0."""
+    rows = floating(activations).flatten(1)
+    return _shifted(rows, _mean(rows))
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)
+
+
+def _shifted(rows: Tensor, shift: Tensor) -> Tensor:
+    """rows − shift, exactly zero where only rounding is left: a constant feature has no share."""
+    rows = rows - shift
+    rounding = ROUNDING * torch.finfo(rows.dtype).eps
+    return rows.masked_fill_(rows.abs() <= rounding * shift.abs(), 0)
 
 
 def normalised(hsic: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robust_stitching.basics.labels import answers_of, are_attributes
+from robust_stitching.similarity.forms import Logits
+from robust_stitching.similarity.measures.outputs import share_that_agrees
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ def compare_outputs(logits: Tensor, reference: Tensor, labels: Tensor) -> Output
     of shape (N, A)."""
     logits, reference = logits.double(), reference.double()
     answers, expected = answers_of(logits, labels), answers_of(reference, labels)
-    if are_attributes(labels):
+    attributes = are_attributes(labels)
+    if attributes:
         cross_entropy = F.binary_cross_entropy_with_logits(logits, reference.sigmoid())
     else:
         cross_entropy = F.cross_entropy(logits, reference.softmax(dim=1))
     mine = {"r": answers == labels, "w": answers != labels}
     other = {"r": expected == labels, "w": expected != labels}
     return OutputComparison(
-        agreement=_share(answers == expected),
+        agreement=share_that_agrees(Logits(logits, attributes), Logits(reference, attributes)),
         cross_entropy=cross_entropy.item(),
         overlap={a + b: _share(mine[a] & other[b]) for a in "rw" for b in "rw"},
     )

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs.layout import Layout, grid_of, to_size
-from robust_stitching.similarity.subspaces import Channels, channel_means
+from robust_stitching.similarity.forms import ALL, POOLED, Channels
+from robust_stitching.similarity.gram import floating
 
-POOLED, ALL = "pooled", "all"
-POSITIONS = (POOLED, ALL)
 MOST_ROWS = 10_000
 """Of positions; images are never left out."""
 
@@ -66,16 +65,20 @@ class Rows:
                 maps = to_size(grid_of(activation, layout), grid).flatten(2)
                 chosen = self._chosen[grid][self._seen : self._seen + m].to(maps.device)
                 index = chosen[:, None].expand(-1, maps.shape[1], -1)
-                found.append(maps.gather(2, index).transpose(1, 2).flatten(0, 1).float())
+                found.append(floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1)))
         self._seen += m
 
     def finish(self) -> None:
         """Call when all batches are in."""
         self._sides = [
-            {grid: Channels(torch.cat(found)) for grid, found in kept.items()}
+            {grid: Channels(torch.cat(found), self.per_image(grid)) for grid, found in kept.items()}
             for kept in self._kept
         ]
         self._kept = []
+
+    def per_image(self, grid: Grid | str) -> int:
+        """How many rows of that grid an image has."""
+        return 1 if grid == POOLED else self._chosen[grid].shape[1]
 
     def any_of(self) -> list[Channels]:
         """The rows of each layer, on one of its grids."""
@@ -96,14 +99,22 @@ class Rows:
         )
         return min(own[0], other[0]), min(own[1], other[1])
 
-    def told(self) -> str:
-        """What the rows are, in words."""
-        if self.pooled:
-            return "channels, averaged over positions"
-        return (
-            "channels at positions of the coarser layer, up to "
-            f"{MOST_ROWS:,} in all, chosen at random, equally many of each image"
-        )
+
+def told(positions: str) -> str:
+    """What the rows are, in words."""
+    if positions == POOLED:
+        return "channels, averaged over positions"
+    return (
+        "channels at positions of the coarser layer, up to "
+        f"{MOST_ROWS:,} in all, chosen at random, equally many of each image"
+    )
+
+
+def channel_means(activations: Tensor, layout: Layout) -> Tensor:
+    """Activations (n, *layout.shape) as rows (n, C): means over the positions of the image, prefix
+    tokens left out, taken in float64."""
+    means = grid_of(activations, layout).mean(dim=(2, 3), dtype=torch.float64)
+    return means.to(floating(activations[:0]).dtype)
 
 
 def _choice(grid: Grid, n: int, seed: int) -> Tensor:

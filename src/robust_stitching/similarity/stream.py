@@ -1,123 +1,130 @@
-"""The activations of two networks at many layers, batch by batch."""
+"""Activations and answers, batch by batch, and what gathers them."""
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import evaluating, without_tf32
+from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
+from robust_stitching.similarity.gram import Blocks
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the two networks: layers are name to layout, `answers` counts its outputs."""
+class Batch(NamedTuple):
+    """What is seen of some images: `at` is the number of the first, in the order of the pass;
+    `activations` are those of every layer of every network, `outputs` the networks' answers."""
 
-    number: int
-    network: nn.Module
-    layers: Mapping[str, Layout]
-    answers: int
-
-    def too_wide(self, n: int) -> list[str]:
-        """Layers with no fewer channels than there are images."""
-        return [name for name, layout in self.layers.items() if n <= layout.channels]
+    at: int
+    activations: list[Tensor]
+    outputs: list[Tensor]
 
 
-def clean_cuts(traced: graph.Graph) -> list[str]:
-    """The clean cuts of a network, each activation under the first of its names."""
-    names = {}
-    for name, layer in traced.layers.items():
-        if layer.clean:
-            names.setdefault(traced.node(name), name)
-    return list(names.values())
-
-
-def side_of(number: int, network: nn.Module, layers: Sequence[str] | None) -> Side:
-    """Network 1 or 2 with the layers that are to be looked at, its clean cuts for None.
-
-    Raises
-    ------
-    UserError : for an unknown layer, with the closest ones.
-    """
-    traced = graph.graph_of(network)
-    names = clean_cuts(traced) if layers is None else dict.fromkeys(layers)
-    for name in names:
-        traced.node(name, f"layer of model {number}")
-    (answers,) = traced.answer_shape
-    return Side(number, network, {name: traced.layers[name].layout for name in names}, answers)
-
-
-class Stream:
-    """Batches of the activations of both networks, in one random order each time.
+class Stream(ABC):
+    """Batches of the activations of the same images at many layers.
 
     Attributes
     ----------
-    names : of all layers, of network 1 and then of network 2: (1 or 2, name).
-    layouts : what the activation of one image holds at each of these layers.
-    constant : those of `names` that were found not to vary.
+    n : number of images.
+    batch_size : of how many images batches are, the last of what is left.
+    image_bytes : what the activations of one image take.
     """
 
-    def __init__(self, sides: tuple[Side, Side], split: AnySplit, batch_size: int, seed: int):
-        self.sides, self.batch_size, self.seed = sides, batch_size, seed
+    n: int
+    batch_size: int
+    image_bytes: int
+
+    @abstractmethod
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The images from number `start` on, a multiple of the batch size: the same each time."""
+
+    @abstractmethod
+    def looking(self) -> AbstractContextManager[None]:
+        """What `batches` has to run in."""
+
+    def gather(
+        self,
+        takers: Sequence[Callable[[Batch], None]],
+        blocks: Blocks | None = None,
+        progress: Progress = silent,
+        what: str = "comparing",
+    ) -> None:
+        """Hand every batch once to each of `takers`, and to `blocks` as often as it needs: as many
+        passes over the images as that is, one without it."""
+        starts = blocks.starts if blocks else range(1)
+        with self.looking(), progress(sum(self.n - start for start in starts), what) as bar:
+            for start in starts:
+                for batch in self.batches(start):
+                    if blocks:
+                        blocks.add(start, batch.at, batch.activations)
+                    if start == 0:
+                        for taker in takers:
+                            taker(batch)
+                    bar.update(min(self.batch_size, self.n - batch.at))
+                    del batch  # before the next one is computed
+
+
+class NetworkStream(Stream):
+    """What networks make of the images of a split.
+
+    Parameters
+    ----------
+    looked_at : networks, each with its layers: name to layout.
+    seed : of the order of the images; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        looked_at: Sequence[tuple[nn.Module, Mapping[str, Layout]]],
+        split: AnySplit,
+        batch_size: int,
+        seed: int | None = None,
+    ):
+        self.n, self.batch_size, self.seed = len(split), batch_size, seed
         self.split = replace(split, augmentation=None)
-        self.pieces = [graph.features(s.network, [*s.layers, "output"]) for s in sides]
-        self.names = [(s.number, name) for s in sides for name in s.layers]
-        self.layouts = [layout for side in sides for layout in side.layers.values()]
-        self.constant: set[tuple[int, str]] = set()
+        self.pieces = [
+            graph.features(network, [*layers, "output"]) for network, layers in looked_at
+        ]
+        self.image_bytes = 4 * sum(
+            layout.units for _, layers in looked_at for layout in layers.values()
+        )
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.split)
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        for i, (images, _) in enumerate(self._images(start)):
+            yield self._seen(start + i * self.batch_size, images)
 
-    @property
-    def multi_label(self) -> bool:
-        """Whether labels are attributes, of which an image has several, rather than classes."""
-        return self.split.labels.ndim == 2
+    def looking(self) -> AbstractContextManager[None]:
+        return evaluating(*self.pieces)
 
-    def batches(self, skip: int = 0) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
-        """(activations at the layers of network 1, then 2; their two outputs; labels), behind the
-        first `skip` batches."""
-        order = {"seed": self.seed, "epoch": 0, "skip": skip, "fold": False}
-        for images, labels in self.split.epoch(self.batch_size, **order):
-            yield *self._seen(images), labels
+    def _images(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.seed is None:
+            return self.split.between(start, self.n).batches(self.batch_size)
+        skip = start // self.batch_size
+        return self.split.epoch(self.batch_size, seed=self.seed, epoch=0, skip=skip, fold=False)
 
-    def _seen(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Activations and outputs, held by the caller alone."""
+    def _seen(self, at: int, images: Tensor) -> Batch:
+        """Held by the caller alone."""
         found = [list(piece(images)) for piece in self.pieces]
         outputs = [activations.pop() for activations in found]
-        return list(itertools.chain(*found)), outputs
+        return Batch(at, [values for activations in found for values in activations], outputs)
 
-    def check(self, spread: Tensor) -> None:
-        """Note as constant the layers whose `spread`, one number for each, is 0.
 
-        Raises
-        ------
-        UserError : where it is no finite number.
-        """
-        for (number, name), value in zip(self.names, spread.tolist(), strict=True):
-            if not math.isfinite(value):
-                raise UserError(
-                    f"layer '{name}' of model {number} has values that are no finite numbers; the "
-                    "network is broken or has diverged."
-                )
-            if value <= 0:
-                self.constant.add((number, name))
+class ArrayStream(Stream):
+    """Arrays as they are, each of the same n images: (n, …)."""
 
-    @staticmethod
-    def check_outputs(outputs: Sequence[Tensor]) -> None:
-        """Raise UserError unless all outputs of both networks are finite numbers."""
-        for number, output in enumerate(outputs, 1):
-            if not bool(output.isfinite().all()):
-                raise UserError(
-                    f"model {number} answers with values that are no finite numbers; the network "
-                    "is broken or has diverged."
-                )
+    def __init__(self, arrays: Sequence[Tensor], batch_size: int):
+        self.arrays, self.n, self.batch_size = arrays, len(arrays[0]), batch_size
+        self.image_bytes = sum(array[0].numel() * array.element_size() for array in arrays)
 
-    def between(self, values: Tensor) -> Tensor:
-        """Of values (all layers, all layers), those with one layer of each network."""
-        first = len(self.sides[0].layers)
-        return values[:first, first:]
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        for at in range(start, self.n, self.batch_size):
+            seen = [array[at : at + self.batch_size] for array in self.arrays]
+            yield Batch(at, seen, seen)
+
+    def looking(self) -> AbstractContextManager[None]:
+        return without_tf32()

@@ -1,5 +1,7 @@
 """All that is measured of the networks of one stitching run, on one split."""
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_stitching.basics.modes import evaluating
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
-from robust_stitching.similarity import Activations, Moments, compare_outputs, linear_ckas
-from robust_stitching.similarity.outputs import OutputComparison
+from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
+from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
+from robust_stitching.similarity.stream import Batch, NetworkStream
+from robust_stitching.similarity.values import Answers
 
 BATCH_SIZE = 250
 END = "end"
@@ -78,9 +81,7 @@ def measure(
     similarity : compare activations and logits too, not only answers.
     """
     if similarity:
-        observed = _Observed(networks, split)
-        ckas = linear_ckas(observed.activations, [(name, END) for name in networks], progress)
-        logits, distances = observed.logits, observed.distances
+        logits, ckas, distances = _looked_at(networks, split, progress)
     else:
         logits = {
             name: predict(network, split, progress=progress, what=f"evaluating {name}")
@@ -91,10 +92,10 @@ def measure(
     best = accuracy_of(reference, split.labels)
     scores = {}
     for name, own in logits.items():
-        cka = ckas.get((name, END))
+        exact, debiased = ckas.get(name, (None, None))
         at_cut = {
-            "cka_to_end": cka and _number(cka.exact),
-            "debiased_cka_to_end": cka and _number(cka.debiased),
+            "cka_to_end": _number(exact),
+            "debiased_cka_to_end": _number(debiased),
             "l2_to_end": distances[name].mean().item() if name in distances else None,
         }
         if own.shape != reference.shape:  # a front trained on other classes answers other questions
@@ -114,41 +115,36 @@ def measure(
     return scores
 
 
-class _Observed:
-    """Activations at the cut, block by block, and what is gathered on the way: the logits of every
-    image, and its distance from the end network's activation."""
+def _looked_at(
+    networks: Mapping[str, tuple[nn.Module, str]], split: AnySplit, progress: Progress
+) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]], dict[str, Tensor]]:
+    """By the names of the networks: their logits, the exact and the debiased CKA of their
+    activations with those of "end", and the distance of each image's from it where shapes agree."""
+    names, gaps = list(networks), defaultdict(list)
+    looked_at = [
+        (network, {layer: graph.layout_of(network, layer)}) for network, layer in networks.values()
+    ]
+    stream, answers = NetworkStream(looked_at, split, BATCH_SIZE), Answers()
+    blocks = Blocks(stream.n, BATCH_SIZE, len(names), stream.image_bytes, [GramSums])
 
-    def __init__(self, networks: Mapping[str, tuple[nn.Module, str]], split: AnySplit):
-        self.split = split
-        self.pieces = {
-            name: graph.features(network, [layer, "output"])
-            for name, (network, layer) in networks.items()
-        }
-        self.logits: dict[str, Tensor] = {}
-        self.distances: dict[str, Tensor] = {}
-        features = sum(
-            graph.layout_of(network, layer).units for network, layer in networks.values()
-        )
-        self.activations = Activations(len(split), self._compute, features)
+    def measure_gaps(batch: Batch) -> None:
+        found = dict(zip(names, batch.activations, strict=True))
+        for name, own in found.items():
+            if own.shape == found[END].shape:
+                gap = own.double() - found[END].double()
+                gaps[name].append(gap.flatten(1).norm(dim=1))
 
-    def _compute(self, rows: slice) -> dict[str, Tensor]:
-        batches = list(self.split.between(rows.start, rows.stop).batches(BATCH_SIZE))
-        found = {}
-        with evaluating(*self.pieces.values()):
-            for name, piece in self.pieces.items():
-                outputs = [piece(images) for images, _ in batches]
-                found[name] = torch.cat([activation for activation, _ in outputs])
-                self._keep(self.logits, name, rows, torch.cat([out for _, out in outputs]).float())
-        for name, value in found.items():
-            if value.shape == found[END].shape:
-                gap = (value.double() - found[END].double()).flatten(1).norm(dim=1)
-                self._keep(self.distances, name, rows, gap)
-        return found
-
-    def _keep(self, where: dict[str, Tensor], name: str, rows: slice, values: Tensor) -> None:
-        if name not in where:
-            where[name] = values.new_zeros(len(self.split), *values.shape[1:])
-        where[name][rows] = values
+    stream.gather([answers.take, measure_gaps], blocks, progress, "CKA")
+    sums, end = blocks.taken[GramSums], names.index(END)
+    exact = normalised(sums.biased())[:, end].tolist()
+    debiased = [math.nan] * len(names)
+    if stream.n >= LEAST_IMAGES:
+        debiased = normalised(sums.unbiased())[:, end].tolist()
+    return (
+        dict(zip(names, answers.logits(), strict=True)),
+        dict(zip(names, zip(exact, debiased, strict=True), strict=True)),
+        {name: torch.cat(parts) for name, parts in gaps.items()},
+    )
 
 
 def _logit_similarity(logits: Tensor, reference: Tensor) -> dict[str, float | None]:

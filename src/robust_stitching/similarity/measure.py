@@ -1,0 +1,93 @@
+"""What a measure is: a declaration with its function, all in one place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from robust_stitching.similarity.forms import CHANNELS, MAPS, OUTPUTS, Form, Settings
+
+ORTHOGONAL, SCALE, SHIFT = "orthogonal maps", "scale", "shift"
+"""What may be done to either side without changing a measure: all features (channels, for measures
+of those) mapped by one orthogonal matrix, all numbers multiplied by one that is above 0, the same
+row added to every row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One way to say how alike two networks are.
+
+    Attributes
+    ----------
+    name : as users write it.
+    title : as it stands over a table and beside a colour bar.
+    estimator : exactly what is computed; the settings that change the value stand in it, as
+        {batch_size} and {k}.
+    low, high : the range of its values.
+    same : its value for two copies of one thing.
+    cost : what it takes, in words.
+    form : what it needs prepared of each side, see `forms.Form`.
+    value : ``value(a, b)`` of two such forms, NaN where it is not defined.
+    pairs : for what follows from sums over Gram matrices, ``pairs(sums)``, all values at once,
+        (count, count), from `form.Sums`: then no Gram matrix has to be kept.
+    limits : ``limits(n, settings)`` says why `n` images are too few, as in "needs at least 4
+        images, not 3", or None.
+    counted : ``counted(n, settings)``, how many of `n` images it looks at.
+    more_rows_than : of which models (1, 2) the layers need more rows (images, or positions of
+        images) than they have channels.
+    unbiased : name of the measure that has to stand beside this one where an activation has more
+        numbers than there are images, for this one is then biased.
+    attributes : its estimator where labels are attributes, of which an image has several, if that
+        is another.
+    share : whether its value is a share of the images, which has an interval.
+    default : whether it is shown where nobody asked for measures.
+    symmetric : whether value(a, b) is value(b, a).
+    ignores : those of `ORTHOGONAL`, `SCALE` and `SHIFT` that change nothing. The order of the
+        images changes no measure but those over batches.
+    """
+
+    name: str
+    title: str
+    estimator: str
+    low: float
+    high: float
+    same: float
+    cost: str
+    form: type[Form]
+    value: Callable[[Any, Any], float]
+    pairs: Callable[[Any], Tensor] | None = None
+    limits: Callable[[int, Settings], str | None] = lambda n, settings: None
+    counted: Callable[[int, Settings], int] = lambda n, settings: n
+    more_rows_than: tuple[int, ...] = ()
+    unbiased: str | None = None
+    attributes: str | None = None
+    share: bool = False
+    default: bool = False
+    symmetric: bool = True
+    ignores: tuple[str, ...] = ()
+
+    @property
+    def of(self) -> str:
+        """What it compares: `MAPS`, `CHANNELS` or `OUTPUTS`."""
+        return self.form.of
+
+    @property
+    def of_outputs(self) -> bool:
+        """Whether it compares the answers of the networks rather than pairs of layers."""
+        return self.of == OUTPUTS
+
+    def uses(self, setting: str) -> bool:
+        """Whether the setting of that name, one of `Settings`, changes its value."""
+        return f"{{{setting}}}" in self.estimator
+
+    def estimator_for(self, rows: str, attributes: bool = False, **settings: Any) -> str:
+        """Exactly what is computed, with `rows` for what the channels are taken over."""
+        estimator = self.attributes if attributes and self.attributes else self.estimator
+        over = {MAPS: ", whole feature maps", CHANNELS: f", {rows}", OUTPUTS: ""}[self.of]
+        return estimator.format(**settings) + over
+
+    def too_few(self, n: int, settings: Settings) -> str | None:
+        """Why `n` images are too few, with its name, if they are."""
+        lacking = self.limits(n, settings)
+        return lacking and f"{self.name} {lacking}"

@@ -1,0 +1,182 @@
+"""Do two representations find the same images alike? Mutual k-nearest neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robust_stitching.similarity.arrays import Array, between
+from robust_stitching.similarity.forms import CHANNELS, POOLED, Channels, Form, Settings
+from robust_stitching.similarity.measure import ORTHOGONAL, SCALE, Measure
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+BLOCK = 1000
+PRECISION = 2.0**40
+"""Cosines closer than 1/PRECISION are a tie: copies of an image are, but for rounding."""
+
+
+@dataclass(frozen=True)
+class Neighbours(Form):
+    """The k nearest neighbours of each of n rows by cosine similarity, itself left out.
+
+    Where more rows are equally near than there is room for, each of them is taken with the same
+    probability, so that what two representations share owes nothing to the order of the images.
+
+    Attributes
+    ----------
+    channels : the rows.
+    k : how many neighbours.
+    shares : how surely row j is a neighbour of i, sparse of shape (n, n); rows add up to k, those
+        of `undirected` rows are empty.
+    undirected : the rows that point nowhere, as a row of zeros does: all others are equally near.
+        All of them where all rows lie along one line.
+    """
+
+    of: ClassVar[str] = CHANNELS
+    preparing: ClassVar[str] = "finding neighbours"
+    undefined: ClassVar[str] = (
+        "all cosines are ±1 or 0, so that nothing tells near images from far ones, as with a "
+        "single channel"
+    )
+
+    channels: Channels
+    k: int
+    shares: "csr_matrix"
+    undirected: np.ndarray
+
+    @classmethod
+    def prepared(cls, seen: Channels, settings: Settings) -> "Neighbours":
+        return cls(seen, settings.k, *nearest(seen.rows, settings.k))
+
+    @property
+    def defined(self) -> bool:
+        return not self.undirected.all()
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+    def permuted(self, order: Sequence[int] | Tensor) -> "Neighbours":
+        """The neighbours are the same ones and only change their numbers."""
+        order = torch.as_tensor(order, device="cpu")
+        rows = self.channels.rows_of(order).numpy()
+        return replace(
+            self,
+            channels=self.channels.permuted(order),
+            shares=self.shares[rows][:, rows],
+            undirected=self.undirected[rows],
+        )
+
+    def only(self, images: Tensor) -> "Neighbours":
+        """Others take the places of neighbours that are left out."""
+        channels = self.channels.only(images)
+        return Neighbours(channels, self.k, *nearest(channels.rows, self.k))
+
+
+def nearest(rows: Tensor, k: int) -> tuple["csr_matrix", np.ndarray]:
+    """`Neighbours.shares` and `Neighbours.undirected` of rows (n, p), n > k."""
+    from scipy.sparse import csr_matrix  # a stitch, which never gets here, goes without scipy
+
+    n = len(rows)
+    if not 0 < k < n:
+        raise ValueError(f"each of {n} images has {n - 1} neighbours, not {k}")
+    if on_a_line(rows):
+        return csr_matrix((n, n)), np.ones(n, dtype=bool)
+    undirected = (rows == 0).all(dim=1)
+    rows = F.normalize(rows.double(), dim=1)
+    places, shares = [], []
+    for start in range(0, n, BLOCK):
+        alike = (rows[start : start + BLOCK] @ rows.T).mul_(PRECISION).round_()
+        alike.diagonal(offset=start).fill_(-torch.inf)
+        last = alike.topk(k, dim=1).values[:, -1:]
+        nearer, tied = alike > last, alike == last
+        room = k - nearer.sum(dim=1, keepdim=True)
+        share = nearer.double() + tied * (room / tied.sum(dim=1, keepdim=True))
+        share[undirected[start : start + BLOCK]] = 0
+        found = share.nonzero()
+        shares.append(share[found[:, 0], found[:, 1]].cpu())
+        places.append((found + torch.tensor([start, 0], device=found.device)).cpu())
+    rows_and_columns = torch.cat(places).T.numpy()
+    matrix = csr_matrix((torch.cat(shares).numpy(), rows_and_columns), shape=(n, n))
+    return matrix, undirected.cpu().numpy()
+
+
+def on_a_line(rows: Tensor) -> bool:
+    """Whether all rows (n, p) lie along one line through 0, as those of a single channel do: then
+    all cosines are 1, −1 or 0, and nothing tells near images from far ones."""
+    rows = F.normalize(rows.double(), dim=1)
+    directed = rows[(rows != 0).any(dim=1)]
+    if not len(directed):
+        return True
+    return bool(((directed @ directed[0]).abs() > 1 - 1 / PRECISION).all())
+
+
+def _mutual(x: Neighbours, y: Neighbours) -> float:
+    if not (x.defined and y.defined):
+        return float("nan")
+    n = len(x.undirected)
+    shared = float(x.shares.multiply(y.shares).sum())
+    by_chance = int((x.undirected | y.undirected).sum()) * x.k**2 / (n - 1)
+    return (shared + by_chance) / (n * x.k)
+
+
+def _few(n: int, settings: Settings) -> str | None:
+    k = settings.k
+    if k < 1:
+        return f"needs at least 1 neighbour to look at, not {k}"
+    if n < k + 2:
+        return (
+            f"needs at least {k + 2} images for {k} neighbours, not {n}, or every image is a "
+            "neighbour of every other"
+        )
+    return None
+
+
+MEASURES = (
+    Measure(
+        name="mutual-knn",
+        title="mutual kNN",
+        estimator="mutual k-nearest neighbours (k = {k}, cosine similarity; expected over ties)",
+        low=0,
+        high=1,
+        same=1,
+        cost="one pass, rows² × channels products",
+        form=Neighbours,
+        value=_mutual,
+        limits=_few,
+        default=True,
+        ignores=(ORTHOGONAL, SCALE),
+    ),
+)
+(MUTUAL_KNN,) = MEASURES
+
+
+def mutual_knn(x: Array, y: Array, *, k: int = Settings.k, positions: str = POOLED) -> float:
+    """The mean share of its k nearest neighbours that an image has in both representations, [0, 1].
+
+    By cosine similarity of the rows as they are, the image itself left out (Huh et al., 2024,
+    appendix A, without their clipping of outliers); with ties its expectation over how they are
+    broken in either. Unrelated representations share k/(n − 1) on average.
+
+    Parameters
+    ----------
+    x, y : of shape (n, d) or (n, C, H, W), k + 2 images or more.
+    k : how many neighbours.
+    positions : of maps, "pooled" takes the mean over positions as the row of an image, "all" has a
+        row for each position, see `rows.Rows`.
+
+    Returns
+    -------
+    NaN where all rows of a side lie along one line through 0, so that nothing tells near from far.
+
+    Raises
+    ------
+    ValueError : for fewer images, other shapes, other numbers of images, and values that are not
+        finite.
+    """
+    return between(MUTUAL_KNN, x, y, k=k, positions=positions)
