@@ -18,7 +18,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.evaluation import accuracy_of, evaluate, suites
 from robust_stitching.evaluation.kept import attack_and_keep
-from robust_stitching.evaluation.record import as_record
+from robust_stitching.evaluation.record import record_under_attack as as_record
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.plans import Adversary, Optimisation, stitching
 from robust_stitching.report.attack import as_text

@@ -351,7 +351,7 @@ def test_an_earlier_run_is_left_alone(compared, call_script, lenets, tmp_path, t
     before = tree(tmp_path / "out")
     again = ["-o", tmp_path / "out", "--run-name", "r"]
     done = call_script("compare_nets.py", *lenets, "digits", *again)
-    assert done.status == 2 and "exists already" in done.err
+    assert done.status == 2 and "was made by another plan (measures was" in done.err
     assert tree(tmp_path / "out") == before
 
 

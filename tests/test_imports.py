@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from robust_stitching.basics.files import REPOSITORY
+from conftest import REPOSITORY
 
 HEAVY = ("torchvision", "timm", "sklearn", "scipy", "pandas")
 WATCHED = """

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import REPOSITORY
 from left_behind import only
 from robust_stitching import models
-from robust_stitching.basics.files import REPOSITORY
 from robust_stitching.data import Split
 from robust_stitching.similarity import MEASURES, Measure, compare, register
 from robust_stitching.similarity.forms import (

@@ -12,7 +12,7 @@ from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat
 from robust_stitching.basics.errors import UserError
 from robust_stitching.data import Split
-from robust_stitching.evaluation.record import as_record
+from robust_stitching.evaluation.record import record_under_attack as as_record
 from robust_stitching.evaluation.robustness import WORST, robustness, suite
 from robust_stitching.evaluation.suites import Suite, cumulative_note
 from robust_stitching.report.attack import as_text

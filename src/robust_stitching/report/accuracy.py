@@ -1,40 +1,10 @@
 """Loss and accuracy of a network as plain values and as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import AnySplit
-from robust_stitching.evaluation import Accuracy
-from robust_stitching.evaluation.intervals import interval_of, wilson
-from robust_stitching.plans import EvaluatePlan, as_values
+from robust_stitching.evaluation.intervals import wilson
 from robust_stitching.report.tables import aligned, between
-
-
-def as_record(
-    plan: EvaluatePlan,
-    checkpoint: Checkpoint,
-    split: AnySplit,
-    accuracy: Accuracy,
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """The JSON report of an evaluation."""
-    values = {
-        "checkpoint": str(checkpoint.path),
-        "model": checkpoint.model,
-        "dataset": split.name,
-        "split": plan.split,
-        "accuracy": accuracy.accuracy,
-        "accuracy_interval": interval_of(accuracy.accuracy, accuracy.n_images),
-        "loss": accuracy.loss,
-        "n_images": accuracy.n_images,
-        "notes": list(notes),
-        "plan": as_values(plan),
-    }
-    if accuracy.per_attribute is not None:
-        shares = zip(split.classes, accuracy.per_attribute, strict=True)
-        values["accuracy_per_attribute"] = dict(shares)
-    return values
 
 
 def as_text(record: Mapping[str, Any]) -> str:

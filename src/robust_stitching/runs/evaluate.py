@@ -14,10 +14,9 @@ from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.kept import attack_and_keep
 from robust_stitching.evaluation.misread import signs
-from robust_stitching.evaluation.record import as_record as attacked
+from robust_stitching.evaluation.record import record_of, record_under_attack
 from robust_stitching.evaluation.suites import suite, threat_on
 from robust_stitching.plans import AttackPlan, DataRef, EvaluatePlan, as_values
-from robust_stitching.report.accuracy import as_record
 from robust_stitching.runs.inputs import data_of, network_of, resolved
 
 Notes = Callable[..., None]
@@ -42,7 +41,7 @@ def run(
     accuracy = evaluate(checkpoint.network, split, plan.batch_size, progress)
     strange = signs(checkpoint, split, accuracy.accuracy, accuracy.loss)
     warn(*strange)
-    return as_record(plan, checkpoint, split, accuracy, [*notes, *strange])
+    return record_of(plan, checkpoint, split, accuracy, [*notes, *strange])
 
 
 def attack(
@@ -104,7 +103,7 @@ def attack(
     warn(*strange)
     settings["notes"] = [*attacks.notes, *notes, *strange]
     settings["batch_size"] = plan.batch_size
-    record = attacked(robustness, checkpoint.model, attacks, settings)
+    record = record_under_attack(robustness, checkpoint.model, attacks, settings)
     return record | {"plan": as_values(plan)}
 
 
