@@ -12,10 +12,10 @@ import torch
 from killed import killed_before
 from left_behind import names, only, strict_json
 from robust_stitching.basics.errors import UserError
+from robust_stitching.checkpoints import state
 from robust_stitching.plans import DataRef, NetworkRef, StitchPlan, from_flat, from_values, identity
 from robust_stitching.report.stitch import pdf
 from robust_stitching.runs import stitch
-from robust_stitching.stitching import keeping
 from robust_stitching.training import Trainer
 
 CPU = torch.device("cpu")
@@ -112,8 +112,8 @@ def test_an_interrupted_stitch_goes_on_bit_for_bit(step, plan, whole, tmp_path):
 
 @pytest.mark.parametrize("change", [14, 23])
 def test_a_killed_stitch_goes_on_bit_for_bit(change, plan, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(keeping, "PATIENCE", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", 1e9)
+    monkeypatch.setattr(state, "PATIENCE", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
     assert killed_before(change, tmp_path, lambda: stitch.run(plan, tmp_path, CPU, name="run"))
     assert (tmp_path / ".run.unfinished" / "state").is_dir()
     same(stitch.run(plan, tmp_path, CPU, name="run"), whole)

@@ -9,6 +9,7 @@ import torch
 
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.plans import ComparePlan, as_values, flat
 from robust_stitching.report.comparison import write_files
@@ -65,7 +66,14 @@ def run(
     with begun(out, name, plan, resume=resume, tell=say) as unfinished:
         pair = look_at(models, split, plan.batch_size, progress)
         warn(*pair.notes)
-        compared = compare(*asked, **settings, seed=plan.seed, order=pair.order, progress=progress)
+        compared = compare(
+            *asked,
+            **settings,
+            seed=plan.seed,
+            order=pair.order,
+            progress=progress,
+            state=StateFile(unfinished.state / "gathered.pt"),
+        )
         params = {"dataset": plan.dataset.name, **flat(plan)}
         record = as_record(compared, models, pair, params, command)
         record["plan"] = as_values(plan)

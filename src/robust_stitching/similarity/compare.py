@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.labels import are_attributes
 from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
@@ -81,6 +82,7 @@ def compare(
     seed: int = 0,
     order: Sequence[int] | None = None,
     progress: Progress = silent,
+    state: StateFile | None = None,
 ) -> Comparison:
     """Compare layers of two networks, and their answers, on the images of `split`.
 
@@ -100,6 +102,7 @@ def compare(
     seed : of the order in which images are put into batches, and of the choice of positions.
     order : for each answer of network 1 the number of the same one of network 2; as they stand if
         left out.
+    state : where what was gathered is kept, from which a later call goes on, bit for bit.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def compare(
     stream = NetworkStream([(s.network, s.layers) for s in sides], split, batch_size, seed)
     layouts = tuple([*side.layers.values()] for side in sides)
     try:
-        found = values_of(wanted, stream, layouts, settings, order, progress)
+        found = values_of(wanted, stream, layouts, settings, order, progress, state)
     except NotFinite as error:
         raise UserError(_broken(error, sides)) from error
     notes += _undefined(found, wanted, sides, n, positions)

@@ -15,7 +15,8 @@ beforehand, so nothing cancels); every sum is float64. `benchmarks/cka.py` measu
 float64 throughout. Where features are few, `Moments.cka` needs no Gram matrix at all.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -176,22 +177,12 @@ class Blocks:
     def add(self, start: int, at: int, activations: Iterable[Tensor]) -> None:
         """Take in the activations (m, …) of every representation for the images from `at` on, in
         the pass that began at `start`."""
-        end = min(start + self.size, self.n)
-        before, inside = min(at, end) - start, at < end
-        if at == start:
-            self._block = []
+        before, inside = min(at, self._end(start)) - start, at < self._end(start)
         across, within = [], []
-        for i, values in enumerate(activations):
-            rows = floating(values).flatten(1)
-            if i == len(self._shift):
-                self._shift.append(_mean(rows))
-            if i == len(self._block):
-                self._block.append(rows.new_empty(end - start, rows.shape[1]))
-            rows = _shifted(rows, self._shift[i])
+        for i, rows in self.fill(start, at, activations):
             across.append(self._block[i][:before] @ rows.T)
             if inside:
                 within.append(rows @ rows.T)
-                self._block[i][before : before + len(rows)] = rows
         pieces = [(slice(start, start + before), torch.stack(across))]
         del across  # before they are taken in
         columns = slice(at, at + len(rows))
@@ -202,6 +193,41 @@ class Blocks:
                 self.taken[taker] = taker(self.n, len(self._block), rows.device)
             for own, grams in pieces:
                 self.taken[taker].add(own, columns, grams)
+
+    def fill(
+        self, start: int, at: int, activations: Iterable[Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Put the activations of images into the block, where they belong there; yields the number
+        of each representation and its rows."""
+        end = self._end(start)
+        if at == start:
+            self._block = []
+        for i, values in enumerate(activations):
+            rows = floating(values).flatten(1)
+            if i == len(self._shift):
+                self._shift.append(_mean(rows))
+            if i == len(self._block):
+                self._block.append(rows.new_empty(end - start, rows.shape[1]))
+            rows = _shifted(rows, self._shift[i])
+            if at < end:
+                self._block[i][at - start : at - start + len(rows)] = rows
+            yield i, rows
+
+    def _end(self, start: int) -> int:
+        return min(start + self.size, self.n)
+
+    def state(self) -> dict[str, Any]:
+        """What has been taken in; the block itself has to be filled again."""
+        taken = [vars(found) for found in self.taken.values()]
+        return {"shift": self._shift, "takers": [t.__name__ for t in self.taken], "taken": taken}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        self._shift = state["shift"]
+        known = {taker.__name__: taker for taker in self.takers}
+        for name, values in zip(state["takers"], state["taken"], strict=True):
+            self.taken[known[name]] = object.__new__(known[name])
+            vars(self.taken[known[name]]).update(values)
 
 
 def floating(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,14 @@ class Rows:
                 index = chosen[:, None].expand(-1, maps.shape[1], -1)
                 found.append(floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1)))
         self._seen += m
+
+    def state(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"seen": self._seen, "kept": self._kept}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        self._seen, self._kept = state["seen"], state["kept"]
 
     def finish(self) -> None:
         """Call when all batches are in."""

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from robust_stitching.basics.modes import evaluating, without_tf32
 from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
@@ -53,20 +54,95 @@ class Stream(ABC):
         blocks: Blocks | None = None,
         progress: Progress = silent,
         what: str = "comparing",
+        kept: "Kept | None" = None,
     ) -> None:
         """Hand every batch once to each of `takers`, and to `blocks` as often as it needs: as many
-        passes over the images as that is, one without it."""
+        passes over the images as that is, one without it.
+
+        Parameters
+        ----------
+        kept : where the state is kept from which a later call goes on, bit for bit.
+        """
+        kept = kept or Kept()
         starts = blocks.starts if blocks else range(1)
-        with self.looking(), progress(sum(self.n - start for start in starts), what) as bar:
+        pass_begun, at = kept.take_up(blocks)
+        total = sum(self.n - start for start in starts)
+        with kept.file.watching(), self.looking(), progress(total, what) as bar:
             for start in starts:
-                for batch in self.batches(start):
+                begin = max(start, at if start == pass_begun else 0)
+                if start < pass_begun or begin >= self.n:
+                    bar.update(self.n - start)
+                    continue
+                bar.update(begin - start)
+                if blocks:
+                    self._fill_again(blocks, start, begin)
+                for batch in self.batches(begin):
                     if blocks:
                         blocks.add(start, batch.at, batch.activations)
                     if start == 0:
                         for taker in takers:
                             taker(batch)
-                    bar.update(min(self.batch_size, self.n - batch.at))
+                    seen = min(self.batch_size, self.n - batch.at)
+                    bar.update(seen)
+                    kept.after_batch(blocks, start, batch.at + seen)
                     del batch  # before the next one is computed
+
+    def _fill_again(self, blocks: Blocks, start: int, begin: int) -> None:
+        """Give `blocks` the activations of its block again, which no state keeps."""
+        for batch in self.batches(start) if start < begin else ():
+            if batch.at >= min(begin, start + blocks.size):
+                break
+            for _ in blocks.fill(start, batch.at, batch.activations):
+                pass
+
+
+class Part(Protocol):
+    """What gathers batches and can say what it has gathered, in tensors and plain values."""
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The state of a gathering.
+
+    Attributes
+    ----------
+    file : where it lies.
+    parts : what gathers.
+    """
+
+    file: StateFile = field(default_factory=StateFile)
+    parts: Sequence[Part] = ()
+
+    def take_up(self, blocks: Blocks | None) -> tuple[int, int]:
+        """Load what was kept; returns at which image the pass under way began, and where it was."""
+        found = self.file.read()
+        if found is None:
+            return 0, 0
+        for part, state in zip(self.parts, found["parts"], strict=True):
+            part.load(state)
+        if blocks:
+            blocks.load(found["blocks"])
+        return found["start"], found["at"]
+
+    def after_batch(self, blocks: Blocks | None, start: int, at: int) -> None:
+        """Keep the state where it is time, and where there was an interruption."""
+
+        def state() -> dict[str, Any]:
+            return {
+                "start": start,
+                "at": at,
+                "parts": [part.state() for part in self.parts],
+                "blocks": blocks and blocks.state(),
+            }
+
+        self.file.keep(state)
+        self.file.after_step(state)
 
 
 class NetworkStream(Stream):

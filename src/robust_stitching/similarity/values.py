@@ -4,17 +4,19 @@ the images as they need."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity.forms import CHANNELS, MAPS, OUTPUTS, Form, Settings
 from robust_stitching.similarity.gram import Blocks, GramMatrices, GramSums, MinibatchSums, floating
 from robust_stitching.similarity.measure import Measure
 from robust_stitching.similarity.rows import Rows
-from robust_stitching.similarity.stream import Batch, Stream
+from robust_stitching.similarity.stream import Batch, Kept, Stream
 
 
 class NotFinite(Exception):
@@ -63,6 +65,7 @@ def values_of(
     settings: Settings,
     order: Sequence[int] | None = None,
     progress: Progress = silent,
+    state: StateFile | None = None,
 ) -> Values:
     """The values of `measures` for every representation of side 1 with every one of side 2.
 
@@ -76,6 +79,7 @@ def values_of(
     layouts : what each representation of an image holds.
     order : for each answer of side 1 the number of the same one of side 2; as they stand if left
         out.
+    state : where what was gathered is kept, from which a later call goes on.
 
     Raises
     ------
@@ -96,7 +100,8 @@ def values_of(
     if of_channels:
         rows = Rows(layouts, stream.n, settings.positions, settings.seed)
         parts.append(_Channels(of_channels, rows, settings))
-    stream.gather([part.take for part in parts], blocks, progress)
+    kept = Kept(state or StateFile(), parts)
+    stream.gather([part.take for part in parts], blocks, progress, kept=kept)
     for part in parts:
         part.finish(found, progress)
     return found
@@ -110,6 +115,14 @@ class Answers:
 
     def take(self, batch: Batch) -> None:
         self._kept.append([floating(output) for output in batch.outputs])
+
+    def state(self) -> dict[str, Any]:
+        """The answers so far."""
+        return {"kept": self._kept}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        self._kept = state["kept"]
 
     def logits(self) -> list[Tensor]:
         """Of each network, (n, answers)."""
@@ -162,6 +175,15 @@ class _Maps:
         if self.minibatch:
             self.minibatch.add(batch.activations)
 
+    def state(self) -> dict[str, Any]:
+        """The sums over batches so far; those over all images are in `blocks`."""
+        return {"products": self.minibatch and self.minibatch.products}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        if self.minibatch:
+            self.minibatch.products = state["products"]
+
     def finish(self, found: Values, progress: Progress) -> None:
         taken = {MinibatchSums: self.minibatch, **(self.blocks.taken if self.blocks else {})}
         for measure in self.measures:
@@ -191,6 +213,14 @@ class _Channels:
 
     def take(self, batch: Batch) -> None:
         self.rows.add(batch.activations)
+
+    def state(self) -> dict[str, Any]:
+        """The rows so far."""
+        return self.rows.state()
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        self.rows.load(state)
 
     def finish(self, found: Values, progress: Progress) -> None:
         rows, pairs = self.rows, self.rows.pairs()

@@ -1,24 +1,16 @@
 """The states of a stitch's trainings, kept while it is made, from which a later call goes on."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from robust_stitching import checkpoints
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.signals import interruptions_noted
+from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.training import Trainer
-
-PATIENCE = 10.0
-"""Seconds between two states at least, so that short epochs are not spent on writing."""
-
-SHARE = 0.05
-"""Of the time that writing may take."""
 
 
 @dataclass(frozen=True)
@@ -30,62 +22,43 @@ class Map:
     bias: Tensor
 
 
-@dataclass
 class State:
-    """The state of one training, in a file; None keeps nothing.
+    """The state of one training with the maps until then, in a file; None keeps nothing."""
 
-    It is written after an epoch where the last one is old enough, at the end, and when the training
-    is interrupted, which happens after the step under way.
-    """
-
-    path: Path | None = None
-    _next: float = field(default_factory=lambda: time.monotonic() + PATIENCE)
-    _interrupted: Callable[[], bool] = lambda: False
+    def __init__(self, path: Path | None = None):
+        self.file = StateFile(path)
 
     def take_up(self, trainer: Trainer) -> list[Map]:
         """Bring a trainer to where the file left it; returns the maps until then, none where there
         is no file."""
-        if self.path is None or not self.path.exists():
+        found = self.file.read()
+        if found is None:
             return []
-        found = checkpoints.read(self.path)
         try:
             trainer.load_state_dict(found["trainer"])
             return [Map(**values) for values in found["maps"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"{self.path} holds no state of this training ({type(error).__name__}); remove it."
+                f"{self.file.path} holds no state of this training ({type(error).__name__}); "
+                "remove it."
             ) from error
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> AbstractContextManager[None]:
         """Let interruptions wait for the end of a step, where the state can be kept."""
-        if self.path is None:
-            yield
-            return
-        with interruptions_noted() as self._interrupted:
-            yield
+        return self.file.watching()
 
     def after_step(self, trainer: Trainer, maps: Sequence[Map]) -> None:
         """Keep the state and raise KeyboardInterrupt, where there was an interruption."""
-        if self._interrupted():
-            self._write(trainer, maps)
-            raise KeyboardInterrupt
+        self.file.after_step(lambda: _state(trainer, maps))
 
     def after_epoch(self, trainer: Trainer, maps: Sequence[Map]) -> None:
         """Keep the state where it is time, and after the last epoch."""
         last = trainer.iteration == trainer.iterations
-        if self.path is not None and (last or time.monotonic() >= self._next):
-            self._write(trainer, maps)
+        self.file.keep(lambda: _state(trainer, maps), now=last)
 
-    def _write(self, trainer: Trainer, maps: Sequence[Map]) -> None:
-        started = time.monotonic()
-        values: dict[str, Any] = {
-            "trainer": trainer.state_dict(),
-            "maps": [vars(found) for found in maps],
-        }
-        checkpoints.write(self.path, values)
-        now = time.monotonic()
-        self._next = now + max(PATIENCE, (now - started) / SHARE)
+
+def _state(trainer: Trainer, maps: Sequence[Map]) -> dict[str, Any]:
+    return {"trainer": trainer.state_dict(), "maps": [vars(found) for found in maps]}
 
 
 @dataclass(frozen=True)
