@@ -62,7 +62,7 @@ def test_a_folder_called_by_chance_says_nothing_against_the_user(above, model, t
     found = checkpoints.load(bare(model, tmp_path / above / "x.pt"), model=model, dataset="digits")
     assert found.dataset == "digits" and found.network.input_shape == (1, 32, 32)
     assert constants(found) == constants(expected)
-    assert any("made for digits, as -d says" in note for note in found.notes)
+    assert any("made for digits, as `dataset` says" in note for note in found.notes)
     assert not any("folders say" in note for note in expected.notes)
 
 
@@ -71,8 +71,8 @@ def test_model_and_dataset_together_go_before_a_whole_layout(tmp_path):
     found = checkpoints.load(path, model="lenet", dataset="digits")
     assert (found.model, found.dataset, constants(found)) == ("lenet", "digits", those_of(DIGITS))
     told = " ".join(found.notes)
-    assert "read as lenet, as -m says, though its folder says vgg11" in told
-    assert "made for digits, as -d says, whatever its folders say" in told
+    assert "read as lenet, as `model` says, though its folder says vgg11" in told
+    assert "made for digits, as `dataset` says, whatever its folders say" in told
 
 
 def test_a_dataset_alone_is_what_a_network_of_a_layout_is_evaluated_on(tmp_path):
@@ -125,7 +125,7 @@ def test_constants_that_nobody_gives_are_told(model, tmp_path):
     path = bare(model, tmp_path / model / "MNIST" / "x.pt")
     loaded = checkpoints.load(path)
     (note,) = loaded.notes
-    assert f"{path} brings no mean and std" in note and "--mean and --std" in note
+    assert f"{path} brings no mean and std" in note and "`mean` and `std`" in note
     assert ("mean 0.1307 and std 0.3081" if model == "lenet" else "mean 0 and std 1") in note
     assert checkpoints.load(path, mean=[0.5], std=[0.25]).notes == ()
 

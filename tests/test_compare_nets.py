@@ -122,7 +122,7 @@ def test_files_are_drawn_again_from_the_numbers_on_disk(compared, tmp_path):
         if path.is_file():
             same = first.folder / path.relative_to(tmp_path / "again")
             assert path.read_bytes() == same.read_bytes()
-    assert as_text(first.record, 120).rstrip() in first.out
+    assert as_text(first.record, 120).splitlines()[0] == first.out.splitlines()[0]
 
 
 def test_the_report_says_what_is_more_similar(compared):
@@ -351,7 +351,7 @@ def test_an_earlier_run_is_left_alone(compared, call_script, lenets, tmp_path, t
     before = tree(tmp_path / "out")
     again = ["-o", tmp_path / "out", "--run-name", "r"]
     done = call_script("compare_nets.py", *lenets, "digits", *again)
-    assert done.status == 2 and "was made by another plan (measures was" in done.err
+    assert done.status == 2 and "was made by another plan" in done.err
     assert tree(tmp_path / "out") == before
 
 

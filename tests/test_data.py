@@ -98,7 +98,7 @@ def test_statistics_are_numpys(name, root, monkeypatch):
 def test_missing_files_without_a_network(name, root, no_network, tree, tmp_path):
     with pytest.raises(UserError) as error:
         data.load(name)
-    for told in (name, str(root), str(config.CONFIG_FILE), "DATASET_ROOT_PYTORCH", "digits"):
+    for told in (name, str(root), str(config.config_file()), "DATASET_ROOT_PYTORCH", "digits"):
         assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert tree(tmp_path) == {}

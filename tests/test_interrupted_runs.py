@@ -74,8 +74,12 @@ def test_a_stitch_that_is_interrupted_somewhere(
     command = ["find_transform.py", *lenets, *STITCH, tmp_path / "results", "-e", "1"]
     done = call_script(*command)
     assert (done.status, done.out) == (130, "")
-    assert "the same command begins it again" in done.err and done.err.count("\n") == 1
-    assert names(tmp_path) == []
+    assert done.err.count("\n") == 1
+    if where.endswith("find_map"):
+        assert "the same command begins it again" in done.err and names(tmp_path) == []
+    else:
+        assert "the same command goes on from where it was" in done.err
+        assert names(tmp_path / "results" / ".run.unfinished") == ["plan.json", "state"]
 
 
 @pytest.mark.parametrize("moment", ["robust_stitching.runs.unfinished.os.rename", COLLECT])
@@ -106,7 +110,7 @@ def test_an_interrupted_run_without_a_name_tells_it(call_script, lenets, tmp_pat
     monkeypatch.setattr("robust_stitching.stitching.run.find_map", interrupt)
     command = ["find_transform.py", *lenets, "relu2", "relu2", "digits", "-o", tmp_path]
     assert re.search(r"with --run-name 20\S+ begins it again", call_script(*command).err)
-    monkeypatch.setattr("robust_stitching.similarity.stream.Stream.batches", interrupt)
+    monkeypatch.setattr("robust_stitching.similarity.stream.NetworkStream.batches", interrupt)
     done = call_script("compare_nets.py", *lenets, "digits", "-o", tmp_path)
     assert done.status == 130 and re.search(r"with --run-name 20\S+ begins it again", done.err)
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, hung up, terminated or killed, and how --resume goes on."""
+"""Trainings that are interrupted, hung up, terminated or killed, and how `resume` goes on."""
 
 import re
 import signal
@@ -116,7 +116,7 @@ def test_train(number, ignoring, process_of, tmp_path):
 
 
 def test_two_trainings_in_one_folder(process_of, call_script, tmp_path):
-    """The second is refused at once; when the first is killed, --resume goes on."""
+    """The second is refused at once; when the first is killed, `resume` goes on."""
     process = process_of(*LONG_TRAINING, "-o", tmp_path)
     wait_for(tmp_path / FOLDER / "resume.pt")
     process.send_signal(signal.SIGSTOP)  # or it could be finished before we have looked
@@ -174,7 +174,7 @@ def test_a_training_that_is_killed_between_any_two_files_goes_on(whole, tmp_path
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again_ends(process_of, tmp_path):
-    """At random moments; each time --resume goes on."""
+    """At random moments; each time `resume` goes on."""
     generator = torch.Generator().manual_seed(0)
     folder = tmp_path / "killed" / FOLDER
     kills = 0
@@ -220,7 +220,7 @@ def test_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         train_network(PLAN, tmp_path, CPU)
     assert re.search(
-        r"resume\.pt could not be written \(No space .* --resume goes on", str(error.value)
+        r"resume\.pt could not be written \(No space .* `resume` goes on", str(error.value)
     )
     monkeypatch.undo()
     assert checkpoints.read(tmp_path / FOLDER / "resume.pt")["trainer"]["iteration"] == 6

@@ -14,7 +14,7 @@ from robust_stitching.evaluation.robustness import robustness, suite
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.plans import Adversary, stitching
+from robust_stitching.plans import Adversary, Measurement, stitching
 from robust_stitching.similarity import compare
 from robust_stitching.stitching.controls import with_random_weights
 from robust_stitching.stitching.matching import moments_of
@@ -75,10 +75,7 @@ CALLS = {
     "measure": lambda a, b, split, layer: measure_on(
         split,
         {"front": (a, layer), "end": (b, layer), "stitched": (b, layer)},
-        similarity=True,
-        attacked_images=8,
-        epsilon=0.1,
-        tier="gradient",
+        plan=Measurement(robust_images=8, eval_epsilon=0.1),
         seed=0,
     ),
     "fgsm": lambda a, b, split, _: fgsm(a, *next(split.batches(8)), LINF),

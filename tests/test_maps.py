@@ -13,7 +13,7 @@ from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
 from robust_stitching.graphs.transform import Form, LinearMap, factors
-from robust_stitching.plans import stitching
+from robust_stitching.plans import Transform, stitching
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
@@ -262,23 +262,26 @@ def test_flattened_direct_matching_is_least_squares_over_units(digits):
 
 
 @pytest.mark.parametrize(
-    ("init", "mask", "form", "said"),
+    ("plan", "said"),
     [
-        ("random", "semi-match", Form(rank=2), "--low-rank 2 and --mask semi-match exclude"),
-        ("eye", "hungarian", FULL, "--init eye has its entries elsewhere than --mask hungarian"),
-        ("procrustes", "semi-match", FULL, "--init procrustes has its entries elsewhere"),
-        ("random", "identity", Form(rank=9), "--low-rank 9 is more than a matrix of 8×8"),
-        ("perm", "identity", Form(rank=7), "--init perm has rank 8, --low-rank 7 less"),
-        ("procrustes", "identity", Form(rank=7), "--init procrustes has rank 8"),
+        (Transform("random", "semi-match", 2), "low_rank=2 and mask='semi-match' exclude"),
+        (
+            Transform("eye", "hungarian"),
+            "init='eye' has its entries elsewhere than mask='hungarian",
+        ),
+        (Transform("procrustes", "semi-match"), "init='procrustes' has its entries elsewhere"),
+        (Transform("random", low_rank=9), "low_rank=9 is more than a matrix of 8×8"),
+        (Transform("perm", low_rank=7), "init='perm' has rank 8, low_rank=7 less"),
+        (Transform("procrustes", low_rank=7), "init='procrustes' has rank 8"),
     ],
 )
-def test_what_excludes_each_other(init, mask, form, said):
+def test_what_excludes_each_other(plan, said):
     with pytest.raises(UserError, match=said):
-        check_map(init, mask, form, 8, 8)
+        check_map(plan, 8, 8)
 
 
 def test_full_rank_may_start_from_the_identity():
-    check_map("eye", "identity", Form(rank=8), 8, 8)
+    check_map(Transform("eye", low_rank=8), 8, 8)
     layer = LinearMap(Layout(8), Layout(8), Form(rank=8))
     layer.set(*initial_values("eye", 8, 8, 0))
     torch.testing.assert_close(layer.matrix, torch.eye(8))
@@ -286,12 +289,12 @@ def test_full_rank_may_start_from_the_identity():
 
 def test_procrustes_needs_a_square():
     with pytest.raises(UserError, match=r"init='procrustes' needs equally many channels .* 6 .* 8"):
-        check_map("procrustes", "identity", FULL, 8, 6)
+        check_map(Transform("procrustes"), 8, 6)
 
 
 def test_maps_that_are_too_large():
     with pytest.raises(UserError, match="a map of 16,384×16,384 units has 268,435,456 weights"):
-        check_map("random", "identity", Form(flatten=True), 16384, 16384)
+        check_map(Transform(flatten=True), 16384, 16384)
     with pytest.raises(UserError, match="save_frequency=13 or more"):
         check_history(10**7, 300, 1, 1)
     check_history(10**7, 300, 13, 1)  # 25 maps of 40 MB

@@ -23,7 +23,7 @@ MISTAKES = [  # command, what is said
     (f"{STITCH} a.pt digits b.pt relu1 relu1", "END_MODEL, but 'digits' looks like a dataset"),
     (f"{STITCH} relu1 a.pt relu1 b.pt digits", "FRONT_MODEL, but 'relu1' is none; " + ORDER),
     (f"{STITCH} a.pt layer1.0.add b.pt fc1 digits", "'layer1.0.add' is none; " + ORDER),
-    (f"{STITCH} a.pt ./pictures relu1 b.pt relu1", "'pictures' looks like a dataset"),
+    (f"{STITCH} a.pt ./pictures relu1 b.pt relu1", "'./pictures' looks like a dataset"),
     (f"{CROSS} digits mnist a.pt b.pt relu1 relu1", "'digits' looks like a data"),
     (f"{CROSS} a.pt relu1 b.pt relu1 digits mnist", "'relu1' is none; " + CROSS_ORDER),
     (f"{COMPARE} digits a.pt b.pt", "the order is MODEL1 MODEL2 DATASET."),

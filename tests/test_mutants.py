@@ -114,12 +114,13 @@ MUTANTS = [
     ),
     # Training
     Mutant(
-        *("TRADES weighs its term by classes", "training/objectives.py"),
-        *("self.beta * gap / labels.numel()", "self.beta * gap / logits.numel()"),
+        *("TRADES weighs its term by classes", "training/adversarial.py"),
+        "self.adversary.beta * gap / labels.numel()",
+        "self.adversary.beta * gap / logits.numel()",
         "tests/test_objectives.py -k one_step",
     ),
     Mutant(
-        *("TRADES does not learn from clean images", "training/objectives.py"),
+        *("TRADES does not learn from clean images", "training/adversarial.py"),
         "choices_of(logits[:k], labels[:k]).log_softmax",
         "choices_of(logits[:k].detach(), labels[:k]).log_softmax",
         "tests/test_objectives.py -k one_step",

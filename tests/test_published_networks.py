@@ -205,7 +205,7 @@ def test_plain_weights_are_taken_and_others_can_be(form, word, tmp_path):
     loaded = checkpoints.load(path)
     assert torch.equal(loaded.network.fc.weight, plain.fc.weight)
     (note,) = (note for note in loaded.notes if "several sets of weights" in note)
-    assert "--weights" in note and word in note
+    assert "`weights`" in note and word in note
     chosen = checkpoints.load(path, weights=word)
     assert torch.equal(chosen.network.fc.weight, averaged.fc.weight)
 

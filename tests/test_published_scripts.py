@@ -146,8 +146,9 @@ def test_a_conversion_tells_what_it_guessed(call_script, tmp_path):
     done = call_script("convert_checkpoint.py", path, "-m", "lenet", "-d", "digits", "-o", out)
     assert done.status == 0 and done.err.count("warning") == 3
     notes = checkpoints.load(out).training["notes"]
-    for told in ("as -m says", "as -d says", "brings no mean and std"):
-        assert told in done.err and any(told in note for note in notes)
+    for told in ("as --model says", "as --dataset says", "brings no mean and std"):
+        kept = told.replace("--model", "`model`").replace("--dataset", "`dataset`")
+        assert told in done.err and any(kept in note for note in notes)
 
 
 def test_a_network_of_a_folder_of_images_keeps_its_classes(call_script, tmp_path, digits):

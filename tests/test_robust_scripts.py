@@ -128,7 +128,7 @@ def test_adversarial_training(flag, kind, call_script, tmp_path):
     path = folder / f"in0-gn0-{kind}-eps0.2" / "model.pt"
     training = checkpoints.load(path).training
     assert training["kind"] == kind
-    assert training["adversary"]["perturb_steps"] == 2
+    assert training["plan"]["adversary"]["perturb_steps"] == 2
     own, other = (torch.load(f / "model.pt", weights_only=True) for f in folder.iterdir())
     assert not equal(own["state_dict"]["fc3.weight"], other["state_dict"]["fc3.weight"])
     done = call_script("eval_net.py", path, "--json", tmp_path / "x.json")
@@ -164,7 +164,7 @@ def test_an_attacked_stitch(call_script, lenets, tmp_path):
     assert found["curve"][0]["train_robust_accuracy"] is not None
 
     frank = only(tmp_path / "x" / "frank_model")
-    assert checkpoints.load(frank).training["adversary"]["kind"] == "madry"
+    assert checkpoints.load(frank).training["plan"]["objective"]["adversary"]["kind"] == "madry"
     done = call_script("eval_net_robustness.py", frank, *QUICK, "--json", tmp_path / "x.json")
     assert (done.status, done.err) == (0, "")
     assert 0 <= strict_json(tmp_path / "x.json")["robust"]["worst case"] <= 1

@@ -244,7 +244,7 @@ MISTAKES = [  # command, what the sentence has to contain
     ("find_transform.py net.pt net.pt conv1 conv2 digits -o results --init perm", "6 and .* 16"),
     (STITCH + "--run-name taken", "results/taken"),
     (STITCH + "--run-name a/b", "a/b"),
-    (STITCH + "--run-name ..", r"'\.\.'"),
+    (STITCH + "--run-name ..", r"--run-name \.\. is no plain"),
     (STITCH + "--init ident", "ident"),
     (STITCH + "-e 0", "'0'"),
     (STITCH + "-e 1.5", "1.5"),

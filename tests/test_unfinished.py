@@ -13,8 +13,15 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import NotWritten, write_json
 from robust_stitching.basics.locks import Lock, LockLost
 from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.plans import EvaluatePlan, NetworkRef
 from robust_stitching.report.collected import collect, read
-from robust_stitching.runs.unfinished import begun
+from robust_stitching.runs import unfinished
+
+PLAN = EvaluatePlan(checkpoint=NetworkRef("a.pt"))
+
+
+def begun(out, name, tell=lambda text: None):
+    return unfinished.begun(out, name, PLAN, tell=tell)
 
 
 def write(run):
@@ -172,7 +179,7 @@ def test_an_interruption_leaves_nothing_and_says_how_to_begin_again(tmp_path):
     assert str(error.value) == ("nothing was kept of this run; the same command begins it again.")
     with pytest.raises(KeyboardInterrupt) as error, begun(tmp_path / "out", None):
         raise KeyboardInterrupt
-    assert re.search(r"the same command with --run-name 20\d\d-\S+ begins it", str(error.value))
+    assert re.search(r"the same command with run_name='20\d\d-\S+ begins it", str(error.value))
     assert everything(tmp_path) == []
 
 
@@ -198,7 +205,7 @@ def test_what_was_written_stays_after_an_error(error, tmp_path):
         raise error
     folder = tmp_path / ".run.unfinished"
     assert told == [f"what was whole by then stays in {folder} until it is begun again."]
-    assert everything(folder) == [name[4:] for name in WHOLE[1:]]
+    assert everything(folder) == [*(name[4:] for name in WHOLE[1:]), "plan.json"]
     make(tmp_path)
     assert everything(tmp_path) == ["results.csv", *WHOLE]
 
@@ -218,7 +225,7 @@ def test_a_run_that_was_taken_over_is_left_to_the_other(tmp_path):
         paths = write(run)
         (run.folder / ".lock").write_text("{}")
         run.finish(paths)
-    assert {".lock", "json", "more"} == {path.name for path in run.folder.iterdir()}
+    assert {".lock", "json", "more", "plan.json"} == {path.name for path in run.folder.iterdir()}
     assert not (tmp_path / "run").exists()
 
 

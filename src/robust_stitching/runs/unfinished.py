@@ -69,8 +69,10 @@ class Run:
             self._refuse_a_second()  # it may have been finished between the two looks
             self.goes_on = self._can_go_on()
             left = self.lock.left_behind is not None or bool(self.written())
-            self._remove_content(but=(STATE, PLAN) if self.goes_on else ())
-            if not self.goes_on:
+            if self.goes_on:
+                self.keep_states()
+            else:
+                self._remove_content()
                 about = {"plan": as_values(self.plan), "circumstances": self.circumstances}
                 write_json(self.folder / PLAN, about)
         except BaseException:
@@ -186,6 +188,10 @@ class Run:
             self._remove_content()
         self.let_go()
 
+    def keep_states(self) -> None:
+        """Remove all that was written but what a later run goes on from."""
+        self._remove_content(but=(STATE, PLAN))
+
     def let_go(self) -> None:
         """Let the lock go; what was written stays."""
         self.lock.release()
@@ -254,6 +260,8 @@ def begun(
             if run.finished:
                 raise KeyboardInterrupt(f"the run {run.final} is whole.") from None
             keep = run.has_states()
+            if keep:
+                run.keep_states()
             again = "" if name else f" with run_name={run.name!r}"
             what = "goes on from where it was" if keep else "begins it again"
             kept = f"its state is in {run.folder}" if keep else "nothing was kept of this run"
