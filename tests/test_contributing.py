@@ -62,3 +62,16 @@ def test_a_model_is_one_file(copied):
     assert float(accuracy[1]) > 50
     parameters = re.search(r"^([\d,]+ parameters)$", out, re.MULTILINE)[1]
     assert f"{parameters} for grey images and 10 classes" in TEXT
+
+
+TERM = """
+from robust_stitching.plans import Objective
+from robust_stitching.stitching.terms import terms_of
+from robust_stitching.command_line import find_transform
+(term,) = terms_of(Objective(terms=("bias=0.5",)))
+print(term.name, "bias" in find_transform.parser().format_help())
+"""
+
+
+def test_a_term_is_one_file(copied):
+    assert copied("src/robust_stitching/stitching/terms/bias.py", TERM) == "bias True\n"
