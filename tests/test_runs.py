@@ -110,7 +110,7 @@ def test_an_interrupted_stitch_goes_on_bit_for_bit(step, plan, whole, tmp_path):
     same(done, whole)
 
 
-@pytest.mark.parametrize("change", [14, 23])
+@pytest.mark.parametrize("change", [23])
 def test_a_killed_stitch_goes_on_bit_for_bit(change, plan, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(state, "PATIENCE", 0.0)
     monkeypatch.setattr(state, "SHARE", 1e9)
