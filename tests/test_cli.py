@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
+from robust_stitching import models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import process, values
+from robust_stitching.command_line import options, process, values
 from robust_stitching.plans import settings
 from robust_stitching.plans.settings import Kind
 from robust_stitching.runs.inputs import resolved
@@ -354,3 +355,10 @@ def test_a_folder_is_kept_by_its_whole_path(tmp_path, monkeypatch):
     assert resolved("mine") == resolved("./mine") == str(tmp_path / "mine")
     assert resolved("digits") == "digits"
     assert resolved("./digits") == str(tmp_path / "digits")
+
+
+def test_help_lists_every_model_without_importing_any():
+    """The names are read off the files; what is built under them is registered."""
+    listed = options.models().partition(", or ")[0].split(", ")
+    assert sorted(listed) == sorted(models.names())
+    assert {"resnet_w1", "resnet_w5", "vgg11", "vgg19"} <= set(listed)

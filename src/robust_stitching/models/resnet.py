@@ -4,6 +4,8 @@ resnet_wK is ResNet-20 with K×16 channels; resnet18 to resnet152 have torchvisi
 names, but for images of 32×32 a 3×3 stem of stride 1 and no max pooling. imagenetrn50 has both.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from robust_stitching.models.layers import Add, Normalize, SpatialMean, he_initialise, relu
@@ -136,15 +138,17 @@ def renamed(state: State) -> State:
     return {names[name]: value for name, value in state.items()}
 
 
-for k in range(1, 6):
-    register(
-        f"resnet_w{k}",
-        f"resnet20_w{k}",
-        renamed=renamed,
-        widths=(16 * k, 32 * k, 64 * k),
-        depths=(3, 3, 3),
-        pool="mean",
-    )(ResNet)
+def _wide(k: int) -> dict[str, Any]:
+    """What makes the ResNet-20 for CIFAR of that width."""
+    widths = (16 * k, 32 * k, 64 * k)
+    return {"renamed": renamed, "widths": widths, "depths": (3, 3, 3), "pool": "mean"}
+
+
+register("resnet_w1", "resnet20_w1", **_wide(1))(ResNet)
+register("resnet_w2", "resnet20_w2", **_wide(2))(ResNet)
+register("resnet_w3", "resnet20_w3", **_wide(3))(ResNet)
+register("resnet_w4", "resnet20_w4", **_wide(4))(ResNet)
+register("resnet_w5", "resnet20_w5", **_wide(5))(ResNet)
 
 WIDTHS = (64, 128, 256, 512)
 RESNET50 = {"widths": WIDTHS, "depths": (3, 4, 6, 3), "block": Bottleneck}

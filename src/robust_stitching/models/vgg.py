@@ -2,11 +2,12 @@
 layers behind the mean over space."""
 
 from collections import OrderedDict
+from typing import Any
 
 from torch import Tensor, nn
 
 from robust_stitching.models.layers import Normalize, SpatialMean, he_initialise, relu
-from robust_stitching.models.registry import Network, register
+from robust_stitching.models.registry import Network, State, register
 
 WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = (256, 128)
@@ -52,14 +53,11 @@ class VGG(Network):
         return self.classifier(self.features(self.normalize(x)))
 
 
-for layers, depths in {
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}.items():
-    register(
-        f"vgg{layers}",
-        options_of=lambda state, dataset: {"bias": BIASED in state},
-        depths=depths,
-    )(VGG)
+def _options_of(state: State, dataset: str | None) -> dict[str, Any]:
+    return {"bias": BIASED in state}
+
+
+register("vgg11", options_of=_options_of, depths=(1, 1, 2, 2, 2))(VGG)
+register("vgg13", options_of=_options_of, depths=(2, 2, 2, 2, 2))(VGG)
+register("vgg16", options_of=_options_of, depths=(2, 2, 3, 3, 3))(VGG)
+register("vgg19", options_of=_options_of, depths=(2, 2, 4, 4, 4))(VGG)
