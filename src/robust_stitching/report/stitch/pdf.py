@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reportlab.platypus import Flowable, Spacer
+from reportlab.platypus import Flowable, KeepTogether, Spacer
 
 from robust_stitching import checkpoints
 from robust_stitching.basics.errors import UserError
@@ -84,9 +84,13 @@ def write_pdf(
         Spacer(1, 4),
         *_results(record),
         *[pages.picture(figure, number, caption) for number, (figure, caption) in figures],
-        pages.paragraph("How it was made", pages.SECTION),
-        pages.paragraph(record["command"], pages.CODE),
-        pages.facts(_settings(record), (0.25, 0.75)),
+        KeepTogether(
+            [
+                pages.paragraph("How it was made", pages.SECTION),
+                pages.paragraph(record["command"], pages.CODE),
+                pages.facts(_settings(record), (0.25, 0.75)),
+            ]
+        ),
     ]
     pages.write(path, title, story, finished)
 
@@ -173,7 +177,7 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
     settings = ", ".join(
         key if value is True else f"{key} {value}"
         for key, value in flat(record["params"]).items()
-        if value is not None and value is not False
+        if value is not None and value is not False and value != []
     )
     versions = ", ".join(f"{name} {known}" for name, known in record["versions"].items())
     code = f"commit {record['commit']}" if record["commit"] else "not under git"
