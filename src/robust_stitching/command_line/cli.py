@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import shown
+from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.command_line.process import say
 from robust_stitching.plans.settings import Settings
@@ -61,6 +63,43 @@ def understood(
         return again
     args = parser.parse_args(argv)
     return args, read(args)
+
+
+def carried_out(
+    run: Callable[..., Any],
+    parser: Parser,
+    plan: Settings,
+    args: argparse.Namespace,
+    argv: list[str],
+    text: Callable[[dict[str, Any]], str],
+) -> Any:
+    """Run a plan into a folder of results, and print its numbers and where its files are.
+
+    Parameters
+    ----------
+    run : `runs.stitch.run` or `runs.compare.run`; what it returns is returned.
+    text : what is printed of a record.
+    """
+    voice = Voice(parser)
+    done = run(
+        plan,
+        args.out_dir,
+        prepare(args),
+        name=args.run_name,
+        command=typed(argv),
+        resume=args.resume,
+        reuse=args.reuse,
+        progress=shown,
+        say=voice.say,
+        tell=voice.tell,
+        warn=voice.warn,
+        unwritten=lambda record: print(text(record)),
+    )
+    print(text(done.record))
+    print()
+    for kind, path in done.paths.items():
+        print(f"{kind:12} {path}")
+    return done
 
 
 def prepare(args: argparse.Namespace) -> "torch.device":

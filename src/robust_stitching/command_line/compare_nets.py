@@ -16,9 +16,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
-from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import ComparePlan, from_options
 
@@ -107,22 +105,4 @@ def main(argv: list[str]) -> None:
     def text(record: dict[str, Any]) -> str:
         return as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
 
-    voice = cli.Voice(p)
-    done = compare.run(
-        plan,
-        args.out_dir,
-        cli.prepare(args),
-        name=args.run_name,
-        command=typed(argv),
-        resume=args.resume,
-        reuse=args.reuse,
-        progress=shown,
-        say=voice.say,
-        tell=voice.tell,
-        warn=voice.warn,
-        unwritten=lambda record: print(text(record)),
-    )
-    print(text(done.record))
-    print()
-    for kind, path in done.paths.items():
-        print(f"{kind:12} {path}")
+    cli.carried_out(compare.run, p, plan, args, argv, text)

@@ -4,9 +4,7 @@ import argparse
 import gc
 from collections.abc import Callable
 
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
-from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import from_options
 from robust_stitching.plans.actions import StitchPlan
@@ -37,24 +35,6 @@ def stitch_and_print(make: Callable[[], Parser], argv: list[str]) -> None:
     from robust_stitching.runs import stitch
 
     gc.freeze()  # what is imported stays; to look through it again and again takes 0.3 s
-    voice = cli.Voice(parser)
-    done = stitch.run(
-        plan,
-        args.out_dir,
-        cli.prepare(args),
-        name=args.run_name,
-        command=typed(argv),
-        resume=args.resume,
-        reuse=args.reuse,
-        progress=shown,
-        say=voice.say,
-        tell=voice.tell,
-        warn=voice.warn,
-        unwritten=lambda record: print(as_text(record)),
-    )
-    print(as_text(done.record))
-    print()
-    for kind, path in done.paths.items():
-        print(f"{kind:12} {path}")
+    done = cli.carried_out(stitch.run, parser, plan, args, argv, as_text)
     if done.amiss is not None:
         raise done.amiss
