@@ -25,9 +25,14 @@ LEAVE_OUT = ("PYTHONPATH", "DATASET_ROOT_PYTORCH", "COLUMNS")
 # Networks this small gain nothing from threads, and lose much where others use the machine.
 torch.set_num_threads(1)
 
-# Under nohup hang-ups are ignored, also by all that is started here.
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup hang-ups are ignored, and Ctrl-C in the background of a script, also by all that is
+# started here.
+for _number, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(scope="session")
