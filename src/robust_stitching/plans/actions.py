@@ -27,7 +27,8 @@ class TrainPlan(Settings):
 
     Attributes
     ----------
-    model : a name of the registry.
+    model : a name of the registry, or the user's own ``path/file.py:function``.
+    code : the hash of that function's code; None until it was read, and for all others.
     init_noise, gradient_noise : seeds of the initialisation, and of the order of the batches.
     adversary : the attack of adversarial training; None for standard training.
     no_augmentation : train on the images as they are.
@@ -38,7 +39,8 @@ class TrainPlan(Settings):
     KIND: ClassVar[str] = "train"
     FORMAT: ClassVar[int] = 1
 
-    model: str = "lenet"
+    model: str = setting("lenet", unless="code")
+    code: str | None = None
     dataset: DataRef = setting(DataRef("mnist"))
     training: Optimisation = setting(Optimisation(epochs=300, lr=1e-1, clip_norm=1.0))
     adversary: Adversary | None = None

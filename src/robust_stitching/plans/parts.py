@@ -35,20 +35,21 @@ class NetworkRef(Settings):
     Attributes
     ----------
     path : of the file.
-    hash : of its weights and its architecture; None until it was read. It is what counts: a file
-        may move.
+    hash : of its weights and its architecture; None until it was read. It is what counts then: a
+        file may move, and what it says may be said as well.
     mean, std : of the images that it was made with, per channel in [0, 1]; None takes what its file
         says.
     weights : which to take where the file holds several; None takes the plain ones.
-    model : what a bare state dict is of, a name of the registry; None reads it from the path.
+    model : what a bare state dict is of, a name of the registry or the user's own
+        ``path/file.py:function``; None reads it from the path.
     """
 
-    path: str = setting(counts=False)
+    path: str = setting(unless="hash")
     hash: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    weights: str | None = None
-    model: str | None = None
+    mean: tuple[float, ...] | None = setting(None, unless="hash")
+    std: tuple[float, ...] | None = setting(None, unless="hash")
+    weights: str | None = setting(None, unless="hash")
+    model: str | None = setting(None, unless="hash")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DataRef(Settings):
     hash : of the images of both splits, their labels, size and classes; None until they were read.
     """
 
-    name: str = setting(counts=False)
+    name: str = setting(unless="hash")
     hash: str | None = None
 
 

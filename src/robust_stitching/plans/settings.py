@@ -39,15 +39,18 @@ def setting(
     *,
     choices: Sequence[str] = (),
     counts: bool = True,
+    unless: str | None = None,
 ) -> Any:
     """A field of a plan.
 
     Parameters
     ----------
     choices : all values that it may have.
-    counts : whether plans that differ in it are different plans; where a file lies does not count.
+    counts : whether plans that differ in it are different plans.
+    unless : the field that, once it is known, counts in place of this one, as the hash of what was
+        read in place of where it lies and how it is read.
     """
-    about = {"limits": limits, "choices": tuple(choices), "counts": counts}
+    about = {"limits": limits, "choices": tuple(choices), "counts": counts, "unless": unless}
     return field(default=default, metadata=about)
 
 

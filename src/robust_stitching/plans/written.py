@@ -110,6 +110,13 @@ def with_values(plan: Plan, moved: Mapping[str, Any]) -> Plan:
     return plan
 
 
+def value_at(plan: Settings, path: str) -> Any:
+    """The value of the setting at a path, with dots; None in a part that is left out."""
+    for name in path.split("."):
+        plan = getattr(plan, name, None)
+    return plan
+
+
 def from_flat(owner: type[Plan], settings: Mapping[str, Any]) -> Plan:
     """A plan from settings by their own names, whichever part they stand in, as `flat` gives them.
 
@@ -174,9 +181,12 @@ def changed(plan: Settings) -> dict[str, Any]:
 
 
 def _counting(plan: Settings) -> Iterator[Field]:
-    """The fields that make a plan another one. Where a file lies does not, once it was read."""
-    read = getattr(plan, "hash", None) is not None
-    return (own for own in fields(plan) if not read or own.metadata.get("counts", True))
+    """The fields that make a plan another one."""
+    for own in fields(plan):
+        instead = own.metadata.get("unless")
+        known = instead is not None and getattr(plan, instead) is not None
+        if own.metadata.get("counts", True) and not known:
+            yield own
 
 
 def identity(plan: Settings) -> str:
