@@ -5,13 +5,14 @@ A checkpoint holds tensors and plain values only, says what it is, and is loaded
 """
 
 from robust_stitching.checkpoints.checkpoint import Checkpoint, name_of
-from robust_stitching.checkpoints.loading import FORMAT, is_ours, load, save
+from robust_stitching.checkpoints.loading import FORMAT, in_memory, is_ours, load, save
 from robust_stitching.checkpoints.storage import fingerprint, read, write
 
 __all__ = [
     "FORMAT",
     "Checkpoint",
     "fingerprint",
+    "in_memory",
     "is_ours",
     "load",
     "name_of",

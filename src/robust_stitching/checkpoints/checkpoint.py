@@ -17,28 +17,34 @@ from robust_stitching.data import AnySplit
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network read from a file.
+    """A network with what is known of it, from a file or as it lives in memory.
 
     Attributes
     ----------
     network : with its weights, on the CPU, in evaluation mode.
     model : its name in the registry, or "front-end" of a stitched one.
-    dataset : what it was trained on: a key of `data.SOURCES`, or the path of a folder.
+    dataset : what it was trained on: a key of `data.SOURCES`, or the path of a folder; None where
+        nobody said.
     classes : how many it tells apart.
     training : how it was trained, plain values; empty where unknown.
-    path : the file.
+    path : the file; None for a network in memory.
     class_names : of its answers, in their order; None where they are not known.
     notes : what a reader of its numbers has to know, in sentences: what was guessed.
     """
 
     network: nn.Module
     model: str
-    dataset: str
+    dataset: str | None
     classes: int
-    path: Path
+    path: Path | None
     training: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What sentences call it: its file, or its name."""
+        return str(self.path or self.model)
 
     @property
     def stitched(self) -> bool:
@@ -48,7 +54,7 @@ class Checkpoint:
     def as_dict(self) -> dict[str, Any]:
         """What a report says of it, plain values."""
         return {
-            "path": str(self.path),
+            "path": self.path and str(self.path),
             "model": self.model,
             "dataset": self.dataset,
             "classes": self.classes,
@@ -83,12 +89,12 @@ class Checkpoint:
         found, notes = self.matching(split), []
         if found.renamed:
             notes.append(
-                f"The classes of {split.name} have other names than those of {self.path}: taken "
+                f"The classes of {split.name} have other names than those of {self.called}: taken "
                 f"were {found}. Its accuracy means something only where these are the same."
             )
         if self.class_names is None and self.dataset != split.source:
             notes.append(
-                f"{self.path} does not say what its {self.classes} classes are called: they were "
+                f"{self.called} does not say what its {self.classes} classes are called: they were "
                 f"taken for those of {split.name} in their order."
             )
         in_order = found.order == tuple(range(self.classes))
@@ -100,7 +106,7 @@ class Checkpoint:
         self.require_images(split)
         if len(split.classes) != self.classes:
             raise UserError(
-                f"{self.path} tells {self.classes} classes apart, but {split.name} has "
+                f"{self.called} tells {self.classes} classes apart, but {split.name} has "
                 f"{len(split.classes)}; choose a dataset with {self.classes} classes."
             )
 
@@ -112,13 +118,13 @@ class Checkpoint:
         channels, *_, size = self.network.input_shape
         if split.image_size != size:
             raise UserError(
-                f"{self.path} takes images of {size}×{size} pixels, but those of {split.name} have "
-                f"{split.image_size}×{split.image_size}; choose a dataset of its size, or train a "
-                "network on this one with `train`."
+                f"{self.called} takes images of {size}×{size} pixels, but those of {split.name} "
+                f"have {split.image_size}×{split.image_size}; choose a dataset of its size, or "
+                "train a network on this one with `train`."
             )
         if split.channels > channels:
             raise UserError(
-                f"{self.path} takes grey images, but {split.name} is in colour; "
+                f"{self.called} takes grey images, but {split.name} is in colour; "
                 "choose a grey dataset."
             )
 

@@ -67,7 +67,7 @@ def entry_for(path: Path, model: str | None, claim: Claim, notes: list[str]) -> 
         if claim.entry is None:
             raise UserError(f"{path} is a bare state dict and its path names no model; {SAY_IT}")
         return claim.entry
-    entry = models.entry(model)
+    entry = models.asked_for(model)
     if claim.entry is not None and claim.entry.name != entry.name:
         notes.append(
             f"{path} was read as {entry.name}, as `model` says, though its folder says "
@@ -77,7 +77,12 @@ def entry_for(path: Path, model: str | None, claim: Claim, notes: list[str]) -> 
 
 
 def made_for(
-    path: Path, model: str | None, dataset: str | None, claim: Claim, notes: list[str]
+    path: Path,
+    model: str | None,
+    dataset: str | None,
+    claim: Claim,
+    notes: list[str],
+    otherwise: str | None = None,
 ) -> str:
     """What a bare state dict was made for.
 
@@ -85,11 +90,15 @@ def made_for(
     network that lies in ``<model>/<Dataset>/``, is only what it is evaluated on, if its images have
     the same size. A folder of images says least: it is believed where the path says nothing, or
     nothing that fits its classes.
+
+    Parameters
+    ----------
+    otherwise : what it was made for where nothing of this says it.
     """
     if dataset is None:
-        if claim.dataset is None:
+        if claim.dataset is None and otherwise is None:
             raise UserError(f"{path} is a bare state dict and its path names no dataset; {SAY_IT}")
-        return claim.dataset
+        return claim.dataset or otherwise
     laid_out = claim.paired and model is None
     if dataset not in SOURCES:
         believed = claim.dataset and (laid_out or _share_names(claim.dataset, dataset))

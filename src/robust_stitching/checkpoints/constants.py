@@ -61,7 +61,7 @@ def normalise(
     for kind, given in (("mean", mean), ("std", std)):
         if given is not None:
             _check_constants(kind, given, channels, what)
-    network.normalize.set(mean, std)
+    models.normalisation_of(network)[1].set(mean, std)
 
 
 def _check_constants(kind: str, given: Sequence[float], channels: int, what: str) -> None:

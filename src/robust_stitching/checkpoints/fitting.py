@@ -17,7 +17,6 @@ from robust_stitching.basics.errors import UserError
 
 State = Mapping[str, Tensor]
 
-NORMALISATION = ("normalize.mean", "normalize.std")
 COUNTER = "num_batches_tracked"
 """Of a batch norm: of no use but in training, and unknown to torch before version 0.4.1."""
 
@@ -58,12 +57,13 @@ class Fit:
     Attributes
     ----------
     state : the weights under the network's names.
-    classes, channels, image_size, options : what `models.build` makes the network from.
+    classes, channels, image_size, options : what `models.build` makes the network from; no
+        classes where the network has its own number.
     """
 
     entry: models.Entry
     state: State
-    classes: int
+    classes: int | None
     channels: int
     image_size: int | None
     options: Mapping[str, Any]
@@ -72,7 +72,7 @@ class Fit:
     def build(self) -> models.Network:
         """The network, with weights that are still to be loaded."""
         return models.build(
-            self.entry.name,
+            self.entry,
             num_classes=self.classes,
             in_channels=self.channels,
             image_size=self.image_size,
@@ -95,32 +95,40 @@ def fit(
     state = entry.renamed(state)
     require_stored(state, path)
     options = entry.options_of(state, dataset)
-    make = partial(frame_of, entry.name, image_size, tuple(options.items()))
+    make = partial(frame_of, entry, image_size, tuple(options.items()))
     classes = _size(make(2, 3), make(3, 3), state) or 2
     channels = _size(make(2, 3), make(2, 1), state) or 3
     amiss = published_misfit(make(classes, channels), state)
+    if "num_classes" in entry.fixed:
+        classes = None
     return Fit(entry, state, classes, channels, image_size, options, amiss)
 
 
 @lru_cache(maxsize=8)
 def frame_of(
-    model: str, image_size: int | None, options: tuple, classes: int, channels: int
+    entry: models.Entry, image_size: int | None, options: tuple, classes: int, channels: int
 ) -> nn.Module:
     """`models.frame`, once for all sets of weights in a file: large networks take their time."""
     sizes = {"num_classes": classes, "in_channels": channels, "image_size": image_size}
-    return models.frame(models.entry(model), **sizes, **dict(options))
+    return models.frame(entry, **sizes, **dict(options))
 
 
 def _size(one: nn.Module, other: nn.Module, state: State) -> int | None:
     """The length in `state` of the first dimension in which two networks differ."""
     shapes = {name: value.shape for name, value in other.state_dict().items()}
     for name, value in one.state_dict().items():
-        if name in NORMALISATION or name not in state or state[name].ndim != value.ndim:
+        if name in constants_of(one) or name not in state or state[name].ndim != value.ndim:
             continue
         for length, again, found in zip(value.shape, shapes[name], state[name].shape, strict=True):
             if length != again:
                 return found
     return None
+
+
+def constants_of(network: nn.Module) -> tuple[str, str]:
+    """The names of the mean and the deviation by which a network normalises its images."""
+    name, _ = models.normalisation_of(network)
+    return f"{name}.mean", f"{name}.std"
 
 
 def misfit(network: nn.Module, state: State) -> Misfit:
@@ -141,7 +149,7 @@ def published_misfit(frame: nn.Module, state: State) -> Misfit:
     frame : the network on the meta device, see `models.frame`.
     """
     found = misfit(frame, state)
-    missing = [name for name in found.missing if name not in NORMALISATION]
+    missing = [name for name in found.missing if name not in constants_of(frame)]
     unknown = found.unknown
     if missing and unknown:  # its modules may know names that they had in an earlier version
         shapes = {

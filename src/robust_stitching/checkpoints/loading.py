@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from robust_stitching import data
+from robust_stitching import data, models
+from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import claims, published
 from robust_stitching.checkpoints.checkpoint import Checkpoint, name_of
@@ -34,7 +35,18 @@ def save(
     dataset : a key of `data.SOURCES`, or the path of a folder.
     training : plain values that say how the weights came about.
     classes : the names of the network's answers, in their order; None where they are not known.
+
+    Raises
+    ------
+    UserError : for a network of which only what lives in memory knows how it is made.
     """
+    made = in_memory(network.architecture)
+    if made:
+        raise UserError(
+            f"the network {made} was made in memory, and no file could say how; have a function in "
+            "a file make it, and read its weights by "
+            "`robust_stitching.load(weights, model='path/to/file.py:function')`."
+        )
     write(
         path,
         {
@@ -46,6 +58,14 @@ def save(
             "state_dict": {name: value.cpu() for name, value in network.state_dict().items()},
         },
     )
+
+
+def in_memory(architecture: Mapping[str, Any]) -> str | None:
+    """The name of a network, or of a part of a stitched one, of which only what lives in memory
+    knows how it is made; None where files can say that."""
+    if "front" in architecture:
+        return in_memory(architecture["front"]) or in_memory(architecture["end"])
+    return architecture["model"] if architecture.get("in_memory") else None
 
 
 def is_ours(found: Any) -> bool:
@@ -62,17 +82,22 @@ def load(
     std: Sequence[float] | None = None,
     weights: str | None = None,
     image_size: int | None = None,
+    otherwise: str | None = None,
 ) -> Checkpoint:
     """A network from a file of ours, or from a bare state dict as published networks are.
 
     Parameters
     ----------
-    model : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out.
+    model : of a bare state dict; read from its path ``…/<model>/<Dataset>/…`` if left out. A name
+        of the registry, or a function of the user's that makes the network, ``path/nets.py:mine``;
+        a file of ours whose network was made so needs it again. Of a stitched network there may be
+        two, with a comma between them.
     dataset : what a bare state dict was made for, a key of `data.SOURCES` or the path of a folder
         of images; where `model` is read from ``…/<model>/<Dataset>/…`` that says it.
     mean, std : per channel, of images in [0, 1]; before those of the file.
     weights : which to take of several in a bare state dict's file, see `published.find`.
     image_size : of a bare state dict's images, where its dataset does not say.
+    otherwise : what a bare state dict was made for where nothing else says it.
 
     Raises
     ------
@@ -84,11 +109,9 @@ def load(
         raise UserError(f"{path} holds no network but a {type(found).__name__}.")
     given = {"mean": mean, "std": std}
     if is_ours(found):
-        if model is not None:
-            raise UserError(f"{path} says itself what model it is; leave model={model!r} out.")
         if weights is not None:
             raise UserError(f"{path} holds one set of weights; leave weights={weights!r} out.")
-        checkpoint = _load_ours(path, found)
+        checkpoint = _load_ours(path, found, model)
         size = checkpoint.network.input_shape[-1]
         if image_size not in (None, size):
             raise UserError(
@@ -101,12 +124,19 @@ def load(
         if any(given.values()):
             normalise(checkpoint.network, mean, std, str(path))
     else:
-        checkpoint = _load_bare(path, found, model, dataset, given, weights, image_size)
+        checkpoint = _load_bare(
+            *(path, found, given),
+            model=model,
+            dataset=dataset,
+            weights=weights,
+            image_size=image_size,
+            otherwise=otherwise,
+        )
     checkpoint.network.eval()
     return checkpoint
 
 
-def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
+def _load_ours(path: Path, found: dict[str, Any], model: str | None) -> Checkpoint:
     if found["format"] != FORMAT:
         raise UserError(
             f"{path} has the format '{found['format']}', this version reads '{FORMAT}'; "
@@ -115,7 +145,9 @@ def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
     if "state_dict" not in found or "architecture" not in found:
         raise UserError(f"{path} holds no network; give a model.pt or an intermediate snapshot.")
     try:
-        architecture, state = found["architecture"], found["state_dict"]
+        architecture, state, notes = found["architecture"], found["state_dict"], []
+        if model is not None:
+            architecture = _made_by(architecture, model, path, notes)
         require_stored(state, path)
         network = rebuild(architecture)
         amiss = misfit(network, state)
@@ -134,12 +166,49 @@ def _load_ours(path: Path, found: dict[str, Any]) -> Checkpoint:
             path=path,
             training=dict(found["training"]),
             class_names=_names(found.get("classes"), dataset, classes),
+            notes=tuple(notes),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path} does not hold what a network's file holds ({type(error).__name__}: {error}); "
             "copy or train it again."
         ) from error
+
+
+def _made_by(
+    architecture: Mapping[str, Any], model: str, path: Path, notes: list[str]
+) -> dict[str, Any]:
+    """An architecture whose networks of the user's own are made by the code that `model` names."""
+    asked = map(models.asked_for, map(str, functions_in(model)))
+    code = {entry.name: entry.code for entry in asked}
+    used = set()
+
+    def renewed(part: Mapping[str, Any]) -> dict[str, Any]:
+        if "front" in part:
+            return {**part, "front": renewed(part["front"]), "end": renewed(part["end"])}
+        name = next((n for n in code if _function(n) == _function(part["model"])), None)
+        if "code" not in part or name is None:
+            return dict(part)
+        if code[name] != part["code"]:
+            notes.append(
+                f"{name} has another text than the {part['model']} that {path} was made with: its "
+                "numbers are right only where the network is the same."
+            )
+        used.add(name)
+        return {**part, "model": name, "code": code[name]}
+
+    renewed_architecture = renewed(architecture)
+    if not used or used != code.keys():
+        unused = ",".join(code.keys() - used) or model
+        raise UserError(
+            f"{path} says itself what model it is, {name_of(architecture)}; leave model={unused!r} "
+            "out."
+        )
+    return renewed_architecture
+
+
+def _function(name: str) -> str:
+    return name.rpartition(":")[2]
 
 
 def _names(kept: Any, dataset: str, classes: int) -> tuple[str, ...] | None:
@@ -162,11 +231,13 @@ def _classes(architecture: Mapping[str, Any]) -> int:
 def _load_bare(
     path: Path,
     found: Any,
+    given: Mapping[str, Sequence[float] | None],
+    *,
     model: str | None,
     dataset: str | None,
-    given: Mapping[str, Sequence[float] | None],
     weights: str | None,
     image_size: int | None,
+    otherwise: str | None,
 ) -> Checkpoint:
     if isinstance(found, dict) and found.keys() >= {"weight", "bias", "history"}:
         raise UserError(
@@ -177,22 +248,30 @@ def _load_bare(
     if dataset is not None and not data.looks_like_a_path(dataset):
         dataset = data.source_of(dataset)
     entry = claims.entry_for(path, model, claim, notes)
-    made_for = claims.made_for(path, model, dataset, claim, notes)
+    made_for = claims.made_for(path, model, dataset, claim, notes, otherwise)
     source = SOURCES.get(made_for)
-    size = image_size or (source and source.image_size)
-    taken = published.find(path, found, entry, made_for, size, weights)
+
+    def made(size: int | None) -> tuple[published.Found, models.Network]:
+        taken = published.find(path, found, entry, made_for, size, weights)
+        return taken, taken.fit.build()
+
+    if image_size is not None:
+        taken, network = made(image_size)
+    else:
+        taken, network = models.at_a_size(entry, source and source.image_size, made)
+        if entry.code and source and source.own_size:
+            notes += _other_size(path, network, source)
     if taken.others:
         notes.append(
             f"{path} holds several sets of weights: {_named(taken.place)} was taken, not "
             f"{' or '.join(map(_named, taken.others))}; `weights` chooses."
         )
     notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
-    network = taken.fit.build()
     fill(network, taken.fit.state, path)
     constants = constants_for(path, taken, made_for, given, notes)
     normalise(network, *constants, f"{path}, made for {made_for},")
     names = data.names_of(made_for)
-    classes = taken.fit.classes
+    classes = network.architecture["num_classes"]
     return Checkpoint(
         network=network,
         model=entry.name,
@@ -202,6 +281,17 @@ def _load_bare(
         class_names=names if names and len(names) == classes else None,
         notes=tuple(notes),
     )
+
+
+def _other_size(path: Path, network: models.Network, source: data.Source) -> list[str]:
+    """A sentence where a network takes the images of its dataset at their own size as well."""
+    (channels, size, _), own = network.input_shape, source.own_size
+    if size == own or not models.takes(network, (channels, own, own)):
+        return []
+    return [
+        f"{path} was taken for a network of {size}×{size} images, though it takes those of "
+        f"{own}×{own} too, as {source.key} has them: `convert_checkpoint` takes `image_size`."
+    ]
 
 
 def _named(place: str) -> str:

@@ -19,10 +19,10 @@ from torch import Tensor
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints.fitting import (
-    NORMALISATION,
     Fit,
     Misfit,
     State,
+    constants_of,
     fit,
     frame_of,
     require_stored,
@@ -138,8 +138,8 @@ def find(
     tensors = {k: v for k, v in flattened(found).items() if not _is_optimisers(".".join(k[:-1]))}
     if not tensors:
         raise UserError(f"{path} holds no state dict of a network.")
-    frame = frame_of(entry.name, image_size, (), classes=2, channels=3)
-    names = frame.state_dict().keys() - set(NORMALISATION)
+    frame = frame_of(entry, image_size, (), classes=2, channels=3)
+    names = frame.state_dict().keys() - set(constants_of(frame))
     places = _places(_without_wrapping(tensors, names), names)
     fits = {place.name: fit(entry, place.state, path, dataset, image_size) for place in places}
     fitting = [p for p in places if not (fits[p.name].misfit.missing or fits[p.name].misfit.bent)]

@@ -27,8 +27,8 @@ def parser() -> Parser:
     from robust_stitching.similarity.measures import chosen
 
     p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
-    p.setting("model1.path", "model1", help="checkpoint of a network: rows of the tables")
-    p.setting("model2.path", "model2", help="checkpoint of the other: columns of the tables")
+    p.setting("model1.path", "model1", help=f"rows of the tables: {options.NETWORK}")
+    p.setting("model2.path", "model2", help=f"columns of the tables: {options.NETWORK}")
     p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.DATASETS}")
     for number in (1, 2):
         p.setting(
@@ -65,7 +65,8 @@ def parser() -> Parser:
     options.add_runs(p, options.RESULTS)
     options.add_plan(p)
     options.add_device(p)
-    options.add_constants(p, {"model1": "model 1", "model2": "model 2"})
+    roles = {f"model{n}": (f"model {n}", f"--{{}}{n}", n) for n in ("1", "2")}
+    options.add_networks(p, roles)
     return p
 
 
@@ -93,7 +94,7 @@ def plan_of(p: Parser, args: argparse.Namespace) -> ComparePlan:
         users = " or ".join(name for name, measure in MEASURES.items() if measure.uses("k"))
         needs = f"is for the measure {users}, which was not asked for."
         options.refuse(args, ("neighbours",), needs)
-    return from_options(ComparePlan, p.settings(args))
+    return from_options(ComparePlan, options.settings_of(p, args))
 
 
 def main(argv: list[str]) -> None:

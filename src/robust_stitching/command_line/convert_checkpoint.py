@@ -36,7 +36,7 @@ def parser() -> Parser:
         help="height and width of the images that it was made for (default: those of its dataset)",
     )
     p.add_argument("-o", "--out", type=Path, required=True, help="where the checkpoint goes")
-    options.add_published(p, required=True)
+    options.add_network(p, None, required=True)
     return p
 
 
@@ -73,7 +73,9 @@ def main(argv: list[str]) -> None:
 
 def described(found: "Checkpoint") -> str:
     """What the checkpoint says of itself, for its maker to check."""
-    size, normalize = found.network.input_shape[-1], found.network.normalize
+    from robust_stitching import models
+
+    size, (_, normalize) = found.network.input_shape[-1], models.normalisation_of(found.network)
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values.flatten().tolist())
         for values in (normalize.mean, normalize.std)

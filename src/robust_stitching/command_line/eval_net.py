@@ -16,7 +16,7 @@ from robust_stitching.plans import EvaluatePlan, from_options
 
 def parser() -> Parser:
     p = Parser(__doc__, EvaluatePlan)
-    p.setting("checkpoint.path", "checkpoint", help="a network's file")
+    p.setting("checkpoint.path", "checkpoint", help=f"a network: {options.NETWORK}")
     p.setting(
         "dataset.name",
         "-d",
@@ -34,7 +34,7 @@ def parser() -> Parser:
     p.beside("--json", type=Path, help="a file to write the numbers to; replaces an earlier report")
     options.add_plan(p)
     options.add_device(p)
-    options.add_published(p, "checkpoint")
+    options.add_network(p, "checkpoint")
     return p
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         from robust_stitching.command_line.misplaced import check_places
 
         check_places(args, "checkpoint")
-        return from_options(EvaluatePlan, p.settings(args))
+        return from_options(EvaluatePlan, options.settings_of(p, args))
 
     args, plan = cli.understood(p, argv, plan_of)
     from robust_stitching.report.accuracy import as_text

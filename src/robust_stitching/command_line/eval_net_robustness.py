@@ -23,7 +23,7 @@ from robust_stitching.plans import AttackPlan, from_options
 
 def parser() -> Parser:
     p = Parser(__doc__, AttackPlan)
-    p.setting("checkpoint.path", "checkpoint", help="a network's file")
+    p.setting("checkpoint.path", "checkpoint", help=f"a network: {options.NETWORK}")
     p.setting(
         "dataset.name",
         "-d",
@@ -57,7 +57,7 @@ def parser() -> Parser:
     )
     options.add_plan(p)
     options.add_device(p)
-    options.add_published(p, "checkpoint")
+    options.add_network(p, "checkpoint")
     return p
 
 
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         if args.tier == "standard":
             needed = ("steps", "step_size", "restarts")
             options.refuse(args, needed, "is fixed by AutoAttack; leave it out.")
-        return from_options(AttackPlan, p.settings(args))
+        return from_options(AttackPlan, options.settings_of(p, args))
 
     args, plan = cli.understood(p, argv, plan_of)
     if args.json and args.keep and args.json.resolve() == args.keep.resolve():

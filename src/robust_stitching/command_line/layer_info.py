@@ -3,6 +3,7 @@
     python src/bin/layer_info.py tiny10
     python src/bin/layer_info.py torchvision:vit_b_16 --image-size 224
     python src/bin/layer_info.py archive/tiny10/Digits/in0-gn0/model.pt
+    python src/bin/layer_info.py nets.py:mine
 
 At a clean cut the whole image passes through the layer. At one that leaks, a skip connection jumps
 over it: a stitch into the network there lets part of the image pass by the map.
@@ -10,6 +11,7 @@ over it: a stitch into the network there lets part of the image pass by the map.
 
 from pathlib import Path
 
+from robust_stitching.basics.code import function_in
 from robust_stitching.command_line import cli, options, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
@@ -18,7 +20,9 @@ from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 def parser() -> Parser:
     p = Parser(__doc__)
     p.add_argument(
-        "network", metavar="model", help=f"a checkpoint's path, or one of: {options.models()}"
+        "network",
+        metavar="model",
+        help=f"{options.NETWORK}, or one of: {options.models()}",
     )
     p.add_argument(
         "--image-size",
@@ -28,7 +32,7 @@ def parser() -> Parser:
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
-    options.add_published(p)
+    options.add_network(p, None)
     return p
 
 
@@ -40,8 +44,8 @@ def main(argv: list[str]) -> None:
     from robust_stitching.report.tables import aligned
     from robust_stitching.runs.inputs import resolved
 
-    path = Path(args.network)
-    if not models.is_name(args.network) and (path.suffix or path.exists()):
+    path, own = Path(args.network), function_in(args.network)
+    if not own and not models.is_name(args.network) and (path.suffix or path.exists()):
         checkpoint = checkpoints.load(
             path,
             model=args.model,
@@ -56,9 +60,7 @@ def main(argv: list[str]) -> None:
     else:
         given = ("model", "dataset", "mean", "std", "weights")
         options.refuse(args, given, "says how to read a file; leave it out.")
-        network = models.build(
-            args.network, num_classes=10, in_channels=3, image_size=args.image_size
-        )
+        network = models.example(args.network, args.image_size)
     traced = graph_of(network)
     layers = traced.layers.values()
     table = [["layer", "kind", "activation", "cut"]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robust_stitching import models
+from robust_stitching.basics.code import function_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.data import SOURCES, source_of, without_files
 
@@ -76,7 +77,7 @@ def check_places(args: argparse.Namespace, *places: str) -> None:
 
 def looks_like(text: str) -> str | None:
     """What kind of argument a word is, where that can be seen."""
-    if Path(text).is_file() or text.endswith(ENDINGS):
+    if Path(text).is_file() or text.endswith(ENDINGS) or function_in(text):
         return FILE
     if models.is_name(text):
         return MODEL

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import robust_stitching
+from robust_stitching.basics.code import function_in
 from robust_stitching.basics.declared import declared
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.root import root
@@ -18,6 +19,9 @@ DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
     "folder per class"
 )
+CODE = "path/to/file.py:function"
+NETWORK = f"a checkpoint, or {CODE}"
+OTHERS = "networks of one's own, and published ones (bare state dicts)"
 SNAPSHOTS, RESULTS = "snapshots", "results"
 """Folders below the root."""
 PACKAGE = Path(robust_stitching.__file__).parent
@@ -93,8 +97,8 @@ def add_training(parser: Parser) -> None:
 
 def add_stitching(parser: Parser) -> None:
     """What both stitching commands take."""
-    parser.setting("front.path", "front_model", help="checkpoint of the network stitched from")
-    parser.setting("end.path", "end_model", help="checkpoint of the network stitched to")
+    parser.setting("front.path", "front_model", help=f"network stitched from: {NETWORK}")
+    parser.setting("end.path", "end_model", help=f"network stitched to: {NETWORK}")
     parser.setting(
         "cut.front_layer",
         "front_layer",
@@ -126,7 +130,13 @@ def add_stitching(parser: Parser) -> None:
         "measured.random_fronts",
         help="how many fronts with random weights --controls takes, whose accuracies spread",
     )
-    add_constants(parser, {"front": "the front", "end": "the end"})
+    add_networks(
+        parser,
+        {
+            "front": ("the front", "--front-{}", "1"),
+            "end": ("the end", "--end-{}", "2"),
+        },
+    )
 
 
 def _add_map(parser: Parser) -> None:
@@ -280,33 +290,90 @@ def adversary(args: argparse.Namespace, said: dict[str, Any], place: str) -> dic
     return said | {f"{place}.kind": "trades" if trades else "madry"}
 
 
-def add_published(parser: Parser, place: str | None = None, *, required: bool = False) -> None:
-    """How to read a network that others published.
+def add_network(parser: Parser, place: str | None, *, required: bool = False) -> None:
+    """How to read the one network of a command, as `add_networks`.
 
     Parameters
     ----------
-    place : of the network in the plan; None for a command without one.
+    place : in the plan; None for a command without one.
     required : whether the model has to be said.
     """
-    group = parser.add_argument_group("published networks (bare state dicts)")
+    group = parser.add_argument_group(OTHERS)
     about = (
-        "which model a bare state dict is of"
+        "what a bare state dict is of"
         + ("" if required else "; read from its path if not given")
-        + f". One of: {models()}"
+        + f". {CODE}, or one of: {models()}"
     )
     if place is None:
         group.add_argument("-m", "--model", required=required, help=about)
     else:
         parser.setting(f"{place}.model", "-m", "--model", group=group, help=about)
+        _add_state_dict(parser, group, place, "--state-dict")
     _add_constants(parser, group, place, "", "the network")
 
 
-def add_constants(parser: Parser, roles: dict[str, str]) -> None:
-    """How to read several networks that others published: their places in the plan, and what they
-    are called."""
-    group = parser.add_argument_group("published networks (bare state dicts)")
-    for number, (place, role) in enumerate(roles.items(), start=1):
-        _add_constants(parser, group, place, str(number), role)
+def add_networks(parser: Parser, roles: dict[str, tuple[str, str, str]]) -> None:
+    """How to read several networks that others made.
+
+    Parameters
+    ----------
+    roles : their places in the plan, each to what it is called, the form of its flags, and the
+        number behind those of its constants.
+    """
+    group = parser.add_argument_group(OTHERS)
+    for place, (role, flag, number) in roles.items():
+        parser.setting(
+            f"{place}.model",
+            flag.format("code"),
+            group=group,
+            metavar="MODEL",
+            help=f"what the weights of {role} are of, where its file does not say: {CODE}, or a "
+            "name that train.py --help lists",
+        )
+        _add_state_dict(parser, group, place, flag.format("state-dict"))
+        _add_constants(parser, group, place, number, role)
+
+
+def _add_state_dict(parser: Parser, group: argparse._ArgumentGroup, place: str, flag: str) -> None:
+    group.add_argument(
+        flag,
+        metavar="FILE",
+        help=f"its weights, where {CODE} stands in the place of the file",
+    )
+    parser.weights[f"{place}.path"] = flag
+
+
+def settings_of(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that arguments say; where code stands in the place of a network's file, the code
+    and the file of `--state-dict` each in its own.
+
+    Raises
+    ------
+    UserError : for code without weights, weights without code, or code that is named twice.
+    """
+    found = said = parser.settings(args)
+    for path, flag in parser.weights.items():
+        model, weights = path.replace(".path", ".model"), getattr(args, _dest(flag))
+        if function_in(said[path]) is None:
+            if weights is not None:
+                raise UserError(
+                    f"{flag} has the weights of a network that code makes, but {said[path]} is no "
+                    f"{CODE}; leave {flag} out."
+                )
+            continue
+        if weights is None:
+            raise UserError(
+                f"{said[path]} makes a network without weights; name their file, {flag} FILE, or "
+                "train it by train.py."
+            )
+        if said[model] not in (None, said[path]):
+            raise UserError(f"{said[path]} and {said[model]} both name the network; name one.")
+        found = found | {path: weights, model: said[path]}
+    return found
+
+
+def _dest(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _add_constants(

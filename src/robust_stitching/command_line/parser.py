@@ -4,9 +4,11 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, NoReturn
 
+from robust_stitching.basics.code import function_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.command_line import values
 from robust_stitching.command_line.calling import COMMANDS, as_called, called
@@ -37,6 +39,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.of_plan = plan
         self.paths: dict[str, str] = {}  # names of arguments to settings
+        self.weights: dict[str, str] = {}  # settings that code may stand for, to flags of weights
         self._beside: list[tuple[tuple[str, ...], dict[str, Any]]] = []
 
     def setting(
@@ -108,6 +111,8 @@ class Parser(argparse.ArgumentParser):
         files = self.files()
         for name, path in files.items():
             again.add_argument(f"--{name.replace('_', '-')}", dest=path)
+        for path, flags in self.codes().items():
+            again.add_argument(*flags, dest=path, metavar="MODEL")
         for flags, options in self._beside:
             again.add_argument(*flags, **options)
         args, left = again.parse_known_args(argv)
@@ -117,7 +122,17 @@ class Parser(argparse.ArgumentParser):
                 f"{', '.join(again.flags())}."
             )
         plan = written.read(args.plan, self.of_plan)
-        moved = {path: getattr(args, path) for path in files.values() if getattr(args, path)}
+        anew = (*files.values(), *self.codes())
+        moved = {path: getattr(args, path) for path in anew if getattr(args, path)}
+        for path, flags in self.codes().items():
+            if path in moved and not function_in(moved[path]):
+                raise UserError(f"--plan holds every setting; leave {flags[-1]} out.")
+            named = written.value_at(plan, path)
+            if path not in moved and named and function_in(named):
+                raise UserError(
+                    f"the plan has code of somebody's own, {named}, and no code is run because a "
+                    f"file names it; name it yourself: {flags[-1]} {named}."
+                )
         return args, written.with_values(plan, moved)
 
     def files(self) -> dict[str, str]:
@@ -125,8 +140,13 @@ class Parser(argparse.ArgumentParser):
         return {
             path.rpartition(".")[0]: path
             for path, owner, own in written.leaves(self.of_plan)
-            if hasattr(owner, "hash") and own.metadata.get("counts") is False
+            if hasattr(owner, "hash") and own.default is MISSING
         }
+
+    def codes(self) -> dict[str, list[str]]:
+        """The settings that may name code of the user's, to the flags that do."""
+        flags = {self.paths.get(a.dest): a.option_strings for a in self._actions}
+        return {path: flags[path] for path in flags if path and path.split(".")[-1] == "model"}
 
     def flags(self) -> list[str]:
         """The options that there are, by their long names."""

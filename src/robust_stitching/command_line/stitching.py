@@ -16,7 +16,7 @@ def plan_of(parser: Parser, args: argparse.Namespace) -> StitchPlan:
 
     check_places(args, *(place for place in PLACES if hasattr(args, place)))
     options.refuse_in_stitching(args)
-    said = options.adversary(args, parser.settings(args), "objective.adversary")
+    said = options.adversary(args, options.settings_of(parser, args), "objective.adversary")
     return from_options(StitchPlan, said)
 
 

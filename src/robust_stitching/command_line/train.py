@@ -23,7 +23,9 @@ KEYS = ("loss", "accuracy", "robust_accuracy")
 
 def parser() -> Parser:
     p = Parser(__doc__, TrainPlan)
-    p.setting("model", "-m", "--model", help=f"network, one of: {options.models()}")
+    p.setting(
+        "model", "-m", "--model", help=f"network: {options.CODE}, or one of: {options.models()}"
+    )
     p.setting("dataset.name", "-d", "--dataset", help=f"dataset, one of: {options.DATASETS}")
     options.add_training(p)
     p.setting(

@@ -97,6 +97,7 @@ class Source:
     classes : the names of its classes, in the order of their numbers; None where only the files
         tell.
     image_size : pixels of an image's side where nobody chooses another.
+    own_size : of its files, where that is another.
     augmentation : of the training split.
     mean, std : per channel, as commonly published; published networks were made with them.
     epsilon : the l-inf radius at which robustness on this dataset is usually reported.
@@ -115,5 +116,6 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     epsilon: float
+    own_size: int | None = None
     shorter_side: int | None = None
     downloaded: bool = False

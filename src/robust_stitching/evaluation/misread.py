@@ -34,7 +34,9 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
     """
     told = []
     if not math.isfinite(loss):
-        told.append(f"{checkpoint.path} answers with numbers that are not finite on {split.name}.")
+        told.append(
+            f"{checkpoint.called} answers with numbers that are not finite on {split.name}."
+        )
     if len(split) < LEAST_IMAGES:
         return told
     chance, promise = chance_of(split), promised(checkpoint, split)
@@ -45,7 +47,7 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
         signs = [f"near chance ({chance:.2%} by always giving the most frequent answer)"] * near
         signs += [f"far below the {promise or 0:.2%} that its training ended with"] * below
         told.append(
-            f"{checkpoint.path} is right on {accuracy:.2%} of {len(split):,} images of "
+            f"{checkpoint.called} is right on {accuracy:.2%} of {len(split):,} images of "
             f"{split.name}, {' and '.join(signs)}: are mean and std, classes and weights those "
             "that it was made with?"
         )
@@ -65,7 +67,7 @@ def chance_of(split: AnySplit) -> float:
 def promised(checkpoint: Checkpoint, split: AnySplit) -> float | None:
     """The test accuracy with which a network's training ended, where that was on the same dataset
     and is known: from its file, else from the training log beside it."""
-    dataset = checkpoint.dataset
+    dataset = checkpoint.dataset or ""
     name = SOURCES[dataset].name if dataset in SOURCES else slug(Path(dataset).name)
     if name != split.name:
         return None
@@ -73,9 +75,11 @@ def promised(checkpoint: Checkpoint, split: AnySplit) -> float | None:
     return told if isinstance(told, float) else _logged(checkpoint.path)
 
 
-def _logged(path: Path) -> float | None:
+def _logged(path: Path | None) -> float | None:
     """The accuracy in the last line of a training log; of an intermediate snapshot, which is called
     by its iteration, in the last line before that."""
+    if path is None:
+        return None
     try:
         with path.with_name(LOG).open(newline="") as file:
             rows = list(csv.DictReader(file))

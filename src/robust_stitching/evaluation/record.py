@@ -21,7 +21,7 @@ def record_of(
 ) -> dict[str, Any]:
     """What eval_net.py's --json writes."""
     values = {
-        "checkpoint": str(checkpoint.path),
+        "checkpoint": checkpoint.called,
         "model": checkpoint.model,
         "dataset": split.name,
         "split": plan.split,

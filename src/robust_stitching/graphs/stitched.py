@@ -98,7 +98,7 @@ class StitchedNetwork(fx.GraphModule):
 def rebuild(architecture: dict[str, Any]) -> nn.Module:
     """The network that an `architecture` describes, with weights that are still to be loaded."""
     if "model" in architecture:
-        return models.build(**architecture)
+        return models.rebuilt(architecture)
     if "front" not in architecture:
         raise UserError(f"the checkpoint describes a network of an unknown kind: {architecture}.")
     return StitchedNetwork(

@@ -6,8 +6,11 @@ A file of this package registers what it has, and is all that a new network need
 from importlib import import_module
 from pkgutil import iter_modules
 
+from robust_stitching.models.adopting import normalisation_of
 from robust_stitching.models.answers import answering
+from robust_stitching.models.own import asked_for, at_a_size, example, rebuilt
 from robust_stitching.models.placing import placed
+from robust_stitching.models.probe import takes
 from robust_stitching.models.registry import (
     Constants,
     Entry,
@@ -26,14 +29,20 @@ __all__ = [
     "Entry",
     "Network",
     "answering",
+    "asked_for",
+    "at_a_size",
     "build",
     "choices",
     "entry",
     "entry_of_folder",
+    "example",
     "frame",
     "is_name",
     "names",
+    "normalisation_of",
     "placed",
+    "rebuilt",
+    "takes",
 ]
 
 for module in iter_modules(__path__):

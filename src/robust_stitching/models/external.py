@@ -9,11 +9,11 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.data.vision import torchvision
-from robust_stitching.models.layers import Normalize
+from robust_stitching.models.adopting import adopted
 from robust_stitching.models.registry import Entry, State, no_options, register_library
 
 COLOUR = 3
@@ -64,7 +64,7 @@ def _from_torchvision(
     if name in INCEPTIONS:
         options |= {"aux_logits": False, "init_weights": True}
     network = torchvision().models.get_model(name, weights=None, **options)
-    return _adopted(network, COLOUR)
+    return adopted(network, COLOUR)
 
 
 @register_library("timm")
@@ -100,7 +100,7 @@ def _from_timm(name: str, in_channels: int, num_classes: int, image_size: int) -
         if "img_size" not in str(error):
             raise
         network = make()  # convolutional networks take any size and know no such option
-    network = _adopted(network, in_channels)
+    network = adopted(network, in_channels)
     from timm.models import get_notrace_functions, get_notrace_modules
 
     network.untraced_modules = tuple(get_notrace_modules())
@@ -146,19 +146,3 @@ def _todays_names(state: State) -> State:
         for name, value in state.items()
         if not name.startswith(AUXILIARIES)
     }
-
-
-def _adopted(network: nn.Module, channels: int) -> nn.Module:
-    """`network` itself, made to normalise its images first.
-
-    It becomes an instance of a class made on the spot, whose forward normalises and goes on as
-    before. A wrapper around it would put a prefix before the name of every layer.
-    """
-    theirs = type(network)
-
-    def forward(self: nn.Module, x: Tensor) -> Tensor:
-        return theirs.forward(self, self.normalize(x))
-
-    network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
-    network.normalize = Normalize(channels)
-    return network

@@ -39,7 +39,7 @@ def attribute(network: nn.Module, name: str) -> Any:
     except AttributeError as error:
         raise UserError(
             f"the network {type(network).__name__} has no attribute '{name}'; give it "
-            f"{NEEDED[name]}."
+            f"{NEEDED[name]}; `robust_stitching.network` finds out what it can."
         ) from error
 
 
@@ -60,27 +60,49 @@ def image_shape(network: nn.Module) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def require_logits(network: nn.Module, num_classes: int) -> None:
-    """Raise UserError unless `network` turns images of its size into one logit a class."""
+def require_logits(network: nn.Module, num_classes: int | None) -> int:
+    """How many logits `network` gives for an image of its size; UserError unless they are as many
+    as asked for, and for None unless they are two at least."""
     name = network.architecture["model"]
     size = network.input_shape[-1]
     try:
-        found = _answer(network)
+        found = _answer(network, network.input_shape)
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(
             f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
-            "another network, or a dataset whose images have the size that it is made for."
+            "another network, or images of the size that it is made for (`image_size`)."
         ) from error
-    if not isinstance(found, Tensor) or found.shape != (2, num_classes):
-        what = f"shape {tuple(found.shape[1:])}" if isinstance(found, Tensor) else "another kind"
+    shape = tuple(found.shape) if isinstance(found, Tensor) else None
+    if shape is None or len(shape) != 2 or shape[1] != (num_classes or max(2, shape[1])):
+        what = f"shape {shape[1:]}" if shape else f"another kind ({type(found).__name__})"
+        wanted = f"{num_classes} logits" if num_classes else "one logit a class"
         raise UserError(
-            f"{name} answers with values of {what} instead of {num_classes} logits an image; "
-            "choose another network."
+            f"{name} answers with values of {what} instead of {wanted} an image; choose another "
+            "network, or have it return its logits alone."
         )
+    return shape[1]
 
 
-def _answer(network: nn.Module) -> Any:
-    shape = (2, *network.input_shape)
+def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a network can be shown images of shape (C, H, W)."""
+    try:
+        return isinstance(_answer(network, shape), Tensor)
+    except Exception:  # whatever a network of somebody else's raises
+        return False
+
+
+def channels_taken(network: nn.Module, size: int, first: int) -> int:
+    """How many channels the images of a network have: `first` if it takes those, else colour, else
+    grey; where it takes none at this size, what its first convolution says."""
+    for channels in dict.fromkeys((first, 3, 1)):
+        if takes(network, (channels, size, size)):
+            return channels
+    layers = (m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    return next((layer.in_channels for layer in layers), first)
+
+
+def _answer(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    shape = (2, *image_shape)
     try:
         return skeleton(network)(torch.empty(shape, device="meta"))
     except Exception:  # some operations have no meta version: then it has to be computed

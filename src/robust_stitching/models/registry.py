@@ -5,6 +5,7 @@ Networks of other libraries are asked for as ``library:name`` (see `external`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, first_line, unknown
 from robust_stitching.basics.files import slug
+from robust_stitching.models.adopting import normalisation_of
 from robust_stitching.models.probe import require_logits, skeleton
 
 State = Mapping[str, Tensor]
@@ -43,9 +45,9 @@ def no_options(state: State, dataset: str | None) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """What the registry knows of a name.
+    """What is known of a network by its name.
 
     Attributes
     ----------
@@ -62,7 +64,10 @@ class Entry:
     published_constants : those that its weights were published with, by the key of the dataset
         that they are for, where they are not the dataset's.
     remarks : what a reader has to know of published weights that were read with these options.
-    external : whether it comes from another library, which promises nothing about image sizes.
+    external : whether others wrote it, who promise nothing about the sizes of images and answers.
+    code : the hash of the user's code that makes it, see `own`; None for all others.
+    file : where that code lies.
+    fixed : which of the arguments of `make` change nothing, since its weights have those sizes.
     """
 
     name: str
@@ -75,6 +80,9 @@ class Entry:
     published_constants: Mapping[str, Constants] = field(default_factory=dict)
     remarks: Callable[[Mapping[str, Any]], list[str]] = lambda options: []
     external: bool = False
+    code: str | None = None
+    file: Path | None = None
+    fixed: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> str:
@@ -171,9 +179,9 @@ def entry_of_folder(folder: str) -> Entry:
 
 
 def build(
-    model: str,
+    model: str | Entry,
     *,
-    num_classes: int,
+    num_classes: int | None,
     in_channels: int,
     image_size: int | None = None,
     mean: Sequence[float] | None = None,
@@ -185,6 +193,9 @@ def build(
 
     Parameters
     ----------
+    model : its name, or its entry.
+    num_classes : how many answers it gives; None for one that has its own number, see
+        `Entry.fixed`.
     image_size : height and width of its images; the network's own default if left out.
     mean, std : of the training images, per channel, in [0, 1]; the network's own constants, or
         the identity, if left out.
@@ -194,21 +205,23 @@ def build(
     ------
     UserError : for an unknown name, or one that cannot take images of that size.
     """
-    found = entry(model)
+    found = model if isinstance(model, Entry) else entry(model)
     size = image_size or found.image_size
     network = _made(
         found,
         seed,
         in_channels=in_channels,
-        num_classes=num_classes,
+        num_classes=num_classes or 0,
         image_size=size,
         **options,
     )
-    channels = len(network.normalize.mean)
-    network.normalize.set(*(found.constants_for(channels) or (None, None)))
-    network.normalize.set(mean, std)
+    _, normalize = normalisation_of(network)
+    channels = len(normalize.mean)
+    normalize.set(*(found.constants_for(channels) or (None, None)))
+    normalize.set(mean, std)
     network.architecture = {
         "model": found.name,
+        **({"code": found.code} if found.code else {}),
         "num_classes": num_classes,
         "in_channels": channels,
         **({} if size == found.image_size else {"image_size": size}),
@@ -216,7 +229,7 @@ def build(
     }
     network.input_shape = (channels, size, size)
     if found.external or size != found.image_size:
-        require_logits(network, num_classes)
+        network.architecture["num_classes"] = require_logits(network, num_classes)
     return network
 
 

@@ -45,8 +45,8 @@ def run(
 ) -> Compared:
     """Compare as a plan says, and leave everything in ``<out>/<name>/``; parameters and errors as
     those of `stitch.run` and of `similarity.compare`."""
-    first, known1 = network_of(plan.model1, "model1", device)
-    second, known2 = network_of(plan.model2, "model2", device)
+    first, known1 = network_of(plan.model1, "model1", device, otherwise=plan.dataset.name)
+    second, known2 = network_of(plan.model2, "model2", device, otherwise=plan.dataset.name)
     models = (first, second)
     train, test, dataset = data_of(plan.dataset, device, *models, progress=progress)
     plan = replace(plan, model1=known1, model2=known2, dataset=dataset)

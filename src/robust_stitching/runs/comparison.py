@@ -80,7 +80,7 @@ def _accuracy(found: Accuracy | None) -> dict[str, Any]:
 
 def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
     first, second = models
-    if first.dataset == second.dataset:
+    if None in (first.dataset, second.dataset) or first.dataset == second.dataset:
         return []
     return [
         f"Model 1 was trained on {first.dataset}, model 2 on {second.dataset}: that their outputs "
@@ -91,6 +91,8 @@ def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
 def _label(model: Checkpoint) -> str:
     """What tells a network from others of its kind: its folder, where all files are model.pt."""
     path = model.path
+    if path is None:
+        return model.model
     name = path.resolve().parent.name if path.stem == "model" else path.stem
     readable = os.fsencode(name).decode("utf-8", "replace")  # file names need not be text
     return f"{model.model}, {readable}"

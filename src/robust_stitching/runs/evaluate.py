@@ -77,7 +77,7 @@ def attack(
         attributes=split.attributes,
     )
     settings = {
-        "checkpoint": str(checkpoint.path),
+        "checkpoint": checkpoint.called,
         "weights": checkpoints.fingerprint(*checkpoint.network.state_dict().values()),
         "dataset": split.name,
         "data": checkpoints.fingerprint(*split.content),

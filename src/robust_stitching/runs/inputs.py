@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from robust_stitching import checkpoints, data
+from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
@@ -19,7 +22,11 @@ OF_NETWORKS = re.compile(r"(?<![\w.])(mean|std|weights|model|image_size)(?=[=`])
 
 
 def network_of(
-    ref: NetworkRef, role: str, device: torch.device, dataset: str | None = None
+    ref: NetworkRef,
+    role: str,
+    device: torch.device,
+    dataset: str | None = None,
+    otherwise: str | None = None,
 ) -> tuple[Checkpoint, NetworkRef]:
     """A network on its device, and how it is referred to once it is known.
 
@@ -27,6 +34,7 @@ def network_of(
     ----------
     role : what the plan calls it; sentences then say ``front.mean`` for ``mean``.
     dataset : what a bare state dict was made for.
+    otherwise : the same, where nothing else says it.
 
     Raises
     ------
@@ -45,25 +53,43 @@ def network_of(
             mean=ref.mean,
             std=ref.std,
             weights=ref.weights,
+            otherwise=otherwise and resolved(otherwise),
         )
     except UserError as error:
         raise UserError(named(str(error))) from error
     whole = hash_of(checkpoint)
     if ref.hash not in (None, whole):
+        own = f", or its code by `{role}.model`" if functions_in(ref.model or "") else ""
         raise UserError(
             f"{path} holds another network than the {role} of the plan; name the file that it was "
-            f"made with by `{role}.path`."
+            f"made with by `{role}.path`{own}."
         )
-    known = replace(ref, path=str(path.resolve()), hash=whole)
+    known = replace(ref, path=str(path.resolve()), hash=whole, model=found_again(ref.model))
     return replace(checkpoint.to(device), notes=tuple(map(named, checkpoint.notes))), known
 
 
 def hash_of(checkpoint: Checkpoint) -> str:
     """A text that differs where weights, architecture or the names of answers do."""
     network = checkpoint.network
-    said = json.dumps([network.architecture, checkpoint.class_names], sort_keys=True, default=str)
+    made = _without_files(network.architecture)
+    said = json.dumps([made, checkpoint.class_names], sort_keys=True, default=str)
     about = torch.frombuffer(bytearray(said.encode()), dtype=torch.uint8)
     return checkpoints.fingerprint(about, *network.state_dict().values())
+
+
+def _without_files(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture in which the hash of the user's own code stands for where it lies."""
+    return {
+        name: _without_files(value) if isinstance(value, Mapping) else value
+        for name, value in architecture.items()
+        if name != "model" or "code" not in architecture
+    }
+
+
+def found_again(model: str | None) -> str | None:
+    """A model as plans keep it: files of the user's own code by their whole paths."""
+    own = functions_in(model or "")
+    return ",".join(str(f._replace(path=f.path.resolve())) for f in own) if own else model
 
 
 def resolved(name: str) -> str:
@@ -105,7 +131,7 @@ def _common_size(first: Checkpoint, *others: Checkpoint) -> int:
         theirs = other.network.input_shape[-1]
         if theirs != size:
             raise UserError(
-                f"{first.path} takes images of {size}×{size} pixels and {other.path} of "
+                f"{first.called} takes images of {size}×{size} pixels and {other.called} of "
                 f"{theirs}×{theirs}, but both have to see the same ones; train one of them at the "
                 "size of the other (`image_size` of `train`)."
             )

@@ -73,8 +73,8 @@ def run(
     ------
     UserError : see `stitching.run.stitch` and `unfinished.begun`.
     """
-    front, known_front = network_of(plan.front, "front", device)
-    end, known_end = network_of(plan.end, "end", device)
+    front, known_front = network_of(plan.front, "front", device, otherwise=plan.dataset.name)
+    end, known_end = network_of(plan.end, "end", device, otherwise=plan.dataset.name)
     train, test, dataset = data_of(plan.dataset, device, front, end, progress=progress)
     elsewhere, other = None, None
     if plan.eval_dataset is not None:

@@ -18,7 +18,7 @@ from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.checkpoints.published import flattened
 from robust_stitching.plans import TrainPlan, as_values, differences, from_values
-from robust_stitching.runs.inputs import data_of
+from robust_stitching.runs.inputs import data_of, found_again
 from robust_stitching.training import Diverged, EpochRecord, Trainer, objective_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.optimisation import iterations_on
@@ -63,7 +63,13 @@ def run(
     UserError : when the folder holds a training already, is trained into by another process, cannot
         be written, or was begun with another plan; Diverged, with the last good snapshot kept.
     """
-    models.entry(plan.model)
+    entry = models.asked_for(plan.model)
+    if plan.code not in (None, entry.code):
+        raise UserError(
+            f"the code of {plan.model} is another than that of the plan; name the file that it was "
+            "made with by `model`."
+        )
+    plan = replace(plan, model=found_again(plan.model), code=entry.code)
     train, test, dataset = data_of(
         plan.dataset, device, image_size=plan.image_size, progress=progress
     )
@@ -73,14 +79,14 @@ def run(
         tell(note)
     if plan.no_augmentation:
         train = replace(train, augmentation=None)
-    folder = out / models.entry(plan.model).folder / train.name / plan.label
+    folder = out / entry.folder / train.name / plan.label
     if reuse and (folder / FINISHED).exists():
         _require_same(plan, folder / FINISHED)
         return Trained(folder / FINISHED, _read_log(folder / LOG), reused=True)
     with _own(folder, resume), interruptions_noted() as interrupted:
         mean, std = train.statistics()
         network = models.build(
-            plan.model,
+            entry,
             num_classes=len(train.classes),
             in_channels=train.channels,
             image_size=train.image_size,
@@ -187,7 +193,7 @@ def _refuse_what_is_there(folder: Path, resume: bool) -> None:
 
 def _require_same(plan: TrainPlan, finished: Path) -> None:
     """Raise UserError unless a finished network was trained by the same plan."""
-    training = checkpoints.load(finished).training
+    training = checkpoints.load(finished, model=plan.code and plan.model).training
     if "plan" not in training:
         raise UserError(f"{finished} does not say by which plan it was trained; remove `reuse`.")
     _refuse_another(plan, training["plan"], finished, "was trained")

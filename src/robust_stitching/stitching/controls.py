@@ -5,6 +5,7 @@ beside the end network stitched to itself, and beside fronts that never learned 
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -34,20 +35,53 @@ def with_random_weights(network: nn.Module, split: AnySplit, seed: int, number: 
     """
     require_factory(network)
     own_seed = generator_for(seed, "twin", number).initial_seed()
-    twin = models.build(**network.architecture, seed=own_seed).to(split.device)
-    twin.normalize = copy.deepcopy(network.normalize)
+    twin = _twin(network, own_seed).to(split.device)
+    name, normalize = models.normalisation_of(network)
+    setattr(twin, name, copy.deepcopy(normalize))
     wake(twin, own_seed)
     estimate_statistics(twin.eval(), split, seed)
     return twin
 
 
 def require_factory(network: nn.Module) -> None:
-    """Raise UserError for a stitched network, which was never one thing before its training."""
+    """Raise UserError for a stitched network, which was never one thing before its training, and
+    for one in memory with weights that nobody knows how to begin anew."""
     if "model" not in network.architecture:
         raise UserError(
             "`controls` need a front network with an initialisation of its own, but this front is "
             "a stitched one; leave `controls` out."
         )
+    if network.architecture.get("in_memory"):
+        for name, module in network.named_modules():
+            own = [name for name, _ in module.named_parameters(recurse=False)]
+            if own and _reset_of(module) is None:
+                where = f"its part '{name}', a {type(module).__name__}," if name else "it"
+                raise UserError(
+                    "`controls` need fronts with fresh weights, but nobody knows those of "
+                    f"{network.architecture['model']}: {where} has weights ({', '.join(own)}) and "
+                    "no reset_parameters; give it one, or leave `controls` out."
+                )
+
+
+def _twin(network: nn.Module, seed: int) -> nn.Module:
+    """A network of the same architecture as it begins: as whoever builds it makes it, or, in
+    memory, as its modules begin by themselves."""
+    if not network.architecture.get("in_memory"):
+        return models.rebuilt(network.architecture, seed)
+    twin = copy.deepcopy(network).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in twin.modules():
+            reset = _reset_of(module)
+            if reset is not None:
+                reset()
+    return twin
+
+
+def _reset_of(module: nn.Module) -> Callable[[], None] | None:
+    """What gives a module's own weights the values that they begin with."""
+    found = getattr(module, "reset_parameters", None)
+    return found or getattr(module, "_reset_parameters", None)
 
 
 @torch.no_grad()

@@ -21,19 +21,22 @@ def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -
 
     Returns
     -------
-    kind to path: "matrix", "frank_model", "json".
+    kind to path: "matrix", "json", and "frank_model" where files can say how its donors are made.
     """
     stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
     endings = {"matrix": "pt", "frank_model": "pt", "json": "json"}
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)
-    checkpoints.save(
-        paths["frank_model"],
-        result.network,
-        result.measured.source,
-        result.training(),
-        result.class_names,
-    )
+    if checkpoints.in_memory(result.network.architecture):
+        del paths["frank_model"]
+    else:
+        checkpoints.save(
+            paths["frank_model"],
+            result.network,
+            result.measured.source,
+            result.training(),
+            result.class_names,
+        )
     write_json(paths["json"], record)
     return paths
 

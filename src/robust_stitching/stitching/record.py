@@ -63,7 +63,8 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
 
 
 def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {**checkpoint.as_dict(), "learning_curve": learning_curve(checkpoint.path)}
+    path = checkpoint.path
+    return {**checkpoint.as_dict(), "learning_curve": path and learning_curve(path)}
 
 
 def learning_curve(checkpoint: Path) -> dict[str, list[float]] | None:

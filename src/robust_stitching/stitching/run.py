@@ -98,8 +98,8 @@ class StitchResult:
         """How the stitched network came about, for its checkpoint."""
         return {
             "kind": "stitch",
-            "front": str(self.front.path),
-            "end": str(self.end.path),
+            "front": self.front.called,
+            "end": self.end.called,
             "test_accuracy": self.scores["stitched"].accuracy,
             "plan": as_values(self.plan),
         }

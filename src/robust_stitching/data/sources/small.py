@@ -130,6 +130,7 @@ SOURCES = (
         augmentation=DIGIT,
         mean=(0.1307,),
         std=(0.3081,),
+        own_size=28,
         epsilon=0.3,
     ),
     _small(
@@ -139,6 +140,7 @@ SOURCES = (
         augmentation=NATURAL,
         mean=(0.2860,),
         std=(0.3530,),
+        own_size=28,
         epsilon=0.3,
     ),
     _small(

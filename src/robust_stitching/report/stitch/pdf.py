@@ -163,8 +163,8 @@ def _donor_rows(record: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["", "front", "end"],
         ["network", *(f"{d['model']}, {d['parameters']:,} parameters" for d in (front, end))],
-        ["file", front["path"], end["path"]],
-        ["trained on", front["dataset"], end["dataset"]],
+        ["file", *(d["path"] or "in memory" for d in (front, end))],
+        ["trained on", *(d["dataset"] or "not known" for d in (front, end))],
         [
             "layer",
             f"{params['front_layer']}, activation {shape('in_shape')}",

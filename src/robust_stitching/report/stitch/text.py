@@ -140,13 +140,17 @@ def _known(n: int) -> str:
     return f"a share of {n:,} images is known to ±{100 * margin(n):.1f} points or better."
 
 
+def _called(donor: Mapping[str, Any]) -> str:
+    return donor["path"] or donor["model"]
+
+
 def as_text(record: Mapping[str, Any]) -> str:
     """The result of a run for the terminal."""
     data, donors = record["data"], record["donors"]
     params = record["params"]
     head = [
-        f"front  {donors['front']['path']} up to {params['front_layer']}",
-        f"end    {donors['end']['path']} from {params['end_layer']}",
+        f"front  {_called(donors['front'])} up to {params['front_layer']}",
+        f"end    {_called(donors['end'])} from {params['end_layer']}",
         f"data   {data['name']}: map trained on {data['n_train_images']:,} images, "
         f"measured on {data['n_images']:,}",
     ]

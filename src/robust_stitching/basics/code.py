@@ -1,0 +1,57 @@
+"""Functions in files of one's own, as people write them: ``path/to/file.py:function``."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from robust_stitching.basics.errors import UserError
+
+_WRITTEN = re.compile(r"(.+\.py):([^\W\d]\w*)", re.DOTALL)
+
+
+class Function(NamedTuple):
+    """A function, or a class, by its name in a file of code."""
+
+    path: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.name}"
+
+    @property
+    def short(self) -> str:
+        """Without folders: ``file.py:function``."""
+        return f"{self.path.name}:{self.name}"
+
+    def text(self) -> bytes:
+        """The whole file; UserError where it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"the code {self.path} cannot be read ({error.strerror}).") from error
+
+    def hash(self) -> str:
+        """A text that differs where the file's text or the function's name does."""
+        return hashlib.sha256(self.name.encode() + b"\0" + self.text()).hexdigest()[:16]
+
+
+def functions_in(text: str) -> list[Function]:
+    """Those that a text names, with commas between them; none where a part is something else."""
+    found = [_WRITTEN.fullmatch(part) for part in text.split(",")]
+    return [Function(Path(match[1]), match[2]) for match in found] if all(found) else []
+
+
+def function_in(text: str) -> Function | None:
+    """What ``path/to/file.py:function`` means; None for any other text.
+
+    Raises
+    ------
+    UserError : for a file of code without a function.
+    """
+    found = _WRITTEN.fullmatch(text)
+    if found:
+        return Function(Path(found[1]), found[2])
+    if text.endswith(".py"):
+        raise UserError(f"'{text}' is a file of code; name the function in it too, {text}:NAME.")
+    return None

@@ -1,0 +1,43 @@
+"""Networks that others wrote, made to take images in [0, 1] as ours do."""
+
+from torch import Tensor, nn
+
+from robust_stitching.models.layers import Normalize
+
+NAMES = ("normalize", "normalize_images")
+"""What the first layer is called: the second where a network has something of the first name."""
+
+
+def adopted(network: nn.Module, channels: int) -> nn.Module:
+    """`network` itself, made to normalise its images first, in a layer `normalize`.
+
+    It becomes an instance of a class made on the spot, whose forward normalises and goes on as
+    before. A wrapper around it would put a prefix before the name of every layer.
+    """
+    theirs = type(network)
+    name = next(name for name in NAMES if not hasattr(network, name))
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        return theirs.forward(_as_it_was(self, theirs, name), getattr(self, name)(x))
+
+    network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
+    setattr(network, name, Normalize(channels))
+    return network
+
+
+def _as_it_was(network: nn.Module, theirs: type[nn.Module], name: str) -> nn.Module:
+    """A view of an adopted network without the layer of that name: some go through all modules that
+    they have, as `nn.Sequential` does."""
+    view = object.__new__(theirs)
+    kept = {key: module for key, module in network._modules.items() if key != name}
+    view.__dict__ = vars(network) | {"_modules": kept}
+    return view
+
+
+def normalisation_of(network: nn.Module) -> tuple[str, Normalize]:
+    """The layer by which a network normalises its images, and its name."""
+    return next(
+        (name, layer)
+        for name in reversed(NAMES)
+        if isinstance(layer := getattr(network, name, None), Normalize)
+    )

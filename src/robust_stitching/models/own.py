@@ -1,0 +1,189 @@
+"""Networks of one's own: made by a function in a file that the user names, ``nets.py:mine``.
+
+Its file is run only where a command, a call or a plan names it, never because a checkpoint does: an
+architecture says which function made a network, and `rebuilt` knows those that were named.
+"""
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from robust_stitching.basics.code import Function, function_in
+from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.models import registry
+from robust_stitching.models.adopting import adopted
+from robust_stitching.models.probe import channels_taken
+from robust_stitching.models.registry import Entry, Network
+from robust_stitching.models.unwrapping import unwrapped
+
+T = TypeVar("T")
+
+SIZES = (32, 28, 224, 64, 96, 128, 256, 299, 384, 48, 16, 8)
+"""Pixels of a side that are tried where nobody says which images a network takes."""
+
+TOLD = ("num_classes", "in_channels", "image_size")
+"""What a function is told, if its signature has it."""
+
+PREFIX = "_own_"
+"""Of the names of modules of the user's code."""
+
+EXAMPLE = {"num_classes": 10, "in_channels": 3}
+
+_named: dict[str, Entry] = {}
+"""Those that were named in this process, by the hash of their code."""
+
+
+def asked_for(text: str) -> Entry:
+    """The entry of a network that the user names: of the registry, or made by a function of the
+    user's, whose file is run.
+
+    Raises
+    ------
+    UserError : for an unknown name, and where the file or the function is not there or fails.
+    """
+    own = function_in(text)
+    if own is None:
+        return registry.entry(text)
+    code = own.hash()
+    known = _named.get(code)
+    if known is None or known.file != own.path.resolve():  # which may have other neighbours
+        known = _named[code] = _entry(own, code)
+    return known
+
+
+def rebuilt(architecture: Mapping[str, Any], seed: int = 0) -> Network:
+    """The network that an architecture describes, with fresh weights.
+
+    Raises
+    ------
+    UserError : for one that was made by a function that was not named in this process.
+    """
+    sizes = {name: value for name, value in architecture.items() if name != "code"}
+    model, code = sizes.pop("model"), architecture.get("code")
+    if code is not None and code not in _named:
+        raise UserError(
+            f"{model} is a function of somebody's own, and no code is run because a file names it; "
+            f"name it yourself: `model`, as in path/to/{model}."
+        )
+    return registry.build(model if code is None else _named[code], **sizes, seed=seed)
+
+
+def at_a_size(entry: Entry, size: int | None, make: Callable[[int | None], T]) -> T:
+    """What `make` makes for images of a size; where that fails with code of the user's, of which
+    nobody knows what it takes, for images of the first size that works.
+
+    Raises
+    ------
+    UserError : that of `size`, where no other works.
+    """
+    try:
+        return make(size)
+    except UserError as error:
+        for other in SIZES if entry.code else ():
+            with suppress(UserError):
+                return make(other)
+        raise error
+
+
+def example(text: str, image_size: int | None = None) -> Network:
+    """The network that the user names, made to be looked at: for ten classes and colour, where it
+    takes any, at its own size, where nobody says another."""
+    entry = asked_for(text)
+    classes = None if "num_classes" in entry.fixed else EXAMPLE["num_classes"]
+
+    def make(size: int | None) -> Network:
+        return registry.build(entry, **EXAMPLE | {"num_classes": classes}, image_size=size)
+
+    return make(image_size) if image_size else at_a_size(entry, None, make)
+
+
+def _entry(own: Function, code: str) -> Entry:
+    path = own.path.resolve()
+    module = ModuleType(f"{PREFIX}{code}")
+    module.__file__ = str(path)
+    with _beside(path.parent), _told(own), torch.random.fork_rng(devices=[]):
+        sys.modules[module.__name__] = module  # where dataclasses, among others, look for it
+        exec(compile(own.text(), str(path), "exec"), vars(module))
+    make = getattr(module, own.name, None)
+    if not callable(make):
+        there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise UserError(
+            f"{own.path} has no function '{own.name}'; it has {', '.join(there) or 'none'}."
+        )
+    taken = _taken(make, own)
+    return Entry(
+        own.short,
+        partial(_made, make, own, taken),
+        external=True,
+        code=code,
+        file=path,
+        fixed=frozenset(TOLD) - taken,
+    )
+
+
+def _taken(make: Callable, own: Function) -> frozenset[str]:
+    """Which of `TOLD` a function takes; UserError where it wants more."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions do not say
+        parameters = ()
+    single = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    wanted = [p.name for p in single if p.default is p.empty and p.name not in TOLD]
+    if wanted:
+        raise UserError(
+            f"{own} wants {' and '.join(wanted)}, which nobody tells it; give them defaults. What "
+            f"it is told, if its signature has it, are {', '.join(TOLD)}."
+        )
+    return frozenset(p.name for p in single) & frozenset(TOLD)
+
+
+def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) -> nn.Module:
+    with _beside(own.path.resolve().parent), _told(own):
+        network = make(**{name: sizes[name] for name in taken})
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
+    network = unwrapped(network)
+    channels, size = sizes["in_channels"], sizes["image_size"]
+    if "in_channels" not in taken:
+        channels = channels_taken(network, size, first=channels)
+    return adopted(network, channels)
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Let code import what lies beside it, as a script may. What it imports from there is forgotten
+    again, so that another folder may have modules of the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and not name.startswith(PREFIX) and Path(file).is_relative_to(folder):
+                del sys.modules[name]
+
+
+@contextmanager
+def _told(own: Function) -> Iterator[None]:
+    """Raise what the user's code raises as a UserError that says where."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        path = str(own.path.resolve())
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"line {line} of {own.path}" if line else str(own.path)
+        raise UserError(f"{own.name} cannot be made ({first_line(error)}, {where}).") from error

@@ -1,0 +1,268 @@
+"""Networks that functions of the user's own make: ``nets.py:mine``."""
+
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from robust_stitching import checkpoints, models
+from robust_stitching.basics.code import function_in, functions_in
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.models.probe import channels_taken
+from robust_stitching.models.unwrapping import unwrapped
+
+NETS = """
+    import torch
+    from torch import nn
+    from parts import head
+
+    class Mine(nn.Module):
+        def __init__(self, classes, width):
+            super().__init__()
+            self.conv = nn.Conv2d(1, width, 3, padding=1)
+            self.bn = nn.BatchNorm2d(width)
+            self.pool = nn.AdaptiveAvgPool2d(7)
+            self.head = head(49 * width, classes)
+
+        def forward(self, x, mask=None):
+            return self.head(self.pool(self.bn(self.conv(x)).relu()).flatten(1))
+
+    def mine(num_classes=10, width=4):
+        return Mine(num_classes, width)
+
+    class Fixed(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(784, 7))
+
+    def wants(num_classes, depth):
+        return None
+
+    def fails(num_classes):
+        raise KeyError("depth")
+
+    def nothing():
+        return 3
+"""
+
+
+FAILS = 1 + next(i for i, line in enumerate(NETS.splitlines()) if "raise KeyError" in line)
+
+
+@pytest.fixture
+def nets(tmp_path):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "nets.py").write_text(textwrap.dedent(NETS))
+    (folder / "parts.py").write_text("from torch.nn import Linear as head\n")
+    return folder / "nets.py"
+
+
+def saved(path, entry, training=None, **sizes):
+    network = models.build(entry, num_classes=10, in_channels=1, image_size=28, **sizes)
+    checkpoints.save(path, network, "digits", training or {})
+    return network
+
+
+def test_what_is_code():
+    assert function_in("a/b.py:f") == ("a/b.py", "f") or str(function_in("a/b.py:f")) == "a/b.py:f"
+    assert [f.name for f in functions_in("a.py:f,b.py:g")] == ["f", "g"]
+    for other in ("resnet18", "torchvision:resnet18", "model.pt", "a.py:3", "a.py:f(2)"):
+        assert function_in(other) is None and functions_in(other) == []
+    with pytest.raises(UserError, match=r"'a\.py' is a file of code; .*a\.py:NAME"):
+        function_in("a.py")
+
+
+def test_a_function_is_told_what_it_takes_and_its_neighbours_are_found(nets):
+    entry = models.asked_for(f"{nets}:mine")
+    assert entry.name == "nets.py:mine" and entry.fixed == {"in_channels", "image_size"}
+    network = models.build(entry, num_classes=6, in_channels=3, image_size=28, seed=3)
+    assert network.head.out_features == 6
+    assert network.input_shape == (1, 28, 28)  # found out: it takes no colour
+    assert network.architecture["num_classes"] == 6
+    again = models.rebuilt(network.architecture, seed=3)
+    for (name, one), other in zip(
+        network.state_dict().items(), again.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_network_with_its_own_number_of_classes(nets):
+    entry = models.asked_for(f"{nets}:Fixed")
+    assert entry.fixed == {"num_classes", "in_channels", "image_size"}
+    assert models.example(f"{nets}:Fixed").input_shape == (1, 28, 28)
+    with pytest.raises(UserError, match=r"values of shape \(7,\) instead of 10 logits"):
+        models.build(entry, num_classes=10, in_channels=1, image_size=28)
+
+
+def test_two_folders_may_have_modules_of_the_same_name(nets, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "nets.py").write_text(nets.read_text())
+    (other / "parts.py").write_text("from torch import nn\nhead = lambda n, k: nn.Linear(n, k + 1)")
+    for path, answers in ((nets, 10), (other / "nets.py", 11), (nets, 10)):
+        made = models.asked_for(f"{path}:mine").make(num_classes=10, in_channels=1, image_size=28)
+        assert made.head.out_features == answers
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nope", r"has no function 'nope'; it has .*mine"),
+        ("wants", r"wants depth, which nobody tells it; give them defaults"),
+        ("fails", rf"fails cannot be made \(KeyError: 'depth', line {FAILS} of .*nets\.py\)"),
+        ("nothing", r"returns no network but 3; return an nn\.Module"),
+    ],
+)
+def test_what_is_wrong_with_a_function_is_told(nets, name, told):
+    with pytest.raises(UserError, match=told):
+        models.example(f"{nets}:{name}")
+
+
+def test_what_is_wrong_with_a_file_is_told_with_its_line(tmp_path):
+    path = tmp_path / "bad.py"
+    with pytest.raises(UserError, match=r"bad\.py cannot be read \(No such file"):
+        models.asked_for(f"{path}:f")
+    path.write_text("x = 1\ndef f(:\n")
+    with pytest.raises(UserError, match=r"\(SyntaxError: .*, line 2 of .*bad\.py\)"):
+        models.asked_for(f"{path}:f")
+    path.write_text("import os\n\nos.nonsense\n")
+    with pytest.raises(UserError, match=r"AttributeError: .*, line 3 of .*bad\.py"):
+        models.asked_for(f"{path}:f")
+
+
+def test_no_code_is_run_because_a_checkpoint_names_it(tmp_path):
+    code, mark = tmp_path / "evil.py", tmp_path / "it was run"
+    code.write_text(
+        "from torch import nn\n"
+        f"open({str(mark)!r}, 'w').close()\n"
+        "f = lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    saved(tmp_path / "model.pt", models.asked_for(f"{code}:f"))
+    mark.unlink()
+    for architecture in (
+        {"model": f"{code}:f", "code": "0" * 16},
+        {"model": f"{code}:f"},
+        {"model": str(code)},
+    ):
+        found = torch.load(tmp_path / "model.pt")
+        found["architecture"] = {"num_classes": 10, "in_channels": 1} | architecture
+        torch.save(found, tmp_path / "other.pt")
+        with pytest.raises(UserError):
+            checkpoints.load(tmp_path / "other.pt")
+    assert not mark.exists()
+    with pytest.raises(UserError, match=r"evil\.py:f is a function of somebody's own"):
+        models.rebuilt({"model": "evil.py:f", "code": "1" * 16, "num_classes": 10})
+
+
+def test_a_checkpoint_loads_with_its_code_and_says_where_that_has_changed(nets, tmp_path):
+    path = tmp_path / "model.pt"
+    network = saved(path, models.asked_for(f"{nets}:mine"), seed=5)
+    loaded = checkpoints.load(path, model=f"{nets}:mine")
+    assert (loaded.model, loaded.classes, loaded.notes) == ("nets.py:mine", 10, ())
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(loaded.network(images), network.eval()(images))
+    nets.write_text(nets.read_text() + "# another text\n")
+    (note,) = checkpoints.load(path, model=f"{nets}:mine").notes
+    assert "another text than the nets.py:mine that" in note
+    with pytest.raises(UserError, match=r"says itself what model it is, nets\.py:mine; leave"):
+        checkpoints.load(path, model="lenet")
+
+
+def test_a_stitched_network_of_code_needs_it_again(nets, tmp_path):
+    other = nets.with_name("more.py")
+    other.write_text(nets.read_text().replace("mine", "more") + "# more\n")
+    one, two = (models.asked_for(text) for text in (f"{nets}:mine", f"{other}:more"))
+    front, end = (
+        models.build(e, num_classes=10, in_channels=1, image_size=28).eval() for e in (one, two)
+    )
+    path = tmp_path / "frank.pt"
+    frank = StitchedNetwork(front, "bn", end, "bn").eval()
+    checkpoints.save(path, frank, "digits", {})
+    loaded = checkpoints.load(path, model=f"{nets}:mine,{other}:more")
+    images = torch.rand(2, 1, 28, 28)
+    assert loaded.model == "nets.py:mine-more.py:more"
+    assert torch.equal(loaded.network(images), frank(images))
+
+
+def test_weights_of_plain_pytorch_say_sizes_and_classes(nets, tmp_path):
+    network = models.build(
+        models.asked_for(f"{nets}:mine"), num_classes=6, in_channels=1, image_size=28
+    )
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("normalize")}
+    torch.save({"model": state}, tmp_path / "best.pth")
+    loaded = checkpoints.load(tmp_path / "best.pth", model=f"{nets}:mine", dataset="mnist")
+    assert (loaded.classes, loaded.network.input_shape) == (6, (1, 32, 32))
+    assert any("takes those of 28×28 too" in note for note in loaded.notes)
+    at = checkpoints.load(
+        tmp_path / "best.pth", model=f"{nets}:mine", dataset="mnist", image_size=28
+    )
+    assert at.network.input_shape == (1, 28, 28)
+
+
+def test_a_network_that_takes_one_size_is_found_to(nets, tmp_path):
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(784, 7)).state_dict(), tmp_path / "f.pth")
+    for dataset in ("mnist", "digits", "cifar10"):
+        loaded = checkpoints.load(tmp_path / "f.pth", model=f"{nets}:Fixed", dataset=dataset)
+        assert (loaded.classes, loaded.network.input_shape) == (7, (1, 28, 28))
+    assert loaded.class_names is None
+
+
+def test_a_layer_called_normalize_stays_the_users(tmp_path):
+    code = tmp_path / "norm.py"
+    code.write_text(
+        textwrap.dedent("""
+        import torch
+        from torch import nn
+
+        class Norm(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("mean", torch.full((1, 1, 1), 0.5))
+                self.register_buffer("std", torch.full((1, 1, 1), 0.25))
+
+            def forward(self, x):
+                return (x - self.mean) / self.std
+
+        class Net(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.normalize = Norm()
+                self.fc = nn.Linear(64, num_classes)
+
+            def forward(self, x):
+                return self.fc(self.normalize(x).flatten(1))
+        """)
+    )
+    network = models.build(
+        models.asked_for(f"{code}:Net"), num_classes=5, in_channels=1, image_size=8
+    )
+    name, _ = models.normalisation_of(network)
+    assert name == "normalize_images"
+    plain = {k: v for k, v in network.state_dict().items() if not k.startswith(name)}
+    plain["normalize.mean"] = torch.full((1, 1, 1), 0.1)
+    torch.save(plain, tmp_path / "w.pth")
+    loaded = checkpoints.load(
+        tmp_path / "w.pth", model=f"{code}:Net", dataset="digits", image_size=8
+    ).network
+    x = torch.rand(4, 1, 8, 8)
+    expected = ((x - 0.1) / 0.25).flatten(1) @ plain["fc.weight"].T + plain["fc.bias"]
+    assert torch.allclose(loaded(x), expected, atol=1e-6)
+
+
+def test_wrappers_are_taken_off_and_scripts_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    assert unwrapped(nn.DataParallel(net)) is net
+    assert unwrapped(torch.compile(net)) is net
+    scripted = torch.jit.script(net)
+    with pytest.raises(UserError, match=r"cannot be cut, since it is a RecursiveScriptModule"):
+        unwrapped(scripted)
+    with pytest.raises(UserError, match=r"its part '0' is a RecursiveScriptModule"):
+        unwrapped(nn.Sequential(scripted))
+
+
+def test_channels_are_what_the_network_takes():
+    assert channels_taken(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 8, first=3) == 1
+    assert channels_taken(nn.Conv2d(5, 2, 3), 8, first=3) == 5  # no image has five
+    assert channels_taken(nn.Flatten(), 8, first=3) == 3
