@@ -1,0 +1,23 @@
+"""What a researcher calls from Python, on networks and images that live in memory or in files.
+
+``import robust_stitching as rs`` has all of these functions as its own. They print nothing, change
+no network that they are given, and keep no file unless they are asked to.
+"""
+
+from robust_stitching.library.actions import attack, compare, evaluate, stitch, write_report
+from robust_stitching.library.images import load_data, split
+from robust_stitching.library.networks import layers, load, network, save
+
+__all__ = [
+    "attack",
+    "compare",
+    "evaluate",
+    "layers",
+    "load",
+    "load_data",
+    "network",
+    "save",
+    "split",
+    "stitch",
+    "write_report",
+]

@@ -1,0 +1,249 @@
+"""What is done with networks: evaluate, attack, compare, stitch, and report a stitch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robust_stitching import similarity
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.progress import Progress, shown, silent
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation import Accuracy
+from robust_stitching.evaluation import evaluate as measure
+from robust_stitching.evaluation.known import Robustness
+from robust_stitching.evaluation.pair import look_at
+from robust_stitching.evaluation.robustness import robustness
+from robust_stitching.evaluation.suites import suite, threat_on
+from robust_stitching.library.images import load_data
+from robust_stitching.library.networks import network as as_network
+from robust_stitching.plans import stitching
+from robust_stitching.report.stitch.pdf import draw
+from robust_stitching.similarity import Comparison
+from robust_stitching.stitching.files import write_files
+from robust_stitching.stitching.record import as_record
+from robust_stitching.stitching.run import StitchResult
+from robust_stitching.stitching.run import stitch as run_stitch
+
+AnyNetwork = Checkpoint | nn.Module
+"""What `network` or `load` returned, or a module of which everything can be found out."""
+
+Splits = str | tuple[AnySplit, AnySplit]
+"""A dataset by its name or folder, or a training and a test split."""
+
+
+def evaluate(
+    network: AnyNetwork, images: str | AnySplit, *, batch_size: int = 500, progress: bool = False
+) -> Accuracy:
+    """Loss and accuracy of a network.
+
+    Parameters
+    ----------
+    images : a dataset by its name or folder, of which the test images are taken, or a split; its
+        classes are matched to the network's answers by name.
+    progress : show bars with rates and times, on a terminal.
+
+    Raises
+    ------
+    UserError : see `Checkpoint.answerable`.
+    """
+    (checkpoint,), split = _looked_up(images, [network])
+    split, _ = checkpoint.answerable(split)
+    return measure(checkpoint.network, split, batch_size, _bar(progress))
+
+
+def attack(
+    network: AnyNetwork,
+    images: str | AnySplit,
+    *,
+    tier: str = "default",
+    norm: str = "linf",
+    epsilon: float | None = None,
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    seed: int = 0,
+    batch_size: int = 250,
+    progress: bool = False,
+) -> Robustness:
+    """Attack every image that a network gets right; `accuracies()` of what is returned are those
+    that are left, by attack and in the worst case.
+
+    Parameters
+    ----------
+    images, progress : as those of `evaluate`.
+    tier : "quick", "gradient", "default" or "standard", see `suites.suite`.
+    epsilon : the radius, in pixel space; the usual one of the dataset and the norm if left out.
+    steps, step_size, restarts : of the attacks, see `suites.suite`.
+
+    Raises
+    ------
+    UserError : see `Checkpoint.answerable` and `suites.suite`.
+    """
+    (checkpoint,), split = _looked_up(images, [network])
+    split, _ = checkpoint.answerable(split)
+    attacks = suite(
+        tier,
+        threat_on(split, epsilon, norm),
+        len(split.classes),
+        steps=steps,
+        step_size=step_size,
+        restarts=restarts,
+        attributes=split.attributes,
+    )
+    settings = {"seed": seed, "batch_size": batch_size, "progress": _bar(progress)}
+    return robustness(checkpoint.network, split, attacks, **settings)
+
+
+def compare(
+    network1: AnyNetwork,
+    network2: AnyNetwork,
+    images: str | AnySplit,
+    *,
+    layers1: Sequence[str] | None = None,
+    layers2: Sequence[str] | None = None,
+    measures: Sequence[str] | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Comparison:
+    """Compare the layers of two networks, all with all, and their answers.
+
+    Parameters
+    ----------
+    images, progress : as those of `evaluate`.
+    layers1, layers2 : the clean cuts if left out.
+    measures : their names, or "all"; the usual ones if left out.
+    settings : `batch_size`, `k`, `positions` and `seed`, as those of `similarity.compare`.
+
+    Raises
+    ------
+    UserError : see `similarity.compare`.
+    """
+    (first, second), split = _looked_up(images, [network1, network2])
+    first.require_images(split)
+    second.require_images(split)
+    return similarity.compare(
+        *(first.network, second.network, split, layers1, layers2, measures),
+        order=look_at((first, second), split, progress=_bar(progress)).order,
+        progress=_bar(progress),
+        **settings,
+    )
+
+
+def stitch(
+    front: AnyNetwork,
+    end: AnyNetwork,
+    front_layer: str,
+    end_layer: str,
+    images: Splits,
+    *,
+    elsewhere: str | AnySplit | None = None,
+    progress: bool = False,
+    warn: Callable[..., None] = lambda *notes: None,
+    **settings: Any,
+) -> StitchResult:
+    """Stitch the front of one network to the end of another, and measure what that shows.
+
+    Parameters
+    ----------
+    front_layer, end_layer : the one whose activation is mapped, and the one whose activation the
+        map replaces, as `layers` names them.
+    images : what the map is trained and measured on: a dataset by its name or folder, or a training
+        and a test split.
+    elsewhere : other images that it is measured on, too.
+    progress : show bars with rates and times, on a terminal.
+    warn : is given what is to be doubted of the networks, before anything is trained.
+    settings : those of `find_transform`, by their names: ``epochs=5, init="ps_inv", l1=0.1``; see
+        `plans.Stitching` and its parts.
+
+    Raises
+    ------
+    UserError : for an unknown setting or layer, choices that exclude each other or do not fit the
+        networks, images or classes that do not; Diverged when training does.
+    """
+    plan = stitching(front_layer, end_layer, **settings)
+    pair, (train, test) = _pair_of(images, [front, end])
+    other = None if elsewhere is None else _looked_up(elsewhere, pair)[1]
+    return run_stitch(*pair, train, test, plan, _bar(progress), other, warn)
+
+
+def write_report(
+    result: StitchResult, folder: str | Path, command: str = "robust_stitching.stitch(…)"
+) -> dict[str, Path]:
+    """Write what a stitch found into a new folder: the report for people, its numbers as JSON, the
+    map, and the stitched network where files can say how its donors are made.
+
+    Parameters
+    ----------
+    command : what the report says that asked for it.
+
+    Returns
+    -------
+    kind of file to path: "pdf", "json", "matrix", "frank_model".
+
+    Raises
+    ------
+    UserError : where the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another folder, or remove it.")
+    paths = write_files(result, as_record(result, command), folder)
+    return paths | {"pdf": draw(folder)}
+
+
+def _bar(progress: bool) -> Progress:
+    return shown if progress else silent
+
+
+def _device_of(checkpoint: Checkpoint) -> Any:
+    return next(checkpoint.network.parameters()).device
+
+
+def _networks(
+    given: Sequence[AnyNetwork], dataset: str | None, size: int | None = None
+) -> list[Checkpoint]:
+    """Networks as they were given; of modules is found out what `network` can, from the images that
+    they are about to be shown."""
+    known = [n.network.input_shape[-1] for n in given if isinstance(n, Checkpoint)]
+    size = size or (known[0] if known else None)
+    return [
+        n if isinstance(n, Checkpoint) else as_network(n, image_size=size, dataset=dataset)
+        for n in given
+    ]
+
+
+def _pair_of(
+    images: Splits, given: Sequence[AnyNetwork]
+) -> tuple[list[Checkpoint], tuple[AnySplit, AnySplit]]:
+    """Networks, and the training and test images that they are about to be shown, on the device of
+    the last."""
+    if isinstance(images, str):
+        checkpoints = _networks(given, images)
+        splits = load_data(images, image_size=checkpoints[0].network.input_shape[-1])
+    else:
+        if not _are_splits(images):
+            raise UserError(
+                f"images are a dataset's name, or a training and a test split, not {images!r:.60}."
+            )
+        splits = images
+        checkpoints = _networks(given, None, splits[0].image_size)
+    device = _device_of(checkpoints[-1])
+    return [c.to(device) for c in checkpoints], tuple(split.to(device) for split in splits)
+
+
+def _are_splits(images: Any) -> bool:
+    parts = images if isinstance(images, tuple | list) else ()
+    return len(parts) == 2 and all(isinstance(part, AnySplit) for part in parts)
+
+
+def _looked_up(
+    images: str | AnySplit, given: Sequence[AnyNetwork]
+) -> tuple[list[Checkpoint], AnySplit]:
+    """Networks, and the images that they are about to be shown: the test images of a dataset."""
+    if isinstance(images, AnySplit):
+        images = (images, images)
+    checkpoints, (_, split) = _pair_of(images, given)
+    return checkpoints, split

@@ -1,0 +1,194 @@
+"""Networks: any module that lives in memory, and those in files."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_stitching import checkpoints, data, models
+from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.checkpoints import Checkpoint, name_of
+from robust_stitching.checkpoints.constants import normalise
+from robust_stitching.graphs.graph import Layer, graph_of
+from robust_stitching.models.adopting import adopted
+from robust_stitching.models.own import SIZES
+from robust_stitching.models.probe import channels_taken, require_logits
+from robust_stitching.models.unwrapping import unwrapped
+from robust_stitching.runs.inputs import resolved
+
+CHANNELS = (3, 1)
+MOST_TOLD = 4
+
+
+def network(
+    module: nn.Module,
+    *,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dataset: str | None = None,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Checkpoint:
+    """A network that lives in memory, ready to be stitched, compared, evaluated and attacked.
+
+    It is a copy in evaluation mode: what becomes of `module` afterwards changes nothing. Layers
+    keep the names that they have in `module`; only one that normalises stands before them.
+
+    Parameters
+    ----------
+    module : turns images of shape (N, C, size, size) into logits (N, classes).
+    image_size, in_channels : found out where the network takes images of one shape alone, or where
+        `dataset` says them.
+    mean, std : per channel, of the images in [0, 1] that it was made with, normalised by them; left
+        out for one that takes images in [0, 1] as they are.
+    dataset : what it was trained on, a key of `data.SOURCES` or the path of a folder.
+    classes : the names of its answers, in their order; those of `dataset` if left out.
+    name : what reports call it; that of its class if left out.
+
+    Raises
+    ------
+    UserError : for anything but a module, one that was scripted, cannot be copied, takes no such
+        images or images of several shapes, or does not answer with logits.
+    """
+    if not isinstance(module, nn.Module):
+        raise UserError(f"a network is an nn.Module, not {module!r:.60}; give one.")
+    try:
+        made = copy.deepcopy(unwrapped(module)).eval()
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"the network {type(module).__name__} cannot be copied ({first_line(error)}); remove "
+            "what it holds of its last forward pass."
+        ) from error
+    name, notes = name or type(made).__name__, []
+    known = None if dataset is None else resolved(dataset)
+    if _is_ours(made):
+        name = name_of(made.architecture)
+    else:
+        if _in_float32(made):
+            notes.append(f"The weights of {name} were converted to float32.")
+        made.architecture = {"model": name, "in_memory": True}
+        shape = _image_shape(made, name, in_channels, image_size, known)
+        made = adopted(made, shape[0])
+        made.input_shape = shape
+        answers = require_logits(made, None)
+        made.architecture |= {
+            "num_classes": answers,
+            "in_channels": shape[0],
+            "image_size": shape[1],
+        }
+    if mean is not None or std is not None:
+        normalise(made, mean, std, name)
+    count = graph_of(made).answer_shape[0]
+    names = classes if classes is not None else known and data.names_of(known)
+    if classes is not None and len(classes) != count:
+        raise UserError(
+            f"{name} answers with {count} logits, but {len(classes)} classes are named."
+        )
+    return Checkpoint(
+        network=made,
+        model=name,
+        dataset=known,
+        classes=count,
+        path=None,
+        class_names=tuple(names) if names and len(names) == count else None,
+        notes=tuple(notes),
+    )
+
+
+def load(path: str | Path, *, dataset: str | None = None, **how: Any) -> Checkpoint:
+    """A network from a file of ours, or from a state dict that plain PyTorch has written.
+
+    Parameters
+    ----------
+    dataset : what a state dict was made for.
+    how : `model` ("resnet18", or "path/to/nets.py:mine" for a function of one's own), `mean`,
+        `std`, `weights`, `image_size`: see `checkpoints.load`, which also has the errors.
+    """
+    return checkpoints.load(Path(path), dataset=dataset and resolved(dataset), **how)
+
+
+def save(path: str | Path, network: Checkpoint, **training: Any) -> None:
+    """Write a network to a file that every command reads, whole or not at all.
+
+    Parameters
+    ----------
+    training : plain values that say how the weights came about.
+
+    Raises
+    ------
+    UserError : where the file exists, and for a network that no file can describe, or whose
+        dataset nobody said.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists already; choose another file, or remove it.")
+    if network.dataset is None:
+        raise UserError(f"nobody said what {network.called} was trained on; name its dataset.")
+    about = network.training | training
+    checkpoints.save(path, network.network, network.dataset, about, network.class_names)
+
+
+def layers(network: Checkpoint | nn.Module) -> list[Layer]:
+    """The layers at which a network can be cut, in the order of computation."""
+    checkpoint = network if isinstance(network, Checkpoint) else _network(network)
+    return list(graph_of(checkpoint.network).layers.values())
+
+
+_network = network
+
+
+def _is_ours(module: nn.Module) -> bool:
+    """Whether a module says what it is as those of the registry and stitched ones do."""
+    said = getattr(module, "architecture", None)
+    return (
+        isinstance(said, dict)
+        and bool(said.keys() & {"num_classes", "front"})
+        and hasattr(module, "input_shape")
+    )
+
+
+def _in_float32(module: nn.Module) -> bool:
+    """Convert weights of other precisions; returns whether there were any."""
+    tensors = (*module.parameters(), *module.buffers())
+    other = any(t.is_floating_point() and t.dtype != torch.float32 for t in tensors)
+    if other:
+        module.float()
+    return other
+
+
+def _image_shape(
+    module: nn.Module, name: str, channels: int | None, size: int | None, dataset: str | None
+) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a module takes; UserError where that cannot be found out."""
+    source = data.SOURCES.get(dataset)
+    usual = (source.image_size, source.own_size or source.image_size) if source else ()
+    taken, tried = [], []
+    for sizes in ((size,),) if size else (usual, SIZES):
+        shapes = [(c, s, s) for s in dict.fromkeys(sizes) for c in CHANNELS]
+        shapes = [shape for shape in shapes if channels in (None, shape[0])]
+        tried += shapes
+        taken = taken or [shape for shape in shapes if models.takes(module, shape)]
+    if len(taken) == 1:
+        return taken[0]
+    if not taken:
+        if size:  # the error of the whole network says why
+            return channels or channels_taken(module, size, CHANNELS[0]), size, size
+        raise UserError(
+            f"{name} takes images of none of the shapes {_listed(tried)}; say which it takes: "
+            "`image_size` and `in_channels`."
+        )
+    wanting = "image_size" if len({s for _, s, _ in taken}) > 1 else "in_channels"
+    raise UserError(
+        f"{name} takes images of several shapes, {_listed(taken)}; say which it was made for: "
+        f"`{wanting}`, or `dataset`."
+    )
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    told = ["×".join(map(str, shape)) for shape in shapes]
+    return ", ".join(told[:MOST_TOLD]) + (", …" if told[MOST_TOLD:] else "")

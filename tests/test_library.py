@@ -1,0 +1,265 @@
+"""The library on networks and images that live in memory."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import robust_stitching as rs
+from robust_stitching import library, models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.models.adopting import adopted
+from robust_stitching.report.stitch.text import as_text
+
+MEAN, STD = (0.3,), (0.25,)
+
+
+class Small(nn.Module):
+    """Takes grey images of 28×28 pixels alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 5, stride=2, padding=2)
+        self.bn = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU()
+        self.fc = nn.Linear(6 * 14 * 14, 10)
+
+    def forward(self, x, mask=None):
+        return self.fc(self.relu(self.bn(self.conv(x))).flatten(1))
+
+
+class Anywhere(nn.Module):
+    """Takes images of any shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(1, 10)
+
+    def forward(self, x):
+        return self.fc(x.mean(dim=(1, 2, 3))[:, None])
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    """A network of 28×28 images that plain PyTorch has trained for a moment on normalised ones."""
+    torch.manual_seed(0)
+    net = Small()
+    train, _ = rs.load_data("digits", image_size=28)
+    steps = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    for epoch in range(3):
+        for images, labels in train.epoch(64, seed=0, epoch=epoch):
+            loss = nn.functional.cross_entropy(net((images - MEAN[0]) / STD[0]), labels)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+    return net
+
+
+@pytest.fixture
+def known(small):
+    return rs.network(small, mean=MEAN, std=STD, dataset="digits")
+
+
+def test_what_stands_at_the_top_is_the_library():
+    assert rs.__all__ == library.__all__
+    assert all(getattr(rs, name) is getattr(library, name) for name in rs.__all__)
+    assert set(rs.__all__) <= set(dir(rs))
+    with pytest.raises(AttributeError, match="no attribute 'stich'"):
+        _ = rs.stich
+
+
+def test_to_import_it_takes_no_torch():
+    code = "import sys, robust_stitching; sys.exit('torch' in sys.modules)"
+    where = os.environ | {"PYTHONPATH": str(Path(rs.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=where, check=False)
+    assert done.returncode == 0
+
+
+def test_a_network_in_memory_answers_as_it_does_and_stays_as_it_was(small):
+    before, mode = copy.deepcopy(small.state_dict()), small.training
+    made = rs.network(small, mean=MEAN, std=STD)
+    images = torch.rand(5, 1, 28, 28)
+    with torch.no_grad():
+        own = copy.deepcopy(small).eval()((images - MEAN[0]) / torch.tensor(STD[0]))
+    assert torch.equal(made.network(images), own)
+    assert made.network.input_shape == (1, 28, 28) and made.classes == 10 and made.path is None
+    assert type(small) is Small and small.training is mode and not hasattr(small, "normalize")
+    assert all(torch.equal(before[name], value) for name, value in small.state_dict().items())
+    assert [layer.name for layer in rs.layers(made)] == [
+        *("normalize", "conv", "bn", "relu", "flatten", "fc"),
+    ]
+    assert [layer.name for layer in rs.layers(small)] == [layer.name for layer in rs.layers(made)]
+
+
+def test_networks_that_go_through_all_their_modules_are_normalised_once():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 4))
+    made = rs.network(net, mean=(0.2,), std=(0.5,), image_size=8)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(made.network(images), net((images - 0.2) / 0.5), atol=1e-6)
+    assert [layer.name for layer in rs.layers(made)] == ["normalize", "0", "1", "2", "3"]
+    assert adopted(copy.deepcopy(net), 1).normalize is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: rs.network("resnet18"), r"is an nn\.Module, not 'resnet18'"),
+        (lambda: rs.network(Anywhere()), r"several shapes, 3×32×32, .*`image_size`, or `dataset`"),
+        (lambda: rs.network(Anywhere(), image_size=8), r"several shapes.*: `in_channels`"),
+        (lambda: rs.network(Anywhere(), dataset="mnist", in_channels=1), r"1×32×32, 1×28×28;"),
+        (lambda: rs.network(nn.Linear(3, 3)), r"none of the shapes 3×32×32, 1×32×32, .*, …; say"),
+        (lambda: rs.network(Small(), image_size=20), r"not work on images of 20×20 pixels \(Runt"),
+        (lambda: rs.network(Small(), in_channels=3), r"none of the shapes 3×32×32"),
+        (lambda: rs.network(Small(), classes=("a", "b")), r"10 logits, but 2 classes are named"),
+        (lambda: rs.network(Small(), mean=(33.3,)), r"mean of Small is 33\.3, but images are in"),
+        (lambda: rs.network(nn.Conv2d(1, 4, 3), image_size=8), r"values of shape \(4, 6, 6\)"),
+        (lambda: rs.network(Small(), dataset="digts"), r"unknown dataset 'digts'; did you mean"),
+        (lambda: rs.evaluate(Small(), 3), r"are a dataset's name, or .*, not 3"),
+        (lambda: rs.stitch(Small(), Small(), "bn", "bn", "digits", epoch=3), "setting 'epoch'"),
+        (lambda: rs.stitch(Small(), Small(), "bn", "nb", "digits"), "unknown end layer 'nb'"),
+    ],
+)
+def test_what_cannot_be_is_told(make, told):
+    with pytest.raises(UserError, match=told):
+        make()
+
+
+def test_weights_of_other_precisions_are_converted_and_said(small):
+    made = rs.network(copy.deepcopy(small).double(), mean=MEAN, std=STD)
+    assert made.notes == ("The weights of Small were converted to float32.",)
+    assert next(made.network.parameters()).dtype == torch.float32
+
+
+def test_a_network_that_holds_its_last_pass_is_refused(small):
+    net = copy.deepcopy(small)
+    net.kept = net(torch.rand(2, 1, 28, 28))
+    with pytest.raises(UserError, match=r"Small cannot be copied \(RuntimeError: .*last forward"):
+        rs.network(net)
+
+
+def test_networks_of_the_registry_and_wrapped_ones():
+    made = rs.network(models.build("tiny10", num_classes=10, in_channels=1), dataset="digits")
+    assert (made.model, made.network.input_shape) == ("tiny10", (1, 32, 32))
+    assert made.class_names == tuple("0123456789")
+    assert rs.network(nn.DataParallel(Small())).model == "Small"
+    assert rs.network(Small(), name="mine").model == "mine"
+
+
+def test_accuracy_and_attacks_are_those_of_the_network(small, known):
+    _, test = rs.load_data("digits", image_size=28)
+    ((images, labels),) = test.batches(len(test))
+    with torch.no_grad():
+        right = copy.deepcopy(small).eval()((images - MEAN[0]) / STD[0]).argmax(1) == labels
+    found = rs.evaluate(known, "digits")
+    assert found.accuracy == right.double().mean().item() > 0.7
+    assert rs.evaluate(known, test).loss == found.loss
+    left = rs.attack(known, test.between(0, 40), tier="quick", epsilon=0.1).accuracies()
+    assert left["worst case"] <= left["FGSM"] < right[:40].double().mean().item()
+
+
+def test_a_stitch_of_networks_in_memory_is_that_of_their_files(tiny10s, run_script, tmp_path):
+    args = ["bn3", "bn3", "digits", "-e", 1, "-i", "ps_inv", "--no-robustness", "-o", tmp_path]
+    done = run_script("find_transform.py", *tiny10s, *args, "--run-name", "r", cwd=tmp_path)
+    assert done.status == 0, done.err
+    (path,) = (tmp_path / "r" / "json").glob("*.json")
+    record = json.loads(path.read_text())
+    pair = [rs.network(rs.load(p).network, dataset="digits", name="tiny10") for p in tiny10s]
+    found = rs.stitch(*pair, "bn3", "bn3", "digits", epochs=1, init="ps_inv", no_robustness=True)
+    assert found.cka == record["cka"]
+    for name in ("front", "end", "untrained", "stitched", "direct_matching"):
+        assert found.scores[name].accuracy == record[name]["accuracy"], name
+        assert found.scores[name].loss == record[name]["loss"], name
+
+
+def test_a_stitch_of_modules_is_reported(small, known, tmp_path):
+    found = rs.stitch(
+        small, known, "bn", "bn", "digits", epochs=1, controls=True, random_fronts=1,
+        robust_images=20, tier="quick",
+    )  # fmt: skip
+    assert found.scores["random_front"].accuracy < 1
+    paths = rs.write_report(found, tmp_path / "report")
+    assert set(paths) == {"pdf", "json", "matrix"}  # no file could say how a frank model is made
+    record = json.loads(paths["json"].read_text())
+    assert record["donors"]["front"]["path"] is None
+    assert "front  Small up to bn" in as_text(record)
+    with pytest.raises(UserError, match="exists already"):
+        rs.write_report(found, tmp_path / "report")
+
+
+def test_random_fronts_of_memory_begin_as_their_modules_do(small, known):
+    class Learned(Small):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return super().forward(x * self.scale)
+
+    with pytest.raises(UserError, match=r"Learned: it has weights \(scale\) and no reset_param"):
+        rs.stitch(Learned(), known, "bn", "bn", "digits", epochs=1, controls=True)
+
+
+def test_modules_are_compared(small, known):
+    found = rs.compare(small, known, "digits", layers1=["relu"], measures=["cka", "agreement"])
+    assert found.layers2 == ("normalize", "conv", "bn", "relu", "flatten", "fc")
+    assert found.layerwise["cka"].shape == (1, 6)
+    same = rs.compare(known, known, "digits", layers1=["bn"], layers2=["bn"], measures=["cka"])
+    assert same.layerwise["cka"].item() == pytest.approx(1, abs=1e-12)
+
+
+def test_what_load_could_not_read_is_not_saved(known, tmp_path, tiny10s):
+    with pytest.raises(UserError, match=r"Small was made in memory, and no file could say how"):
+        rs.save(tmp_path / "x.pt", known)
+    assert not (tmp_path / "x.pt").exists()
+    loaded = rs.load(tiny10s[0])
+    rs.save(tmp_path / "y.pt", loaded)
+    again = rs.load(tmp_path / "y.pt")
+    assert rs.evaluate(again, "digits") == rs.evaluate(loaded, "digits")
+    with pytest.raises(UserError, match="exists already"):
+        rs.save(tmp_path / "y.pt", loaded)
+    unnamed = rs.network(models.build("lenet", num_classes=10, in_channels=1))
+    with pytest.raises(UserError, match="what lenet was trained on"):
+        rs.save(tmp_path / "z.pt", unnamed)
+
+
+def test_own_images(digits):
+    _, test = digits
+    whole = rs.split(test.images, test.labels, name="mine")
+    assert torch.equal(whole.images, test.images) and whole.classes == tuple("0123456789")
+    fractions = test.images.numpy().astype("float64") / 255
+    assert torch.equal(rs.split(fractions, test.labels).images, test.images)
+    last = np.repeat(fractions, 3, axis=1).transpose(0, 2, 3, 1)
+    assert rs.split(last, test.labels).images.shape == (len(test), 3, 32, 32)
+    assert rs.split(test.images[:, 0], test.labels).channels == 1
+    attributes = rs.split(test.images, torch.stack([test.labels % 2, test.labels // 5], dim=1))
+    assert attributes.attributes and attributes.classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "told"),
+    [
+        (torch.rand(4, 1, 8, 9), torch.zeros(4).long(), r"\(4, 1, 8, 9\) are none of"),
+        (torch.rand(4, 5, 8, 8), torch.zeros(4).long(), r"with 1 or 3 channels"),
+        (torch.randn(4, 1, 8, 8) * 3, torch.zeros(4).long(), r"have to be in \[0, 1\]"),
+        (torch.zeros(4, 1, 8, 8).int(), torch.zeros(4).long(), r"int32 are neither uint8 nor"),
+        (torch.rand(4, 1, 8, 8), torch.zeros(3).long(), r"do not fit 4 images"),
+        (torch.rand(4, 1, 8, 8), torch.zeros(4), r"kind torch.float32"),
+        (torch.rand(4, 1, 8, 8), torch.arange(4) - 1, r"run from -1 to 2"),
+        (torch.rand(0, 1, 8, 8), torch.zeros(0).long(), r"there are no images"),
+    ],
+)
+def test_images_and_labels_that_cannot_be(images, labels, told):
+    with pytest.raises(UserError, match=told):
+        rs.split(images, labels)
+
+
+def test_more_labels_than_classes_are_refused():
+    with pytest.raises(UserError, match=r"labels run from 0 to 3, but 2 classes are named"):
+        rs.split(torch.rand(4, 1, 8, 8), torch.arange(4), classes=("a", "b"))
