@@ -16,6 +16,7 @@ from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.listener import Listener
 from robust_stitching.runs.train import run as train_network
 from robust_stitching.training import Diverged, Metrics, Trainer, standard
 from robust_stitching.training.trainer import learning_rate
@@ -329,7 +330,7 @@ def interrupted(step, plan, out):
                 signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train_network(plan, out, CPU, progress=lambda total, *rest: Bar(total=total, disable=True))
+        train_network(plan, out, CPU, Listener(lambda total, *rest: Bar(total=total, disable=True)))
 
 
 @pytest.mark.parametrize("step", [1, 7, 12, 24])  # an epoch has 12

@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from robust_stitching.basics.files import json_file, write_json
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import EvaluatePlan, from_options
@@ -51,11 +50,8 @@ def main(argv: list[str]) -> None:
     from robust_stitching.report.accuracy import as_text
     from robust_stitching.runs import evaluate
 
-    voice = cli.Voice(p)
     with json_file(args.json):
-        record = evaluate.run(
-            plan, cli.prepare(args), progress=shown, tell=voice.tell, warn=voice.warn
-        )
+        record = evaluate.run(plan, cli.prepare(args), cli.listener(p))
         try:
             if args.json:
                 write_json(args.json, record)

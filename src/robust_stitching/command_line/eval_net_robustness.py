@@ -14,7 +14,6 @@ from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import json_file, write_json
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_epsilon
@@ -79,16 +78,8 @@ def main(argv: list[str]) -> None:
     from robust_stitching.report.attack import as_text
     from robust_stitching.runs import evaluate
 
-    voice = cli.Voice(p)
     with json_file(args.json):
-        record = evaluate.attack(
-            plan,
-            cli.prepare(args),
-            keep=args.keep,
-            progress=shown,
-            tell=voice.tell,
-            warn=voice.warn,
-        )
+        record = evaluate.attack(plan, cli.prepare(args), cli.listener(p), keep=args.keep)
         try:
             if args.json:
                 write_json(args.json, record)

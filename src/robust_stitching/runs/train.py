@@ -13,13 +13,14 @@ from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing
 from robust_stitching.basics.locks import Locked, locked
-from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.checkpoints.published import flattened
 from robust_stitching.plans import TrainPlan, as_values, differences, from_values
 from robust_stitching.runs.inputs import data_of
+from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.training import Diverged, EpochRecord, Trainer, objective_of
+from robust_stitching.training.adversarial import warnings_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.optimisation import iterations_on
 
@@ -39,12 +40,11 @@ def run(
     plan: TrainPlan,
     out: Path,
     device: torch.device,
+    listener: Listener = NOBODY,
     *,
     resume: bool = False,
     reuse: bool = False,
-    progress: Progress = silent,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
-    tell: Callable[[str], None] = lambda note: None,
 ) -> Trained:
     """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
 
@@ -54,9 +54,10 @@ def run(
 
     Parameters
     ----------
+    listener : hears of it meanwhile.
     resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
     reuse : where the folder holds the network of the same plan, that is the result.
-    tell : is given what people should know of the images, in sentences.
+    after_epoch : is given the log so far.
 
     Raises
     ------
@@ -64,13 +65,13 @@ def run(
         be written, or was begun with another plan; Diverged, with the last good snapshot kept.
     """
     models.entry(plan.model)
+    listener.warn(*warnings_of(plan.adversary))
     train, test, dataset = data_of(
-        plan.dataset, device, image_size=plan.image_size, progress=progress
+        plan.dataset, device, image_size=plan.image_size, progress=listener.progress
     )
     plan = replace(plan, dataset=dataset, image_size=train.image_size)
-    notes = list(dict.fromkeys((*train.notes, *test.notes)))
-    for note in notes:
-        tell(note)
+    notes = data.notes_of(train, test)
+    listener.tell(*notes)
     if plan.no_augmentation:
         train = replace(train, augmentation=None)
     folder = out / models.entry(plan.model).folder / train.name / plan.label
@@ -133,7 +134,7 @@ def run(
                 keep_state()
 
         try:
-            history = trainer.run(on_step, on_epoch, progress, before_failing)
+            history = trainer.run(on_step, on_epoch, listener.progress, before_failing)
             _write_log(folder / LOG, history)  # a killed training may have kept its state alone
             _refuse_a_finished_one(folder)
             keep_network(FINISHED, test_accuracy=history[-1].test_accuracy)

@@ -11,7 +11,7 @@ from torch import nn
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import AnySplit
+from robust_stitching.data import AnySplit, notes_of
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import Stitching, as_values
@@ -170,8 +170,7 @@ def stitch(
         if not plan.no_bn and batch_norms(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
-    seen = filter(None, (train, test, elsewhere))
-    notes += dict.fromkeys(note for split in seen for note in split.notes)
+    notes += notes_of(train, test, elsewhere)
     notes += _notes(front, end, trained, train, elsewhere, plan)
     fronts = []
     for name, state, cut in _control_cuts(front_cut, end_cut, train, plan):
