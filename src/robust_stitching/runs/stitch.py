@@ -18,6 +18,7 @@ from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import stitch
 from robust_stitching.training.adversarial import warnings_of
@@ -34,6 +35,7 @@ def run(
     command: str = "robust_stitching.runs.stitch.run(plan, out, device)",
     resume: bool = False,
     reuse: bool = False,
+    donors: DonorScores | None = None,
 ) -> Done:
     """Stitch as a plan says, and leave everything in ``<out>/<name>/``.
 
@@ -48,6 +50,7 @@ def run(
     resume : without a name, go on with an unfinished run of the same plan, where there is one.
     reuse : where the same plan has been run below `out` (under that name, if one is given), that is
         the result.
+    donors : see `stitching.run.stitch`.
 
     Raises
     ------
@@ -74,6 +77,7 @@ def run(
             *(front, end, train, test, plan, progress, elsewhere),
             warn=listener.warn,
             keeping=Keeping(unfinished.state),
+            donors=donors,
         )
         record = as_record(result, command)
         try:
