@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from killed import done_elsewhere, killed_before
 from left_behind import names, wait_for
-from robust_stitching import checkpoints
+from robust_stitching import checkpoints, plans
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import DataRef, Optimisation, TrainPlan
 from robust_stitching.runs.listener import Listener
@@ -155,6 +155,7 @@ def check_resumed(out, whole):
         done_elsewhere(out, lambda: train_network(PLAN, out, CPU, resume=True))
         assert not [name for name in names(folder) if name.startswith(".")]
     assert equal(weights_in(folder / "model.pt"), whole)
+    assert plans.read(folder / "training.json", TrainPlan).save_frequency == PLAN.save_frequency
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
 
 

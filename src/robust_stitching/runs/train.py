@@ -1,4 +1,4 @@
-"""Training a network into its folder of snapshots: log, intermediate snapshots, resuming."""
+"""Training a network into its folder of snapshots: log, plan, intermediate snapshots, resuming."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -11,8 +11,9 @@ import torch
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing
+from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing, write_json
 from robust_stitching.basics.locks import Locked, locked
+from robust_stitching.basics.origin import commit, versions
 from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.checkpoints.published import flattened
@@ -24,7 +25,8 @@ from robust_stitching.training.adversarial import warnings_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.optimisation import iterations_on
 
-FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
+FINISHED, UNFINISHED = "model.pt", "resume.pt"
+LOG, REPORT = "training_log.csv", "training.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def run(
     reuse: bool = False,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
 ) -> Trained:
-    """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
+    """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``, beside its log and
+    the plan that made it.
 
     An interruption (Ctrl-C, SIGTERM, SIGHUP) is answered after the step under way: the state is
     kept in ``resume.pt``, as it is after every epoch, and KeyboardInterrupt is raised. The folder
@@ -137,7 +140,10 @@ def run(
             history = trainer.run(on_step, on_epoch, listener.progress, before_failing)
             _write_log(folder / LOG, history)  # a killed training may have kept its state alone
             _refuse_a_finished_one(folder)
-            keep_network(FINISHED, test_accuracy=history[-1].test_accuracy)
+            found = {"test_accuracy": history[-1].test_accuracy}
+            origin = {"versions": versions(device), "commit": commit()}
+            write_json(folder / REPORT, said | found | origin)
+            keep_network(FINISHED, **found)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
         except NotWritten as error:
