@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from robust_stitching import checkpoints
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
 from robust_stitching.evaluation import evaluate
@@ -61,9 +60,9 @@ def attack(
     )
     settings = {
         "checkpoint": str(checkpoint.path),
-        "weights": checkpoints.fingerprint(*checkpoint.network.state_dict().values()),
+        "weights": plan.checkpoint.hash,
         "dataset": split.name,
-        "data": checkpoints.fingerprint(*split.content),
+        "data": plan.dataset.hash,
         "n_images": len(split),
         "seed": plan.seed,
         "tier": plan.tier,
