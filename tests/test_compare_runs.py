@@ -12,6 +12,7 @@ from robust_stitching.checkpoints import state
 from robust_stitching.plans import ComparePlan, DataRef, NetworkRef
 from robust_stitching.report import comparison
 from robust_stitching.runs import compare
+from robust_stitching.runs.listener import Listener
 from robust_stitching.similarity import gram
 from robust_stitching.similarity.stream import NetworkStream
 
@@ -89,7 +90,7 @@ def test_an_interrupted_comparison_goes_on_bit_for_bit(batch, positions, plan, w
             signal.signal(signal.SIGTERM, before)
     assert names(tmp_path / "out") == [".run.unfinished"]
     said = []
-    again = compare.run(asked, tmp_path / "out", CPU, name="run", say=said.append)
+    again = compare.run(asked, tmp_path / "out", CPU, Listener(say=said.append), name="run")
     assert said == ["an earlier run run was broken off; it is gone on with."]
     assert names(tmp_path / "out") == ["run"] and "state" not in names(tmp_path / "out" / "run")
     same(again, whole)

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from killed import done_elsewhere, killed_before
 from left_behind import names, wait_for
-from robust_stitching import checkpoints
+from robust_stitching import checkpoints, plans
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.listener import Listener
 from robust_stitching.runs.train import run as train_network
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def interrupted(plan, out, number, step=3):
                 signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
-        train_network(plan, out, CPU, progress=lambda total, *rest: Bar(total=total, disable=True))
+        train_network(plan, out, CPU, Listener(lambda total, *rest: Bar(total=total, disable=True)))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_what_was_to_be_ignored_is_ignored(number, tmp_path):
             signal.raise_signal(number)
 
     try:
-        train_network(PLAN, tmp_path, CPU, progress=lambda total, *rest: Bar(disable=True))
+        train_network(PLAN, tmp_path, CPU, Listener(lambda total, *rest: Bar(disable=True)))
     finally:
         assert signal.signal(number, before) is signal.SIG_IGN
     assert (tmp_path / FOLDER / "model.pt").exists()
@@ -90,7 +91,7 @@ def test_the_second_signal_acts_at_once(tmp_path):
             raise AssertionError
 
     with pytest.raises(KeyboardInterrupt):
-        train_network(PLAN, tmp_path, CPU, progress=lambda total, *rest: Bar(disable=True))
+        train_network(PLAN, tmp_path, CPU, Listener(lambda total, *rest: Bar(disable=True)))
     assert names(tmp_path) == []
 
 
@@ -154,6 +155,7 @@ def check_resumed(out, whole):
         done_elsewhere(out, lambda: train_network(PLAN, out, CPU, resume=True))
         assert not [name for name in names(folder) if name.startswith(".")]
     assert equal(weights_in(folder / "model.pt"), whole)
+    assert plans.read(folder / "training.json", TrainPlan).save_frequency == PLAN.save_frequency
     assert len((folder / "training_log.csv").read_text().splitlines()) == 3
 
 

@@ -16,6 +16,7 @@ from robust_stitching.checkpoints import state
 from robust_stitching.plans import DataRef, NetworkRef, StitchPlan, from_flat, from_values, identity
 from robust_stitching.report.stitch import pdf
 from robust_stitching.runs import stitch
+from robust_stitching.runs.listener import Listener
 from robust_stitching.training import Trainer
 
 CPU = torch.device("cpu")
@@ -103,7 +104,7 @@ def test_an_interrupted_stitch_goes_on_bit_for_bit(step, plan, whole, tmp_path):
     assert names(tmp_path) == [".run.unfinished"]
     assert names(tmp_path / ".run.unfinished") == ["plan.json", "state"]
     said = []
-    done = stitch.run(plan, tmp_path, CPU, name="run", say=said.append)
+    done = stitch.run(plan, tmp_path, CPU, Listener(say=said.append), name="run")
     assert said == ["an earlier run run was broken off; it is gone on with."]
     assert names(tmp_path) == ["results.csv", "run"]
     assert names(tmp_path / "run") == ["frank_model", "json", "matrix", "pdf"]
@@ -139,7 +140,7 @@ def test_without_a_name_an_unfinished_run_of_the_plan_is_found(plan, tmp_path):
 
 def said_by(plan, out):
     said = []
-    stitch.run(plan, out, CPU, resume=True, say=said.append)
+    stitch.run(plan, out, CPU, Listener(say=said.append), resume=True)
     return said
 
 

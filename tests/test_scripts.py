@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import equal
 
-from left_behind import only, strict_json
+from left_behind import names, only, strict_json
 from robust_stitching import checkpoints, data, models
 from robust_stitching.evaluation import evaluate
 
@@ -58,7 +58,7 @@ def test_train(trained):
     assert (done.status, done.err) == (0, "")
     assert re.search(r"epoch +1/1 .*test loss \d\.\d+,? +accuracy +\d+\.\d+%", done.out)
     assert done.out.splitlines()[-1].endswith("nets/lenet/Digits/in0-gn0/model.pt")
-    assert {p.name for p in path.parent.iterdir()} == {"model.pt", "training_log.csv"}
+    assert names(path.parent) == ["model.pt", "training.json", "training_log.csv"]
 
 
 def test_layer_info(run_script, trained, home):

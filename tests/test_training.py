@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import signal
 import time
 from dataclasses import replace
@@ -12,10 +13,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from left_behind import strict_json
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.evaluation import evaluate
 from robust_stitching.plans import DataRef, Optimisation, TrainPlan
+from robust_stitching.runs.listener import Listener
 from robust_stitching.runs.train import run as train_network
 from robust_stitching.training import Diverged, Metrics, Trainer, standard
 from robust_stitching.training.trainer import learning_rate
@@ -278,7 +281,7 @@ def finished(tmp_path_factory):
 def test_the_files_of_a_training(finished, digits):
     out, trained = finished
     assert trained.path == out / FOLDER / "model.pt"
-    kept = ["10.pt", "15.pt", "20.pt", "5.pt", "model.pt", "training_log.csv"]
+    kept = ["10.pt", "15.pt", "20.pt", "5.pt", "model.pt", "training.json", "training_log.csv"]
     assert names(out / FOLDER) == kept
     loaded = checkpoints.load(trained.path)
     assert (loaded.model, loaded.dataset, loaded.classes) == ("lenet", "digits", 10)
@@ -286,6 +289,23 @@ def test_the_files_of_a_training(finished, digits):
     last = trained.history[-1]
     found = evaluate(loaded.network, digits[1])
     assert (found.accuracy, found.loss) == (last.test_accuracy, pytest.approx(last.test_loss))
+
+
+def test_the_report_of_a_training_runs_it_again(finished, call_script, tmp_path):
+    _, trained = finished
+    report, kept = trained.path.with_name("training.json"), checkpoints.load(trained.path)
+    told = strict_json(report)
+    assert told["plan"] == kept.training["plan"]
+    assert (told["kind"], told["precision"], told["notes"]) == ("standard", "float32", [])
+    assert told["test_accuracy"] == trained.history[-1].test_accuracy
+    assert "torch" in told["versions"] and "commit" in told
+    done = call_script("train.py", "--plan", report, "-o", tmp_path, "--device", "cpu")
+    assert done.status == 0, done.err
+    again = checkpoints.load(tmp_path / FOLDER / "model.pt").network.state_dict()
+    assert all(torch.equal(again[key], v) for key, v in kept.network.state_dict().items())
+    done = call_script("train.py", "--plan", trained.path, "-o", tmp_path)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert re.search(r"model\.pt is no JSON .*; give a plan, as in training\.json beside", done.err)
 
 
 def test_the_log_of_a_training(finished):
@@ -329,7 +349,7 @@ def interrupted(step, plan, out):
                 signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train_network(plan, out, CPU, progress=lambda total, *rest: Bar(total=total, disable=True))
+        train_network(plan, out, CPU, Listener(lambda total, *rest: Bar(total=total, disable=True)))
 
 
 @pytest.mark.parametrize("step", [1, 7, 12, 24])  # an epoch has 12

@@ -12,6 +12,7 @@ from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.command_line.process import say
 from robust_stitching.plans.settings import Settings
+from robust_stitching.runs.listener import Listener, unheard
 
 if TYPE_CHECKING:
     import torch  # takes seconds, which --help does not have
@@ -33,24 +34,17 @@ def device(name: str) -> "torch.device":
     return chosen
 
 
-class Voice:
-    """What a command tells on stderr, in the words of its options."""
+def listener(parser: Parser, unwritten: Callable[[dict[str, Any]], None] = unheard) -> Listener:
+    """What tells on stderr how a run goes, in the words of a command's options."""
 
-    def __init__(self, parser: Parser):
-        self.parser = parser
+    def saying(before: str) -> Callable[..., None]:
+        def tell(*sentences: str) -> None:
+            for sentence in sentences:
+                say(before + parser.spelled(sentence))
 
-    def say(self, text: object) -> None:
-        """Tell what happens."""
-        say(self.parser.spelled(str(text)))
+        return tell
 
-    def tell(self, note: str) -> None:
-        """Tell something that people should know."""
-        self.say(f"note: {note}")
-
-    def warn(self, *notes: str) -> None:
-        """Tell what a reader of the numbers has to doubt."""
-        for note in notes:
-            self.say(f"warning: {note}")
+    return Listener(shown, saying(""), saying("note: "), saying("warning: "), unwritten)
 
 
 def understood(
@@ -80,20 +74,15 @@ def carried_out(
     run : `runs.stitch.run` or `runs.compare.run`; what it returns is returned.
     text : what is printed of a record.
     """
-    voice = Voice(parser)
     done = run(
         plan,
         args.out_dir,
         prepare(args),
+        listener(parser, unwritten=lambda record: print(text(record))),
         name=args.run_name,
         command=typed(argv),
         resume=args.resume,
         reuse=args.reuse,
-        progress=shown,
-        say=voice.say,
-        tell=voice.tell,
-        warn=voice.warn,
-        unwritten=lambda record: print(text(record)),
     )
     print(text(done.record))
     print()

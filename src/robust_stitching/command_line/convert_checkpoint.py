@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
         std=args.std,
         weights=args.weights,
     )
-    cli.Voice(p).warn(*found.notes)
+    cli.listener(p).warn(*found.notes)
     training = {"kind": "published", "file": str(args.state_dict), "notes": list(found.notes)}
     checkpoints.save(args.out, found.network, found.dataset, training, found.class_names)
     print(f"{described(found)}\nkept in {args.out}")

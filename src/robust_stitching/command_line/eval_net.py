@@ -5,36 +5,17 @@ python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json
 """
 
 import argparse
-from pathlib import Path
 
-from robust_stitching.basics.files import json_file, write_json
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.evaluating import add_evaluation, evaluate_and_print
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import EvaluatePlan, from_options
 
 
 def parser() -> Parser:
     p = Parser(__doc__, EvaluatePlan)
-    p.setting("checkpoint.path", "checkpoint", help=f"a network: {options.NETWORK}")
-    p.setting(
-        "dataset.name",
-        "-d",
-        "--dataset",
-        help="what to evaluate on, by default what the network was "
-        f"trained on; one of: {options.DATASETS}",
-    )
+    add_evaluation(p, "evaluate on")
     p.setting("split", help="which part of the dataset")
-    p.setting(
-        "batch_size",
-        "-b",
-        "--batch-size",
-        help="images at a time; changes nothing but speed and memory",
-    )
-    p.beside("--json", type=Path, help="a file to write the numbers to; replaces an earlier report")
-    options.add_plan(p)
-    options.add_device(p)
-    options.add_network(p, "checkpoint")
     return p
 
 
@@ -51,13 +32,4 @@ def main(argv: list[str]) -> None:
     from robust_stitching.report.accuracy import as_text
     from robust_stitching.runs import evaluate
 
-    voice = cli.Voice(p)
-    with json_file(args.json):
-        record = evaluate.run(
-            plan, cli.prepare(args), progress=shown, tell=voice.tell, warn=voice.warn
-        )
-        try:
-            if args.json:
-                write_json(args.json, record)
-        finally:  # whatever becomes of the file, these are the numbers
-            print(as_text(record))
+    evaluate_and_print(evaluate.run, p, plan, args, as_text)

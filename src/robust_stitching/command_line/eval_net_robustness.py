@@ -10,12 +10,12 @@ attributes, each of each image counts so.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import json_file, write_json
-from robust_stitching.basics.progress import shown
 from robust_stitching.command_line import cli, options
+from robust_stitching.command_line.evaluating import add_evaluation, evaluate_and_print
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_epsilon
 from robust_stitching.plans import AttackPlan, from_options
@@ -23,41 +23,30 @@ from robust_stitching.plans import AttackPlan, from_options
 
 def parser() -> Parser:
     p = Parser(__doc__, AttackPlan)
-    p.setting("checkpoint.path", "checkpoint", help=f"a network: {options.NETWORK}")
-    p.setting(
-        "dataset.name",
-        "-d",
-        "--dataset",
-        help="what to attack, by default what the network was trained on; one of: "
-        + options.DATASETS,
-    )
-    options.add_tier(p, "tier")
+    add_evaluation(p, "attack", "the numbers, image by image too,")
+    group = p.add_argument_group("the attacks")
+    options.add_tier(p, "tier", group)
     p.setting(
         "epsilon",
+        group=group,
         help="radius of the ball in pixel space, an expression (default: for l-inf "
         f"{in_words(usual_epsilon)}; for l2 0.5)",
     )
-    p.setting("norm", help="of the change of an image")
-    p.setting("steps", help="of PGD and of each APGD")
-    p.setting("step_size", help="of PGD, an expression (default: 2.5 epsilon / steps)")
-    p.setting("restarts", help="random starts, but of FGSM")
-    p.setting("n_images", help="how many test images, chosen at random by the seed (default: all)")
-    p.setting("seed", help="of the random starts and the choice of images")
-    p.setting("batch_size", "-b", "--batch-size", help="images at a time")
-    p.beside(
-        "--json",
-        type=Path,
-        help="a file to write the numbers to, image by image too; replaces an earlier report",
-    )
+    for name, told in {
+        "norm": "of the change of an image",
+        "steps": "of PGD and of each APGD",
+        "step_size": "of PGD, an expression (default: 2.5 epsilon / steps)",
+        "restarts": "random starts, but of FGSM",
+        "n_images": "how many test images, chosen at random by the seed (default: all)",
+        "seed": "of the random starts and the choice of images",
+    }.items():
+        p.setting(name, group=group, help=told)
     p.beside(
         "--keep",
         type=Path,
         help="a file to which each batch adds what is found, adversarial images included; with the "
         "same settings an interrupted run goes on from it",
     )
-    options.add_plan(p)
-    options.add_device(p)
-    options.add_network(p, "checkpoint")
     return p
 
 
@@ -79,18 +68,5 @@ def main(argv: list[str]) -> None:
     from robust_stitching.report.attack import as_text
     from robust_stitching.runs import evaluate
 
-    voice = cli.Voice(p)
-    with json_file(args.json):
-        record = evaluate.attack(
-            plan,
-            cli.prepare(args),
-            keep=args.keep,
-            progress=shown,
-            tell=voice.tell,
-            warn=voice.warn,
-        )
-        try:
-            if args.json:
-                write_json(args.json, record)
-        finally:  # whatever becomes of the file, these are the numbers
-            print(as_text(record))
+    attack = partial(evaluate.attack, keep=args.keep)
+    evaluate_and_print(attack, p, plan, args, as_text)

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             std=args.std,
             weights=args.weights,
         )
-        cli.Voice(p).warn(*checkpoint.notes)
+        cli.listener(p).warn(*checkpoint.notes)
         network = checkpoint.network
     else:
         given = ("model", "dataset", "mean", "std", "weights")

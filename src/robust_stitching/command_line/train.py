@@ -9,7 +9,7 @@ python src/bin/train.py -m tiny10 -d my/images --image-size 64
 import argparse
 from typing import TYPE_CHECKING
 
-from robust_stitching.basics.progress import shown, tell_above_bars
+from robust_stitching.basics.progress import tell_above_bars
 from robust_stitching.command_line import cli, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_size
@@ -68,7 +68,6 @@ def main(argv: list[str]) -> None:
 
     args, plan = cli.understood(p, argv, plan_of)
     from robust_stitching.runs import train
-    from robust_stitching.training.adversarial import warnings_of
     from robust_stitching.training.examiner import collapsed
 
     def tell(history: "list[EpochRecord]") -> None:
@@ -76,18 +75,15 @@ def main(argv: list[str]) -> None:
         if collapsed(history):
             tell_above_bars("warning: accuracy under attack fell below half of its best")
 
-    voice = cli.Voice(p)
-    voice.warn(*warnings_of(plan.adversary))
     try:
         trained = train.run(
             plan,
             args.out_dir,
             cli.prepare(args),
+            cli.listener(p),
             resume=args.resume,
             reuse=args.reuse,
-            progress=shown,
             after_epoch=tell,
-            tell=voice.tell,
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command with --resume goes on from here.") from None

@@ -26,6 +26,7 @@ _WITH_TORCH = {
     "Unreadable": "decoding",
     "load": "loading",
     "names_of": "loading",
+    "notes_of": "split",
 }
 """Name to the module here that has it."""
 

@@ -168,6 +168,12 @@ class AnySplit(ABC):
         """Mean and standard deviation of each channel in [0, 1], over all pixels, in float64."""
 
 
+def notes_of(*splits: AnySplit | None) -> list[str]:
+    """What people have to know of the images of some splits, each sentence once."""
+    there = [split for split in splits if split is not None]
+    return list(dict.fromkeys(note for split in there for note in split.notes))
+
+
 @dataclass(frozen=True)
 class Split(AnySplit):
     """Images with labels in memory, all on one device.

@@ -1,16 +1,19 @@
 """Whether two traced networks have the same graph: all that a `Graph` depends on, to be compared.
 
-Weights are not looked at, only their shapes: a graph knows nothing of values. Nothing here keeps a
-network, a tensor, or what belongs to one, alive.
+Weights are not looked at, only their shapes: a graph knows nothing of values. Whoever wants to know
+whether two networks compute the same numbers says what else counts of a tensor. Nothing here keeps
+a network, a tensor, or what belongs to one, alive.
 """
 
+import hashlib
 import operator
 import types
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -20,12 +23,23 @@ from robust_stitching.graphs.tracing import Trace
 PLAIN = bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format
 
 
-def signature(network: nn.Module, traced: Trace) -> Hashable:
+def _looks(tensor: Tensor) -> Hashable:
+    """What a graph depends on of a tensor."""
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def signature(
+    network: nn.Module, traced: Trace, of_tensor: Callable[[Tensor], Hashable] = _looks
+) -> Hashable:
     """Equal for networks that compute the same by modules that are alike, with the same names.
 
     What is inside modules that tracing does not look into is told by their attributes. Not seen is
     a change inside of an object that such a module holds, unless that is a tensor, a module, a
     dataclass or a collection. What cannot be compared is equal to nothing, not even to itself.
+
+    Parameters
+    ----------
+    of_tensor : what counts of a tensor.
     """
     seen: dict[int, int] = {}
     names = tuple((name, node.name, kind) for name, (node, kind) in traced.found.items())
@@ -34,12 +48,21 @@ def signature(network: nn.Module, traced: Trace) -> Hashable:
         uses = node.op in ("call_module", "get_attr")
         held = operator.attrgetter(node.target)(network) if uses else None
         given = repr((node.args, node.kwargs))
-        parts.append((node.op, node.target, node.name, given, _told(held, seen)))
+        parts.append((node.op, node.target, node.name, given, told(held, of_tensor, seen)))
     return tuple(parts)
 
 
-def _told(value: Any, seen: dict[int, int]) -> Hashable:
+def told(
+    value: Any,
+    of_tensor: Callable[[Tensor], Hashable] = _looks,
+    seen: dict[int, int] | None = None,
+) -> Hashable:
     """A value so that it can be compared later; what was `seen` before is its number."""
+    seen = {} if seen is None else seen
+
+    def inner(value: Any) -> Hashable:
+        return told(value, of_tensor, seen)
+
     if value is None or isinstance(value, PLAIN):
         return repr(value)  # 1, 1.0 and True are equal, and not the same
     if id(value) in seen:
@@ -48,15 +71,17 @@ def _told(value: Any, seen: dict[int, int]) -> Hashable:
     if isinstance(value, Tensor):
         if is_lazy(value) or value.layout is not torch.strided:
             return object()
-        return tuple(value.shape), value.stride(), value.dtype
+        return of_tensor(value)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.shape, value.dtype.str, hashlib.sha256(value.tobytes()).digest()
     names = vars(value) if isinstance(value, nn.Module) else _fields(value)
     if names:
-        own = ((name, _told(getattr(value, name), seen)) for name in names if name != "training")
+        own = ((name, inner(getattr(value, name))) for name in names if name != "training")
         return weakref.ref(type(value)), *own
     if isinstance(value, dict):
-        return tuple((_told(key, seen), _told(held, seen)) for key, held in value.items())
+        return tuple((inner(key), inner(held)) for key, held in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value).__name__, *(_told(held, seen) for held in value)
+        return type(value).__name__, *map(inner, value)
     by_identity = type(value).__eq__ is object.__eq__
     if by_identity or isinstance(value, types.BuiltinFunctionType):
         try:

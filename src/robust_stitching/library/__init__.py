@@ -7,8 +7,10 @@ no network that they are given, and keep no file unless they are asked to.
 from robust_stitching.library.actions import attack, compare, evaluate, stitch, write_report
 from robust_stitching.library.images import load_data, split
 from robust_stitching.library.networks import layers, load, network, save
+from robust_stitching.stitching.once import DonorScores
 
 __all__ = [
+    "DonorScores",
     "attack",
     "compare",
     "evaluate",

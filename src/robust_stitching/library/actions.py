@@ -23,6 +23,7 @@ from robust_stitching.plans import stitching
 from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.similarity import Comparison
 from robust_stitching.stitching.files import write_files
+from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import StitchResult
 from robust_stitching.stitching.run import stitch as run_stitch
@@ -142,6 +143,7 @@ def stitch(
     elsewhere: str | AnySplit | None = None,
     progress: bool = False,
     warn: Callable[..., None] = lambda *notes: None,
+    donors: DonorScores | None = None,
     **settings: Any,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another, and measure what that shows.
@@ -155,6 +157,8 @@ def stitch(
     elsewhere : other images that it is measured on, too.
     progress : show bars with rates and times, on a terminal.
     warn : is given what is to be doubted of the networks, before anything is trained.
+    donors : give the same to stitches of one pair at several layers, and what is measured of the
+        two networks alone is measured once.
     settings : those of `find_transform`, by their names: ``epochs=5, init="ps_inv", l1=0.1``; see
         `plans.Stitching` and its parts.
 
@@ -166,7 +170,7 @@ def stitch(
     plan = stitching(front_layer, end_layer, **settings)
     pair, (train, test) = _pair_of(images, [front, end])
     other = None if elsewhere is None else _looked_up(elsewhere, pair)[1]
-    return run_stitch(*pair, train, test, plan, _bar(progress), other, warn)
+    return run_stitch(*pair, train, test, plan, _bar(progress), other, warn, donors=donors)
 
 
 def write_report(

@@ -229,7 +229,10 @@ def read(path: Path, owner: type[Plan]) -> Plan:
     except OSError as error:
         raise UserError(f"the plan {path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({first_line(error)}); give a plan.") from error
+        beside = [other.name for other in path.parent.glob("*.json")]
+        which = f", as in {beside[0]} beside it" if len(beside) == 1 else ""
+        told = f"{path} is no JSON ({first_line(error)}); give a plan{which}."
+        raise UserError(told) from error
     if isinstance(values, Mapping) and isinstance(values.get("plan"), Mapping):
         values = values["plan"]
     return from_values(owner, values, f"the plan in {path}")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ class Done:
     folder : where it lies.
     record : what its JSON file says.
     paths : kind of file to where that lies.
+    reused : whether it was there before.
+    amiss : what is to be told besides, where the table of all runs could not take it in.
     """
 
     folder: Path
     record: dict[str, Any]
     paths: dict[str, Path]
+    reused: bool = False
+    amiss: UserError | None = None
 
     def plan(self, kind: type[Settings]) -> Settings | None:
         """The plan that it was made by; None where it is of another kind, or does not say."""
@@ -72,5 +76,5 @@ def same_plan(out: Path, name: str | None, plan: Settings) -> Done | None:
     for found in named if name is not None else done_below(out):
         before = found and found.plan(type(plan))
         if before and identity(before) == identity(plan):
-            return found
+            return replace(found, reused=True)
     return None

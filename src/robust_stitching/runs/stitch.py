@@ -1,58 +1,42 @@
 """Stitching two networks as a plan says, into a folder of results."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.data import notes_of
 from robust_stitching.plans import StitchPlan
 from robust_stitching.report import collected
 from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
+from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import stitch
 from robust_stitching.training.adversarial import warnings_of
 from robust_stitching.training.optimisation import precision_on
 
 
-@dataclass(frozen=True)
-class Stitched(Done):
-    """A finished stitch.
-
-    Attributes
-    ----------
-    reused : whether it was there before.
-    amiss : what is to be told besides, where the table of all runs could not take it in.
-    """
-
-    reused: bool = False
-    amiss: UserError | None = None
-
-
 def run(
     plan: StitchPlan,
     out: Path,
     device: torch.device,
+    listener: Listener = NOBODY,
     *,
     name: str | None = None,
     command: str = "robust_stitching.runs.stitch.run(plan, out, device)",
     resume: bool = False,
     reuse: bool = False,
-    progress: Progress = silent,
-    say: Callable[[str], None] = lambda text: None,
-    tell: Callable[[str], None] = lambda note: None,
-    warn: Callable[..., None] = lambda *notes: None,
-    unwritten: Callable[[dict[str, Any]], None] = lambda record: None,
-) -> Stitched:
+    donors: DonorScores | None = None,
+) -> Done:
     """Stitch as a plan says, and leave everything in ``<out>/<name>/``.
 
     An interrupted or killed run goes on, bit for bit, when the same plan is run under the same
@@ -60,14 +44,13 @@ def run(
 
     Parameters
     ----------
+    listener : hears of it meanwhile.
     name : of the folder; the date and time for None.
     command : what asked for the run, for the report.
     resume : without a name, go on with an unfinished run of the same plan, where there is one.
     reuse : where the same plan has been run below `out` (under that name, if one is given), that is
         the result.
-    say, tell, warn : are given what happens, what is to know of the data, and what is to be doubted
-        of the networks, in sentences.
-    unwritten : is given the numbers where the work is done but files cannot be written.
+    donors : see `stitching.run.stitch`.
 
     Raises
     ------
@@ -75,25 +58,26 @@ def run(
     """
     front, known_front = network_of(plan.front, "front", device, otherwise=plan.dataset.name)
     end, known_end = network_of(plan.end, "end", device, otherwise=plan.dataset.name)
-    train, test, dataset = data_of(plan.dataset, device, front, end, progress=progress)
+    looked_at, progress = (device, front, end), listener.progress
+    train, test, dataset = data_of(plan.dataset, *looked_at, progress=progress)
     elsewhere, other = None, None
     if plan.eval_dataset is not None:
-        _, elsewhere, other = data_of(plan.eval_dataset, device, front, end, progress=progress)
+        _, elsewhere, other = data_of(plan.eval_dataset, *looked_at, progress=progress)
     plan = replace(plan, front=known_front, end=known_end, dataset=dataset, eval_dataset=other)
-    seen = [split for split in (train, test, elsewhere) if split is not None]
-    for note in dict.fromkeys(note for split in seen for note in split.notes):
-        tell(note)
+    listener.tell(*notes_of(train, test, elsewhere))
     done = same_plan(out, name, plan) if reuse else None
     if done is not None:
-        return Stitched(done.folder, done.record, done.paths, reused=True)
+        return done
     collected.read(out / collected.NAME)  # what is no table is refused before any work
-    warn(*warnings_of(plan.objective.adversary))
+    listener.warn(*warnings_of(plan.objective.adversary))
     circumstances = {"precision": precision_on(device, plan.training.precision)}
-    with begun(out, name, plan, circumstances=circumstances, resume=resume, tell=say) as unfinished:
+    begin = {"circumstances": circumstances, "resume": resume, "tell": listener.say}
+    with begun(out, name, plan, **begin) as unfinished:
         result = stitch(
             *(front, end, train, test, plan, progress, elsewhere),
-            warn=warn,
+            warn=listener.warn,
             keeping=Keeping(unfinished.state),
+            donors=donors,
         )
         record = as_record(result, command)
         try:
@@ -101,11 +85,11 @@ def run(
             paths["pdf"] = draw(unfinished.folder)
             with uninterrupted():
                 paths = unfinished.finish(paths)
-                amiss = None if plan.debug else _collect(out, paths, say)
+                amiss = None if plan.debug else _collect(out, paths, listener.say)
         except Exception:
-            unwritten(record)
+            listener.unwritten(record)
             raise
-    return Stitched(unfinished.final, record, paths, amiss=amiss)
+    return Done(unfinished.final, record, paths, amiss=amiss)
 
 
 def _collect(out: Path, paths: dict[str, Path], say: Callable[[str], None]) -> UserError | None:

@@ -1,4 +1,4 @@
-"""Training a network into its folder of snapshots: log, intermediate snapshots, resuming."""
+"""Training a network into its folder of snapshots: log, plan, intermediate snapshots, resuming."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -11,19 +11,22 @@ import torch
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing
+from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replacing, write_json
 from robust_stitching.basics.locks import Locked, locked
-from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.basics.origin import commit, versions
 from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.checkpoints.published import flattened
 from robust_stitching.plans import TrainPlan, as_values, differences, from_values
 from robust_stitching.runs.inputs import data_of, found_again
+from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.training import Diverged, EpochRecord, Trainer, objective_of
+from robust_stitching.training.adversarial import warnings_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.optimisation import iterations_on
 
-FINISHED, UNFINISHED, LOG = "model.pt", "resume.pt", "training_log.csv"
+FINISHED, UNFINISHED = "model.pt", "resume.pt"
+LOG, REPORT = "training_log.csv", "training.json"
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,14 @@ def run(
     plan: TrainPlan,
     out: Path,
     device: torch.device,
+    listener: Listener = NOBODY,
     *,
     resume: bool = False,
     reuse: bool = False,
-    progress: Progress = silent,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
-    tell: Callable[[str], None] = lambda note: None,
 ) -> Trained:
-    """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``.
+    """Train a network and keep it in ``<out>/<model>/<Dataset>/in<i>-gn<g>/``, beside its log and
+    the plan that made it.
 
     An interruption (Ctrl-C, SIGTERM, SIGHUP) is answered after the step under way: the state is
     kept in ``resume.pt``, as it is after every epoch, and KeyboardInterrupt is raised. The folder
@@ -54,9 +57,10 @@ def run(
 
     Parameters
     ----------
+    listener : hears of it meanwhile.
     resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
     reuse : where the folder holds the network of the same plan, that is the result.
-    tell : is given what people should know of the images, in sentences.
+    after_epoch : is given the log so far.
 
     Raises
     ------
@@ -70,13 +74,13 @@ def run(
             "made with by `model`."
         )
     plan = replace(plan, model=found_again(plan.model), code=entry.code)
+    listener.warn(*warnings_of(plan.adversary))
     train, test, dataset = data_of(
-        plan.dataset, device, image_size=plan.image_size, progress=progress
+        plan.dataset, device, image_size=plan.image_size, progress=listener.progress
     )
     plan = replace(plan, dataset=dataset, image_size=train.image_size)
-    notes = list(dict.fromkeys((*train.notes, *test.notes)))
-    for note in notes:
-        tell(note)
+    notes = data.notes_of(train, test)
+    listener.tell(*notes)
     if plan.no_augmentation:
         train = replace(train, augmentation=None)
     folder = out / entry.folder / train.name / plan.label
@@ -139,10 +143,13 @@ def run(
                 keep_state()
 
         try:
-            history = trainer.run(on_step, on_epoch, progress, before_failing)
+            history = trainer.run(on_step, on_epoch, listener.progress, before_failing)
             _write_log(folder / LOG, history)  # a killed training may have kept its state alone
             _refuse_a_finished_one(folder)
-            keep_network(FINISHED, test_accuracy=history[-1].test_accuracy)
+            found = {"test_accuracy": history[-1].test_accuracy}
+            origin = {"versions": versions(device), "commit": commit()}
+            write_json(folder / REPORT, said | found | origin)
+            keep_network(FINISHED, **found)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
         except NotWritten as error:

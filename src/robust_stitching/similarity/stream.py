@@ -1,7 +1,7 @@
 """Activations and answers, batch by batch, and what gathers them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,8 @@ from robust_stitching.similarity.gram import Blocks
 
 class Batch(NamedTuple):
     """What is seen of some images: `at` is the number of the first, in the order of the pass;
-    `activations` are those of every layer of every network, `outputs` the networks' answers."""
+    `activations` are those of every layer of every network, `outputs` the answers of the
+    networks that are asked for them."""
 
     at: int
     activations: list[Tensor]
@@ -152,6 +153,7 @@ class NetworkStream(Stream):
     ----------
     looked_at : networks, each with its layers: name to layout.
     seed : of the order of the images; None leaves them as they are.
+    answering : the numbers of those whose answers are wanted; None takes all.
     """
 
     def __init__(
@@ -160,11 +162,14 @@ class NetworkStream(Stream):
         split: AnySplit,
         batch_size: int,
         seed: int | None = None,
+        answering: Collection[int] | None = None,
     ):
         self.n, self.batch_size, self.seed = len(split), batch_size, seed
         self.split = replace(split, augmentation=None)
+        self.answering = range(len(looked_at)) if answering is None else answering
         self.pieces = [
-            graph.features(network, [*layers, "output"]) for network, layers in looked_at
+            graph.features(network, [*layers, *["output"] * (number in self.answering)])
+            for number, (network, layers) in enumerate(looked_at)
         ]
         self.image_bytes = 4 * sum(
             layout.units for _, layers in looked_at for layout in layers.values()
@@ -186,7 +191,7 @@ class NetworkStream(Stream):
     def _seen(self, at: int, images: Tensor) -> Batch:
         """Held by the caller alone."""
         found = [list(piece(images)) for piece in self.pieces]
-        outputs = [activations.pop() for activations in found]
+        outputs = [found[number].pop() for number in self.answering]
         return Batch(at, [values for activations in found for values in activations], outputs)
 
 

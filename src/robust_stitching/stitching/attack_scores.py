@@ -1,11 +1,12 @@
 """The networks of a stitching run under attack: each by itself, and by attacks made on another."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_stitching.attacks import Threat, draws_at
 from robust_stitching.attacks.pgd import usual_step, worst_images
@@ -13,14 +14,18 @@ from robust_stitching.basics.labels import are_right
 from robust_stitching.basics.modes import logits_of, without_tf32
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
+from robust_stitching.evaluation.known import Robustness
 from robust_stitching.evaluation.pace import Pace
 from robust_stitching.evaluation.robustness import BATCH_SIZE, robustness
 from robust_stitching.evaluation.suites import suite, threat_on
 from robust_stitching.graphs.folding import view_of
 from robust_stitching.plans.parts import REPORTED_TIER
+from robust_stitching.stitching.once import NOTHING, Known, content_of
 
 TRANSFER_STEPS = 20
 SOURCES = ("front", "end", "stitched")
+MOST_KEPT = 2**28
+"""Bytes of attacked images, up to which those of a donor are kept for the next stitch."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +68,42 @@ def measure_attacks(
     seed: int,
     progress: Progress = silent,
     tier: str = REPORTED_TIER,
+    known: Mapping[str, Known] = NOTHING,
 ) -> AttackScores:
-    """Attack every network with the suite of a tier, and hand attacks on some to all others."""
+    """Attack every network with the suite of a tier, and hand attacks on some to all others.
+
+    Parameters
+    ----------
+    known : what is known of some of them.
+    """
     attacks = suite(tier, threat, len(split.classes), attributes=split.attributes)
     clean, robust, warnings = {}, {}, list(attacks.notes)
-    views = {name: view_of(network) for name, network in networks.items()}
-    for name, network in networks.items():
-        found = robustness(
-            network,
+    view = cache(lambda name: view_of(networks[name]))
+    how = content_of(split), threat, seed
+
+    def attacked(name: str) -> Robustness:
+        return robustness(
+            networks[name],
             split,
             attacks,
             seed=seed,
             progress=progress,
             what=f"attacking {name}",
             keep_images=False,
-            view=views[name],
+            view=view(name),
         )
+
+    def moved(name: str) -> Iterator[Tensor]:
+        return _moved(view(name), split, threat, seed, progress, f"transfer from {name}")
+
+    for name in networks:
+        own = known.get(name) or Known()
+        found = own.once(("robustness", tier, *how), partial(attacked, name))
         clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
         warnings += [f"{name}: {warning}" for warning in found.warnings]
     with without_tf32():
         transfer = {
-            name: _transfer(name, views[name], networks, split, threat, seed, progress)
+            name: _transfer(name, networks, split, how, partial(moved, name), known)
             for name in SOURCES
             if name in networks
         }
@@ -102,17 +122,39 @@ def measure_attacks(
 
 def _transfer(
     attacked: str,
-    view: nn.Module,
     networks: Mapping[str, nn.Module],
     split: AnySplit,
-    threat: Threat,
-    seed: int,
-    progress: Progress,
+    how: tuple[Hashable, ...],
+    moved: Callable[[], Iterator[Tensor]],
+    known: Mapping[str, Known],
 ) -> dict[str, float]:
-    """How often each network is right on images made against the `view` of one of them: the end
-    point of all steps, since an attack that stops at the first mistake hardly transfers."""
-    right, start = dict.fromkeys(networks, 0), 0
-    with progress(len(split), f"transfer from {attacked}") as bar:
+    """How often each network is right on images made against one of them, batch by batch.
+
+    Parameters
+    ----------
+    how : what `moved`, which makes the images, depends on besides the network.
+    """
+    own = known.get(attacked) or Known()
+    counted = own.once(("right on its images", *how), dict)
+    right = {name: counted.get(known.get(name)) for name in networks}
+    asked = [name for name, count in right.items() if count is None]
+    right |= dict.fromkeys(asked, 0)
+    small = 4 * len(split) * split.channels * split.image_size**2 <= MOST_KEPT
+    batches = own.once(("its images", *how), lambda: list(moved())) if small else moved()
+    for images, labels in zip(batches, split.labels.split(BATCH_SIZE), strict=True):
+        for name in asked:
+            right[name] += int(are_right(logits_of(networks[name], images), labels).sum())
+    counted |= {known[name]: right[name] for name in asked if name in known}
+    return {name: count / split.labels.numel() for name, count in right.items()}
+
+
+def _moved(
+    view: nn.Module, split: AnySplit, threat: Threat, seed: int, progress: Progress, what: str
+) -> Iterator[Tensor]:
+    """Images attacked through the `view` of a network, batch by batch: the end point of all steps,
+    since an attack that stops at the first mistake hardly transfers."""
+    start = 0
+    with progress(len(split), what) as bar:
         pace = Pace(bar, TRANSFER_STEPS)
         for images, labels in split.batches(BATCH_SIZE):
             pace.batch(len(images))
@@ -129,7 +171,5 @@ def _transfer(
                     steps=TRANSFER_STEPS,
                     step_size=usual_step(threat.epsilon, TRANSFER_STEPS),
                 )
-            for name, network in networks.items():
-                right[name] += int(are_right(logits_of(network, moved), labels).sum())
+            yield moved
         pace.batch(0)
-    return {name: count / split.labels.numel() for name, count in right.items()}

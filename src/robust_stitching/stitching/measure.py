@@ -11,6 +11,7 @@ from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.plans import Measurement
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
+from robust_stitching.stitching.once import NOTHING, Known
 from robust_stitching.stitching.scores import Scores, measure
 
 UNATTACKED = ("direct_matching_recalibrated",)
@@ -61,6 +62,7 @@ def measure_on(
     plan: Measurement,
     seed: int,
     progress: Progress = silent,
+    known: Mapping[str, Known] = NOTHING,
 ) -> Measured:
     """Measure networks, each with the layer that is compared, on a split.
 
@@ -69,8 +71,9 @@ def measure_on(
     fronts : stitched networks with random fronts, of which only the accuracy is measured.
     plan : what is measured.
     seed : of the choice of images that are attacked, and of the attacks.
+    known : what is known of some of the networks: of donors, which are measured once.
     """
-    scores = measure(networks, split, similarity=not plan.no_pinv, progress=progress)
+    scores = measure(networks, split, not plan.no_pinv, progress, known)
     attacks = None
     if not plan.no_robustness:
         answering = {
@@ -80,6 +83,6 @@ def measure_on(
         }
         few = split.sample(plan.robust_images, seed)
         threat = threat_on(split, plan.eval_epsilon)
-        attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier)
+        attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier, known)
     random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
     return Measured(split.name, split.source, len(split), scores, attacks, random)

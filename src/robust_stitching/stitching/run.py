@@ -11,7 +11,7 @@ from torch import nn
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import AnySplit
+from robust_stitching.data import AnySplit, notes_of
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import Stitching, as_values
@@ -21,6 +21,7 @@ from robust_stitching.stitching.donors import doubts_about, in_one_order
 from robust_stitching.stitching.fit import Cut, TrainedMap, check_cut, find_map
 from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
+from robust_stitching.stitching.once import DonorScores, answers
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
 from robust_stitching.stitching.targets import goal_of
@@ -115,6 +116,7 @@ def stitch(
     elsewhere: AnySplit | None = None,
     warn: Callable[..., None] = lambda *notes: None,
     keeping: Keeping = NOTHING,
+    donors: DonorScores | None = None,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another and measure what that shows.
 
@@ -128,6 +130,8 @@ def stitch(
     warn : called, before anything is trained, with those notes of the result that are doubts about
         the donors.
     keeping : where the states of trainings are kept, which are gone on with if they are there.
+    donors : what earlier calls have measured of donors, which is not measured again, and what this
+        one does measure.
 
     Raises
     ------
@@ -140,8 +144,8 @@ def stitch(
     check_target(plan.objective, front, train)
     check_terms(plan.objective, plan.training.batch_size)
     wanted, layers = plan.measured, plan.cut
-    donors = in_one_order(front, end, train, test, elsewhere)
-    train, test, elsewhere = donors.splits
+    pair = in_one_order(front, end, train, test, elsewhere)
+    train, test, elsewhere = pair.splits
     if not wanted.no_robustness:
         check_robustness(wanted, *filter(None, (test, elsewhere)))
     if plan.debug:
@@ -149,16 +153,20 @@ def stitch(
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
 
-    front_cut, end_cut = (donors.front, layers.front_layer), (donors.end, layers.end_layer)
+    front_cut, end_cut = (pair.front, layers.front_layer), (pair.end, layers.end_layer)
     with telling_whose_layer(
         ("the front model", front.network, [layers.front_layer]),
         ("the end model", end.network, [layers.end_layer]),
     ):
         check_cut(front_cut, end_cut, train, plan)
-    goal = goal_of(plan.objective, donors.front, donors.end)
+    goal = goal_of(plan.objective, pair.front, pair.end)
     if wanted.controls:
-        _check_controls(donors.front, end_cut, train, plan)
-    notes = [*donors.notes, *doubts_about(front, end, donors, test, plan.seed, progress)]
+        _check_controls(pair.front, end_cut, train, plan)
+    donors = DonorScores() if donors is None else donors
+    alone = {"front": pair.front, "end": pair.end}
+    known = {name: donors.of(network) for name, network in alone.items()}
+    doubts = doubts_about(front, end, test, answers(alone, test, known, progress))
+    notes = [*pair.notes, *doubts]
     warn(*notes)
     training = {"train": train, "test": test, "plan": plan, "goal": goal, "progress": progress}
     trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
@@ -170,8 +178,7 @@ def stitch(
         if not plan.no_bn and batch_norms(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
-    seen = filter(None, (train, test, elsewhere))
-    notes += dict.fromkeys(note for split in seen for note in split.notes)
+    notes += notes_of(train, test, elsewhere)
     notes += _notes(front, end, trained, train, elsewhere, plan)
     fronts = []
     for name, state, cut in _control_cuts(front_cut, end_cut, train, plan):
@@ -197,6 +204,7 @@ def stitch(
             plan=wanted,
             seed=plan.seed,
             progress=progress,
+            known=known,
         )
         for split in (test, elsewhere)
     )
@@ -206,7 +214,7 @@ def stitch(
         end=end,
         trained=trained,
         train_images=len(train),
-        class_names=donors.class_names,
+        class_names=pair.class_names,
         measured=measured,
         elsewhere=other,
         notes=notes,

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from robust_stitching.similarity import Moments, OutputComparison, compare_outpu
 from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream
 from robust_stitching.similarity.values import Answers
+from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
 
-BATCH_SIZE = 250
 END = "end"
 
 
@@ -72,6 +72,7 @@ def measure(
     split: AnySplit,
     similarity: bool = True,
     progress: Progress = silent,
+    known: Mapping[str, Known] = NOTHING,
 ) -> dict[str, Scores]:
     """Scores of every network on `split`, each against the one called "end".
 
@@ -79,19 +80,24 @@ def measure(
     ----------
     networks : name to (network, layer whose activation is compared).
     similarity : compare activations and logits too, not only answers.
+    known : what is known of some of them, the answers of which are looked up there.
     """
+    plain = {name: network for name, (network, _) in networks.items()}
+    logits, ckas, distances = answers(plain, split, known, progress), {}, {}
     if similarity:
-        logits, ckas, distances = _looked_at(networks, split, progress)
+        others, ckas, distances = _looked_at(networks, split, progress, known)
     else:
-        logits = {
+        others = {
             name: predict(network, split, progress=progress, what=f"evaluating {name}")
-            for name, (network, _) in networks.items()
+            for name, network in plain.items()
+            if name not in known
         }
-        ckas = distances = {}
+    logits |= others
     reference = logits[END]
     best = accuracy_of(reference, split.labels)
     scores = {}
-    for name, own in logits.items():
+    for name in networks:
+        own = logits[name]
         exact, debiased = ckas.get(name, (None, None))
         at_cut = {
             "cka_to_end": _number(exact),
@@ -116,15 +122,20 @@ def measure(
 
 
 def _looked_at(
-    networks: Mapping[str, tuple[nn.Module, str]], split: AnySplit, progress: Progress
+    networks: Mapping[str, tuple[nn.Module, str]],
+    split: AnySplit,
+    progress: Progress,
+    known: Collection[str],
 ) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]], dict[str, Tensor]]:
-    """By the names of the networks: their logits, the exact and the debiased CKA of their
-    activations with those of "end", and the distance of each image's from it where shapes agree."""
+    """By the names of the networks: the logits of those that are not `known`, the exact and the
+    debiased CKA of their activations with those of "end", and the distance of each image's from it
+    where shapes agree."""
     names, gaps = list(networks), defaultdict(list)
     looked_at = [
         (network, {layer: graph.layout_of(network, layer)}) for network, layer in networks.values()
     ]
-    stream, answers = NetworkStream(looked_at, split, BATCH_SIZE), Answers()
+    asked = [number for number, name in enumerate(names) if name not in known]
+    stream, own_answers = NetworkStream(looked_at, split, BATCH_SIZE, answering=asked), Answers()
     blocks = Blocks(stream.n, BATCH_SIZE, len(names), stream.image_bytes, [GramSums])
 
     def measure_gaps(batch: Batch) -> None:
@@ -134,14 +145,14 @@ def _looked_at(
                 gap = own.double() - found[END].double()
                 gaps[name].append(gap.flatten(1).norm(dim=1))
 
-    stream.gather([answers.take, measure_gaps], blocks, progress, "CKA")
+    stream.gather([own_answers.take, measure_gaps], blocks, progress, "CKA")
     sums, end = blocks.taken[GramSums], names.index(END)
     exact = normalised(sums.biased())[:, end].tolist()
     debiased = [math.nan] * len(names)
     if stream.n >= LEAST_IMAGES:
         debiased = normalised(sums.unbiased())[:, end].tolist()
     return (
-        dict(zip(names, answers.logits(), strict=True)),
+        dict(zip((names[number] for number in asked), own_answers.logits(), strict=True)),
         dict(zip(names, zip(exact, debiased, strict=True), strict=True)),
         {name: torch.cat(parts) for name, parts in gaps.items()},
     )

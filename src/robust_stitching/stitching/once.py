@@ -1,0 +1,85 @@
+"""What is measured of donors is measured once, however many cuts are made between them."""
+
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints import fingerprint
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation import predict
+from robust_stitching.graphs.signature import signature, told
+from robust_stitching.graphs.tracing import trace
+
+BATCH_SIZE = 250
+
+T = TypeVar("T")
+
+
+class Known:
+    """What is known of one network with certain weights."""
+
+    def __init__(self):
+        self._found: dict[Hashable, Any] = {}
+
+    def once(self, what: Hashable, measure: Callable[[], T]) -> T:
+        """What `measure` returns, called only where that is not known yet."""
+        if what not in self._found:
+            self._found[what] = measure()
+        return self._found[what]
+
+
+NOTHING: Mapping[str, Known] = MappingProxyType({})
+"""Of no network."""
+
+
+class DonorScores:
+    """What was measured of donors: give the same object to several calls of `stitch`, and all that
+    does not depend on where they are cut is measured by the first.
+
+    Networks count by what they compute, weights included, and splits by their images and labels (of
+    files that are streamed, names and sizes), as they are when `stitch` is called: what has been
+    changed in the meantime is measured anew, and so is what was measured with another seed, radius,
+    tier, number of images or of threads. Not seen is what `graphs.signature` does not see.
+
+    Kept for each network are its logits on every split, what fooled it of the images that were
+    attacked, and, where these are no more than `attack_scores.MOST_KEPT`, what they were changed
+    into to see what transfers; on the device of the split, as long as this object is.
+    """
+
+    def __init__(self):
+        self._known: dict[Hashable, Known] = {}
+
+    def of(self, network: nn.Module) -> Known:
+        """What is known of a network as it is now."""
+        now = signature(network, trace(network), _content)
+        return self._known.setdefault((now, torch.get_num_threads()), Known())
+
+
+def answers(
+    networks: Mapping[str, nn.Module],
+    split: AnySplit,
+    known: Mapping[str, Known],
+    progress: Progress = silent,
+) -> dict[str, Tensor]:
+    """The logits of those `networks` of which something is known, on a whole split."""
+    here = content_of(split)
+
+    def look(name: str) -> Tensor:
+        return predict(networks[name], split, BATCH_SIZE, progress, f"evaluating {name}")
+
+    return {name: own.once(("logits", here), partial(look, name)) for name, own in known.items()}
+
+
+def content_of(split: AnySplit) -> Hashable:
+    """Equal for splits that hold the same."""
+    return told((split, split.content), _content)
+
+
+def _content(tensor: Tensor) -> Hashable:
+    """What counts of a tensor: products depend on where it lies, and how, in their last digits."""
+    return str(tensor.device), tensor.stride(), fingerprint(tensor)
