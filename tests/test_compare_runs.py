@@ -108,3 +108,12 @@ def test_a_killed_comparison_goes_on_bit_for_bit(change, plan, whole, tmp_path, 
 def test_a_comparison_of_the_same_plan_is_found(plan, whole):
     again = compare.run(plan, whole.folder.parent, CPU, reuse=True)
     assert again.reused and again.record == whole.record
+
+
+def test_the_seed_of_a_plan_orders_the_batches(plan, whole, tmp_path):
+    few = replace(plan, measures=("minibatch-cka",), layers1=("relu2",), layers2=("fc1",))
+    values = [
+        compare.run(replace(few, seed=seed), tmp_path, CPU).record["measures"]["minibatch-cka"]
+        for seed in (0, 1, 0)
+    ]
+    assert values[0] == values[2] != values[1]

@@ -130,5 +130,5 @@ def test_an_interrupted_training_of_another_size(mine, call_script, tmp_path, mo
     assert "an image is gone. The training so far is kept in" in done.err
     done = call_script(*command, "--resume", "--image-size", 64)
     assert done.status == 2
-    assert "image_size was 32 and is 64" in done.err
+    assert "--image-size was 32 and is 64" in done.err
     assert call_script(*command, "--resume", "--image-size", 32).status == 0

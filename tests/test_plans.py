@@ -170,7 +170,7 @@ def test_files_count_by_what_they_hold():
     assert identity(here) == identity(there) and differences(here, there) == []
     other = replace(STITCH, front=NetworkRef("a", "3"), end=NetworkRef("a", "2"))
     assert identity(here) != identity(other)
-    assert differences(here, other) == ["front.hash was 1 and is 3"]
+    assert differences(here, other) == ["`front.hash` was 1 and is 3"]
 
 
 def test_numbers_that_are_equal_make_one_plan():
@@ -181,12 +181,12 @@ def test_numbers_that_are_equal_make_one_plan():
 def test_what_two_plans_differ_in():
     other = replace(STITCH, training=replace(STITCH.training, epochs=5), seed=2)
     assert differences(STITCH, other) == [
-        "training.epochs was 30 and is 5",
-        "seed was 0 and is 2",
+        "`training.epochs` was 30 and is 5",
+        "`seed` was 0 and is 2",
     ]
     attacked = replace(STITCH, objective=Objective(adversary=Adversary("madry")))
     told = differences(STITCH, attacked)
-    assert "objective.adversary.kind was None and is madry" in told
+    assert "`objective.adversary.kind` was None and is madry" in told
 
 
 # From files and options

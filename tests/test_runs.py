@@ -149,10 +149,10 @@ def test_a_state_of_another_plan_is_not_gone_on_with(plan, tmp_path, tree):
         stitch.run(plan, tmp_path, CPU, name="run")
     left = tree(tmp_path)
     other = replace(plan, training=replace(plan.training, lr=0.5), seed=3)
-    with pytest.raises(UserError, match=r"lr was 0\.001 and is 0\.5; seed was 0 and is 3"):
+    with pytest.raises(UserError, match=r"lr` was 0\.001 and is 0\.5; `seed` was 0 and is 3"):
         stitch.run(other, tmp_path, CPU, name="run")
     rounded = replace(plan, training=replace(plan.training, precision="bfloat16"))
-    with pytest.raises(UserError, match="precision was auto and is bfloat16"):
+    with pytest.raises(UserError, match="precision` was auto and is bfloat16"):
         stitch.run(rounded, tmp_path, CPU, name="run")
     assert tree(tmp_path) == left
 
@@ -176,7 +176,7 @@ def test_a_run_of_the_same_plan_is_found(plan, whole):
         assert again.paths == {k: v for k, v in whole.paths.items() if k != "csv"}
     with pytest.raises(UserError, match="was made by the same plan; take it as it is"):
         stitch.run(plan, out, CPU, name="run")
-    with pytest.raises(UserError, match=r"another plan \(seed was 0 and is 1\)"):
+    with pytest.raises(UserError, match=r"another plan \(`seed` was 0 and is 1\)"):
         stitch.run(replace(plan, seed=1), out, CPU, name="run", reuse=True)
 
 

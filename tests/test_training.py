@@ -372,7 +372,7 @@ def test_an_interrupted_training_is_told_from_another(tmp_path, tree):
     with pytest.raises(UserError, match="go on with `resume`"):
         train_network(PLAN, tmp_path, CPU)
     other = replace(PLAN, training=replace(PLAN.training, lr=0.5))
-    with pytest.raises(UserError, match=r"lr was 0\.05 and is 0\.5"):
+    with pytest.raises(UserError, match=r"lr` was 0\.05 and is 0\.5"):
         train_network(other, tmp_path, CPU, resume=True)
     assert tree(tmp_path) == before
 

@@ -68,10 +68,13 @@ def test_killed_at_any_moment_it_is_whole_or_not_there(tmp_path):
         killed = killed_before(step, out, lambda out=out: make(out))
         seen = [name for name in everything(out) if not name.startswith(".")]
         lines = [name for name in seen if not name.startswith("run")]
-        assert [name for name in seen if name not in lines and ".lock" not in name] in ([], WHOLE)
+        # The plan goes last: whoever looks for the run next removes it.
+        own = [n for n in seen if n not in lines and ".lock" not in n and n != "run/plan.json"]
+        assert own in ([], WHOLE)
         if (out / "run").exists():  # it is refused, and another one adds its line
             with pytest.raises(UserError, match="exists already"):
                 make(out)
+            assert not (out / "run" / "plan.json").exists()
             done_elsewhere(out, lambda out=out: make(out, "second"))
         else:
             done_elsewhere(out, lambda out=out: make(out))
@@ -217,7 +220,8 @@ def test_what_was_written_stays_where_it_cannot_be_renamed(tmp_path, monkeypatch
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(NotWritten, match=r"run could not be written \(No space"):
         make(tmp_path)
-    assert everything(tmp_path / ".run.unfinished") == [name[4:] for name in WHOLE[1:]]
+    written = [name[4:] for name in WHOLE[1:]]
+    assert everything(tmp_path / ".run.unfinished") == [*written, "plan.json"]
 
 
 def test_a_run_that_was_taken_over_is_left_to_the_other(tmp_path):

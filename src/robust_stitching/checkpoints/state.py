@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.signals import interruptions_noted
 from robust_stitching.checkpoints.storage import read, write
 
 PATIENCE = 10.0
 """Seconds between two states at least, so that short steps are not spent on writing."""
+
+DAMAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
+"""What is raised by taking up a state that is another one's, or was changed."""
 
 SHARE = 0.05
 """Of the time that writing may take."""
@@ -30,7 +34,20 @@ class StateFile:
 
     def read(self) -> Any:
         """What was kept; None where there is nothing."""
-        return read(self.path) if self.path is not None and self.path.exists() else None
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            return read(self.path)
+        except UserError as error:
+            raise self.damaged(error) from error
+
+    def damaged(self, error: Exception) -> UserError:
+        """What to raise where nothing can be gone on with."""
+        reason = "damaged" if isinstance(error, UserError) else first_line(error)
+        return UserError(
+            f"{self.path} holds no state that can be gone on with ({reason}); remove it, and what "
+            "it is the state of begins again."
+        )
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.progress import shown
 from robust_stitching.command_line.calling import typed
 from robust_stitching.command_line.parser import Parser
@@ -84,7 +84,16 @@ def carried_out(
         resume=args.resume,
         reuse=args.reuse,
     )
-    print(text(done.record))
+    try:
+        shown = text(done.record)
+    except (KeyError, TypeError, AttributeError) as error:
+        if not done.reused:
+            raise
+        raise UserError(
+            f"{done.paths['json']} is not whole, or of another version ({first_line(error)}); move "
+            "that run away, and make it again."
+        ) from error
+    print(shown)
     print()
     for kind, path in done.paths.items():
         print(f"{kind:12} {path}")

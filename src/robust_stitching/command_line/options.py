@@ -187,6 +187,7 @@ def _add_map(parser: Parser) -> None:
         "objective.terms",
         "--terms",
         group=group,
+        type=values.weights,
         metavar="NAME=WEIGHT",
         help="further terms of the loss, each with its weight, one of: "
         + ", ".join(declared(PACKAGE / "stitching" / "terms", "Term")),

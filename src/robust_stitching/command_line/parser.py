@@ -40,6 +40,7 @@ class Parser(argparse.ArgumentParser):
         self.of_plan = plan
         self.paths: dict[str, str] = {}  # names of arguments to settings
         self.weights: dict[str, str] = {}  # settings that code may stand for, to flags of weights
+        self.by_plan = False  # whether --plan says the settings, and files are named beside it
         self._beside: list[tuple[tuple[str, ...], dict[str, Any]]] = []
 
     def setting(
@@ -122,8 +123,9 @@ class Parser(argparse.ArgumentParser):
                 f"{', '.join(again.flags())}."
             )
         plan = written.read(args.plan, self.of_plan)
+        self.by_plan = True
         anew = (*files.values(), *self.codes())
-        moved = {path: getattr(args, path) for path in anew if getattr(args, path)}
+        moved = {path: getattr(args, path) for path in anew if getattr(args, path) is not None}
         for path, flags in self.codes().items():
             if path in moved and not function_in(moved[path]):
                 raise UserError(f"--plan holds every setting; leave {flags[-1]} out.")
@@ -159,8 +161,13 @@ class Parser(argparse.ArgumentParser):
         options = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
         names: dict[str, str] = dict(options)
         for dest, path in self.paths.items():
-            if dest in options:
-                names |= {path: options[dest], path.rpartition(".")[2]: options[dest]}
+            option = options.get(dest)
+            if option is not None:
+                names |= {path: option, path.rpartition(".")[2]: option}
+            elif not self.by_plan:
+                names[path] = dest.upper()
+        if self.by_plan:
+            names |= {path: f"--{name.replace('_', '-')}" for name, path in self.files().items()}
 
         def spell(match: re.Match) -> str:
             bare, name, value = match.groups()

@@ -61,6 +61,12 @@ def reader(kind: Kind, limits: Limits | None = None) -> Callable[[str], Any]:
     return read
 
 
+def weights(text: str) -> str:
+    """Names with weights, which may be arithmetic, as plans have them: "name=0.5"."""
+    parts = [part.partition("=") for part in text.split(",")]
+    return ",".join(f"{n}={number(weight)!r}" if weight else n for n, _, weight in parts)
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Numbers with commas between them."""
     return tuple(number(part) for part in text.split(","))

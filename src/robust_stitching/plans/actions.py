@@ -17,7 +17,7 @@ from robust_stitching.plans.parts import (
     Optimisation,
     Transform,
 )
-from robust_stitching.plans.settings import AT_LEAST_ONE, POSITIVE, SEED, Settings, setting
+from robust_stitching.plans.settings import AT_LEAST_ONE, POSITIVE, SEED, SOME, Settings, setting
 from robust_stitching.plans.written import from_flat
 
 
@@ -132,9 +132,9 @@ class ComparePlan(Settings):
     model1: NetworkRef
     model2: NetworkRef
     dataset: DataRef
-    layers1: tuple[str, ...] | None = None
-    layers2: tuple[str, ...] | None = None
-    measures: tuple[str, ...] | None = None
+    layers1: tuple[str, ...] | None = setting(None, SOME)
+    layers2: tuple[str, ...] | None = setting(None, SOME)
+    measures: tuple[str, ...] | None = setting(None, SOME)
     n_images: int | None = setting(None, AT_LEAST_ONE)
     split: str = setting("test", choices=SPLITS)
     batch_size: int = setting(250, AT_LEAST_ONE)

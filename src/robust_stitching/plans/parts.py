@@ -9,6 +9,8 @@ from robust_stitching.plans.settings import (
     POSITIVE,
     RADIUS,
     SHARE,
+    SOME,
+    TEMPERATURE,
     Settings,
     setting,
 )
@@ -46,8 +48,8 @@ class NetworkRef(Settings):
 
     path: str = setting(unless="hash")
     hash: str | None = None
-    mean: tuple[float, ...] | None = setting(None, unless="hash")
-    std: tuple[float, ...] | None = setting(None, unless="hash")
+    mean: tuple[float, ...] | None = setting(None, SOME, unless="hash")
+    std: tuple[float, ...] | None = setting(None, SOME, unless="hash")
     weights: str | None = setting(None, unless="hash")
     model: str | None = setting(None, unless="hash")
 
@@ -59,7 +61,8 @@ class DataRef(Settings):
     Attributes
     ----------
     name : a known dataset's key, or the path of a folder.
-    hash : of the images of both splits, their labels, size and classes; None until they were read.
+    hash : of the images of both splits, their labels, size and classes, or, of files that are
+        streamed, of their paths, sizes and labels; None until they were read.
     """
 
     name: str = setting(unless="hash")
@@ -171,7 +174,7 @@ class Objective(Settings):
     """
 
     target_type: str = setting("hard", choices=TARGETS)
-    temperature: float = setting(1.0, POSITIVE)
+    temperature: float = setting(1.0, TEMPERATURE)
     l1: float = setting(0.0, AT_LEAST_ZERO)
     cka_reg: float = 0.0
     terms: tuple[str, ...] = ()

@@ -1,6 +1,6 @@
 """Settings: values of a kind and within limits, wherever they come from."""
 
-import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, field, fields
 from functools import cache
@@ -19,18 +19,26 @@ class Limits(NamedTuple):
 
 AT_LEAST_ONE = Limits(lambda n: n >= 1, "a whole number of at least 1")
 COUNT = Limits(lambda n: n >= 0, "a whole number of at least 0")
-SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number of at least 0")
+SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Limits(lambda x: x > 0, "a number above 0")
 AT_LEAST_ZERO = Limits(lambda x: x >= 0, "a number of at least 0")
 SHARE = Limits(lambda x: 0 <= x <= 1, "a number from 0 to 1")
+SOME = Limits(lambda values: len(values) > 0, "a list with something in it")
+TEMPERATURE = Limits(lambda x: 0 < x <= 1e18, "a number above 0 and at most 1e18")
+"""Its square, too, is a number in float32."""
 RADIUS = Limits(lambda x: 0 < x <= 1, "a radius above 0 and at most 1")
 KINDS = {
     bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    str: "a text",
+    int: "a whole number below 2^63",
+    float: "a finite number of at most 1e30",
+    str: "a text that a file could be called",
     tuple: "a list",
 }
+LARGEST = 1e30
+"""So large are numbers, up to their sign, at most: float32 has them, too."""
+
+MOST_SHOWN = 80
+"""Signs of a value in an error."""
 
 
 def setting(
@@ -96,22 +104,36 @@ def _checked(own: Field, kind: Kind, value: Any) -> Any:
         return None
     value = _as(kind.type, own.name, value)
     if kind.items:
-        return tuple(_as(kind.items, own.name, item) for item in value)
+        value = tuple(_as(kind.items, own.name, item) for item in value)
     choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
     if choices and value not in choices:
         raise unknown(own.name.replace("_", " "), value, choices)
     if limits and not limits.hold(value):
-        raise UserError(f"{own.name}={value!r} is not {limits.told}.")
+        raise UserError(f"{own.name}={_shown(value)} is not {limits.told}.")
     return value
 
 
 def _as(kind: type, name: str, value: Any) -> Any:
     """`value` as a `kind`, where it is one; UserError where it is not."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    given = value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        value = float(value) + 0.0 if abs(value) <= LARGEST else None  # + 0: no minus before zero
     if kind is tuple and isinstance(value, list):
         value = tuple(value)
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not right or (kind is float and not math.isfinite(value)):
-        raise UserError(f"{name}={value!r} is not {KINDS.get(kind, f'a {kind.__name__}')}.")
+    if not right or (kind is int and abs(value) >= 2**63) or (kind is str and not _is_name(value)):
+        raise UserError(f"{name}={_shown(given)} is not {KINDS.get(kind, f'a {kind.__name__}')}.")
     return value
+
+
+def _is_name(text: str) -> bool:
+    """Whether a file could be called so."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

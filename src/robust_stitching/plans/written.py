@@ -48,7 +48,8 @@ def from_values(
         raise UserError(f"{where} has to be a table of settings, not {values!r}.")
     head = _head(owner)
     for key, own in head.items():
-        if values.get(key, own) != own:
+        said = values.get(key, own)
+        if said != own or type(said) is not type(own):
             raise UserError(f"{where} has the {key} {values[key]!r}, but {own!r} is needed here.")
     names = [own.name for own in fields(owner)]
     for key in values:
@@ -198,10 +199,10 @@ def identity(plan: Settings) -> str:
 
 
 def differences(before: Settings, now: Settings) -> list[str]:
-    """What two plans of one kind differ in and what counts: "epochs was 3 and is 5"."""
+    """What two plans of one kind differ in and what counts: "`epochs` was 3 and is 5"."""
     earlier, later = (dict(_values_of(plan)) for plan in (before, now))
     return [
-        f"{path} was {earlier.get(path)} and is {later.get(path)}"
+        f"`{path}` was {earlier.get(path)} and is {later.get(path)}"
         for path in dict.fromkeys((*earlier, *later))
         if earlier.get(path) != later.get(path)
     ]
@@ -228,7 +229,7 @@ def read(path: Path, owner: type[Plan]) -> Plan:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the plan {path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         beside = [other.name for other in path.parent.glob("*.json")]
         which = f", as in {beside[0]} beside it" if len(beside) == 1 else ""
         told = f"{path} is no JSON ({first_line(error)}); give a plan{which}."

@@ -117,6 +117,10 @@ def read(path: Path) -> Table | None:
             lines = [line for line in csv.reader(file, strict=True) if line]
     except FileNotFoundError:
         return None
+    except NotADirectoryError as error:
+        raise UserError(
+            f"{path.parent} is a file, and results go into a folder; choose another (`out_dir`)."
+        ) from error
     except (OSError, csv.Error) as error:
         raise UserError(f"{path} is no table to add a line to ({error}); move it away.") from error
     if not lines:

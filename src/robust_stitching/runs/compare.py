@@ -15,7 +15,7 @@ from robust_stitching.runs.comparison import as_record
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.listener import NOBODY, Listener
-from robust_stitching.runs.unfinished import begun
+from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import prepared
 
@@ -39,7 +39,7 @@ def run(
     train, test, dataset = data_of(plan.dataset, device, *models, progress=progress)
     plan = replace(plan, model1=known1, model2=known2, dataset=dataset)
     listener.tell(*notes_of(train, test))
-    done = same_plan(out, name, plan) if reuse else None
+    done = same_plan(out, name and plain(name), plan) if reuse else None
     if done is not None:
         return done
     split = test if plan.split == "test" else train

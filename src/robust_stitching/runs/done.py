@@ -72,8 +72,7 @@ def done_below(out: Path) -> Iterator[Done]:
 
 def same_plan(out: Path, name: str | None, plan: Settings) -> Done | None:
     """The finished run of a plan: that of a name, or any one where no name is given."""
-    named = [] if name is None else [done_in(out / name)]
-    for found in named if name is not None else done_below(out):
+    for found in done_below(out) if name is None else [done_in(out / name)]:
         before = found and found.plan(type(plan))
         if before and identity(before) == identity(plan):
             return replace(found, reused=True)

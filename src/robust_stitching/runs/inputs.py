@@ -116,7 +116,7 @@ def data_of(
         image_size = _common_size(*networks)
     name = resolved(ref.name)
     train, test = data.load(name, device, progress, image_size)
-    whole = _hash_of_data(train, test)
+    whole = hash_of_data(train, test)
     if ref.hash not in (None, whole):
         raise UserError(
             f"the images of {name} are others than those of the plan; name the folder that it was "
@@ -138,7 +138,7 @@ def _common_size(first: Checkpoint, *others: Checkpoint) -> int:
     return size
 
 
-def _hash_of_data(train: AnySplit, test: AnySplit) -> str:
+def hash_of_data(train: AnySplit, test: AnySplit) -> str:
     """Differs where images, labels, their size or classes do, or the usual choices of a dataset."""
     known = train.source if train.source in data.SOURCES else ""
     said = json.dumps([known, train.classes, train.image_size]).encode()

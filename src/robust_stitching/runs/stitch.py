@@ -15,7 +15,7 @@ from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.listener import NOBODY, Listener
-from robust_stitching.runs.unfinished import begun
+from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.once import DonorScores
@@ -65,7 +65,7 @@ def run(
         _, elsewhere, other = data_of(plan.eval_dataset, *looked_at, progress=progress)
     plan = replace(plan, front=known_front, end=known_end, dataset=dataset, eval_dataset=other)
     listener.tell(*notes_of(train, test, elsewhere))
-    done = same_plan(out, name, plan) if reuse else None
+    done = same_plan(out, name and plain(name), plan) if reuse else None
     if done is not None:
         return done
     collected.read(out / collected.NAME)  # what is no table is refused before any work

@@ -24,6 +24,9 @@ from robust_stitching.plans.settings import Settings
 from robust_stitching.runs.done import done_in
 from robust_stitching.training import Diverged
 
+LONGEST = 200
+"""Bytes of a run's name: the folder in which it is made has a longer one, of 255 at most."""
+
 PLAN, STATE = "plan.json", "state"
 
 
@@ -83,6 +86,7 @@ class Run:
     def _refuse_a_second(self) -> None:
         if not self.final.exists():
             return
+        _remove_states(self.final)
         done = done_in(self.final)
         before = done and done.plan(type(self.plan))
         if before is None:
@@ -110,11 +114,10 @@ class Run:
             return False
         about = about_of(self.folder)
         try:
-            before = from_values(type(self.plan), about["plan"])
-        except (UserError, KeyError):
+            before, was = from_values(type(self.plan), about["plan"]), dict(about["circumstances"])
+        except (UserError, KeyError, TypeError, ValueError):
             return False
         changed = differences(before, self.plan)
-        was = about.get("circumstances") or {}
         changed += [
             f"{name} was {was.get(name)} and is {value}"
             for name, value in self.circumstances.items()
@@ -154,12 +157,11 @@ class Run:
         """
         try:
             self.lock.check()
-            shutil.rmtree(self.state, ignore_errors=True)
-            (self.folder / PLAN).unlink(missing_ok=True)
             self.final = self._renamed()
         except OSError as error:
             raise not_written(self.final, error) from error
         self.finished = True
+        _remove_states(self.final)
         self.lock.moved(self.final)
         self.lock.release()
         for left in self.final.glob(f"{locks.NAME}.*"):  # of others who tried to lock the folder
@@ -206,6 +208,15 @@ class Run:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _remove_states(final: Path) -> None:
+    """Remove the states of a whole run. They become visible with it, so that nothing is lost by
+    being killed between the two."""
+    if (final / PLAN).is_file():
+        shutil.rmtree(final / STATE, ignore_errors=True)
+        with suppress(OSError):
+            (final / PLAN).unlink()
 
 
 class Taken(UserError):
@@ -298,7 +309,7 @@ def _begin(
     tell: Callable[[str], None],
 ) -> Run:
     now = time.strftime("%Y-%m-%d_%H-%M-%S")
-    names = itertools.chain([now], _numbered(now)) if name is None else [_plain(name)]
+    names = itertools.chain([now], _numbered(now)) if name is None else [plain(name)]
     for candidate in names:
         run = Run(out, candidate, plan, circumstances)
         try:
@@ -317,7 +328,12 @@ def _numbered(name: str) -> Iterator[str]:
     return (f"{name}_{number}" for number in itertools.count(2))
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """The name of a run, as it is; UserError for one that is no plain name of a folder."""
+    if len(os.fsencode(name)) > LONGEST:
+        raise UserError(
+            f"run_name={name[:20]!r}… has more than {LONGEST} bytes; take a shorter one."
+        )
     if not name or slug(name) != name or name.startswith("."):
         raise UserError(
             f"run_name={name!r} is no plain folder name; use letters, digits, '_', '-' and, "

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity.forms import OUTPUTS, POSITIONS, Settings
-from robust_stitching.similarity.measure import Measure
+from robust_stitching.similarity.measure import SCALE, Measure
 from robust_stitching.similarity.stream import ArrayStream
-from robust_stitching.similarity.values import values_of
+from robust_stitching.similarity.values import NotFinite, values_of
 
 Array = np.ndarray | Tensor
 
@@ -35,6 +35,9 @@ def between(measure: Measure, x: Array, y: Array, **settings: Any) -> float:
     asked = Settings(**settings)
     if asked.positions not in POSITIONS:
         raise ValueError(f"positions are {' or '.join(POSITIONS)}, not {asked.positions!r}")
+    for name in ("batch_size", "k", "seed"):
+        if not isinstance(getattr(asked, name), int):
+            raise ValueError(f"{name} is a whole number, not {getattr(asked, name)!r}")
     if asked.batch_size < 1:
         raise ValueError(f"batches of {asked.batch_size} images are none; take 1 at least")
     x, y = _representation(x, "x", measure), _representation(y, "y", measure)
@@ -49,8 +52,15 @@ def between(measure: Measure, x: Array, y: Array, **settings: Any) -> float:
         raise ValueError(lacking)
     if measure.of == OUTPUTS and x.shape != y.shape:
         raise ValueError(f"x has {x.shape[1]} answers for an image and y {y.shape[1]}")
+    if SCALE in measure.ignores:
+        x, y = _of_usual_size(x), _of_usual_size(y)
     layouts = tuple((Layout.of(side.shape[1:]),) for side in (x, y))
-    found = values_of([measure], ArrayStream([x, y], asked.batch_size), layouts, asked)
+    try:
+        found = values_of([measure], ArrayStream([x, y], asked.batch_size), layouts, asked)
+    except NotFinite as error:
+        raise ValueError(
+            f"values of x or y are too large for {measure.name}; scale them"
+        ) from error
     if found.short:
         raise ValueError(
             f"{measure.name} needs more rows than channels, but x is {_shape(x)} and y {_shape(y)}"
@@ -81,6 +91,13 @@ def _representation(values: Array, name: str, measure: Measure) -> Tensor:
     if not bool(values.isfinite().all()):
         raise ValueError(f"{name} holds values that are NaN or infinite")
     return values
+
+
+def _of_usual_size(values: Tensor) -> Tensor:
+    """`values` times a power of two, which changes no digit, so that squares are numbers, too."""
+    exponent = -int(torch.frexp(values.abs().max()).exponent)
+    half = exponent // 2  # at once it may be no number of their kind
+    return values * 2.0**half * 2.0 ** (exponent - half)
 
 
 def _shape(values: Tensor) -> str:

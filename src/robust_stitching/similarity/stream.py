@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.modes import evaluating, without_tf32
 from robust_stitching.basics.progress import Progress, silent
-from robust_stitching.checkpoints.state import StateFile
+from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
@@ -125,11 +125,14 @@ class Kept:
         found = self.file.read()
         if found is None:
             return 0, 0
-        for part, state in zip(self.parts, found["parts"], strict=True):
-            part.load(state)
-        if blocks:
-            blocks.load(found["blocks"])
-        return found["start"], found["at"]
+        try:
+            for part, state in zip(self.parts, found["parts"], strict=True):
+                part.load(state)
+            if blocks:
+                blocks.load(found["blocks"])
+            return found["start"], found["at"]
+        except DAMAGE as error:
+            raise self.file.damaged(error) from error
 
     def after_batch(self, blocks: Blocks | None, start: int, at: int) -> None:
         """Keep the state where it is time, and where there was an interruption."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from robust_stitching.basics.errors import UserError
-from robust_stitching.checkpoints.state import StateFile
+from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.training import Trainer
 
 
@@ -37,11 +36,8 @@ class State:
         try:
             trainer.load_state_dict(found["trainer"])
             return [Map(**values) for values in found["maps"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self.file.path} holds no state of this training ({type(error).__name__}); "
-                "remove it."
-            ) from error
+        except DAMAGE as error:
+            raise self.file.damaged(error) from error
 
     def watching(self) -> AbstractContextManager[None]:
         """Let interruptions wait for the end of a step, where the state can be kept."""

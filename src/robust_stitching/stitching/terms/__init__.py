@@ -2,6 +2,7 @@
 has a `Term` called ``TERM``."""
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Objective as ObjectivePlan
+from robust_stitching.plans.settings import LARGEST
 from robust_stitching.stitching.terms.term import Seen, Term
 from robust_stitching.training.objectives import Look, Objective, Outcome, Pass, at_logits
 
@@ -36,17 +38,25 @@ def terms_of(plan: ObjectivePlan) -> dict[Term, float]:
 
     Raises
     ------
-    UserError : for an unknown one, or what is no "name=weight".
+    UserError : for an unknown one, one that is named twice, and what is no "name=weight".
     """
     weights = {"l1": plan.l1, "cka_reg": plan.cka_reg}
     for text in plan.terms:
         name, _, written = text.partition("=")
         if name not in terms():
             raise unknown("term", name, terms())
+        if name in ("l1", "cka_reg"):
+            raise UserError(
+                f"the term {name} is a setting of its own; give its weight as `{name}`."
+            )
+        if name in weights:
+            raise UserError(f"the term {name} is named twice; give it one weight.")
         try:
             weights[name] = float(written)
-        except ValueError as error:
-            raise UserError(f"the term '{text}' has no weight; write {name}=0.1.") from error
+        except ValueError:
+            weights[name] = math.nan
+        if not abs(weights[name]) <= LARGEST:
+            raise UserError(f"the term '{text}' has no weight; write {name}=0.1, say.")
     return {terms()[name]: weight for name, weight in weights.items() if weight}
 
 
