@@ -263,3 +263,76 @@ def test_images_and_labels_that_cannot_be(images, labels, told):
 def test_more_labels_than_classes_are_refused():
     with pytest.raises(UserError, match=r"labels run from 0 to 3, but 2 classes are named"):
         rs.split(torch.rand(4, 1, 8, 8), torch.arange(4), classes=("a", "b"))
+
+
+class Answering(Small):
+    """Returns what `make` makes of its logits (N, 10) and its features (N, 6, 14, 14)."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x):
+        features = self.relu(self.bn(self.conv(x)))
+        return self.make(self.fc(features.flatten(1)), features)
+
+
+PLAIN = {
+    "logits, features": lambda z, f: (z, f),
+    "features, logits": lambda z, f: [f, z],
+    "a dictionary of one": lambda z, f: {"out": z},
+    "one called logits": lambda z, f: {"embedding": f.mean((2, 3)), "logits": z},
+    "logits and none": lambda z, f: (z, None),
+    "as many as classes": lambda z, f: (f.mean((2, 3)), z),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_logits_are_taken_from_what_a_network_returns(small, kind):
+    net = Answering(PLAIN[kind])
+    net.load_state_dict(small.state_dict())
+    made, plain = (rs.network(n, dataset="digits", mean=MEAN, std=STD) for n in (net, small))
+    images = torch.rand(4, 1, 28, 28)
+    assert torch.equal(made.network(images), plain.network(images))
+    assert {layer.name for layer in rs.layers(made)} >= {layer.name for layer in rs.layers(plain)}
+    assert rs.evaluate(made, "digits") == rs.evaluate(plain, "digits")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda z, f: z[:, :1], r"values of shape \(1,\) instead of one logit a class"),
+        (lambda z, f: z[:, 0], r"values of shape \(\) instead of"),
+        (lambda z, f: f, r"values of shape \(6, 14, 14\)"),
+        (
+            lambda z, f: (z, z),
+            r"a tuple of values of shape \(10,\) and values of shape \(10,\) ins",
+        ),
+        (
+            lambda z, f: {"a": f, "b": 3},
+            r"dictionary of 'a', values of .*, 'b', another kind \(int",
+        ),
+        (lambda z, f: None, r"another kind \(NoneType\)"),
+    ],
+)
+def test_answers_that_are_not_plain_are_described(make, told):
+    with pytest.raises(UserError, match=told):
+        rs.network(Answering(make), dataset="digits")
+
+
+class Branching(Small):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+
+def test_a_network_without_a_graph_is_evaluated_and_attacked(small):
+    net = Branching()
+    net.load_state_dict(small.state_dict())
+    made, plain = (rs.network(n, dataset="digits", image_size=28) for n in (net, small))
+    _, test = rs.load_data("digits", image_size=28)
+    few = test.between(0, 20)
+    assert rs.evaluate(made, few) == rs.evaluate(plain, few)
+    attacked = [rs.attack(n, few, tier="quick", epsilon=0.1).accuracies() for n in (made, plain)]
+    assert attacked[0] == attacked[1]
+    with pytest.raises(UserError, match="Branching cannot be written as a graph of layers"):
+        rs.layers(made)

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.code import function_in, functions_in
@@ -256,10 +256,16 @@ def test_wrappers_are_taken_off_and_scripts_refused():
     assert unwrapped(nn.DataParallel(net)) is net
     assert unwrapped(torch.compile(net)) is net
     scripted = torch.jit.script(net)
-    with pytest.raises(UserError, match=r"cannot be cut, since it is a RecursiveScriptModule"):
+    with pytest.raises(UserError, match=r"cannot be cut, since it was made by torch\.jit; give"):
         unwrapped(scripted)
-    with pytest.raises(UserError, match=r"its part '0' is a RecursiveScriptModule"):
+    with pytest.raises(UserError, match=r"since its part '0' was made by torch\.jit"):
         unwrapped(nn.Sequential(scripted))
+    for made in (fx.symbolic_trace(net), nn.Sequential(fx.symbolic_trace(net))):
+        with pytest.raises(UserError, match=r"was made by torch\.fx or torch\.export"):
+            unwrapped(made)
+    quantised = torch.ao.nn.quantized.Linear(4, 2)
+    with pytest.raises(UserError, match="its part '0' was made by quantisation"):
+        unwrapped(nn.Sequential(quantised))
 
 
 def test_channels_are_what_the_network_takes():

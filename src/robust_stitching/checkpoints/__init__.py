@@ -5,12 +5,13 @@ A checkpoint holds tensors and plain values only, says what it is, and is loaded
 """
 
 from robust_stitching.checkpoints.checkpoint import Checkpoint, name_of
-from robust_stitching.checkpoints.loading import FORMAT, in_memory, is_ours, load, save
+from robust_stitching.checkpoints.loading import FORMAT, classes_of, in_memory, is_ours, load, save
 from robust_stitching.checkpoints.storage import fingerprint, read, write
 
 __all__ = [
     "FORMAT",
     "Checkpoint",
+    "classes_of",
     "fingerprint",
     "in_memory",
     "is_ours",

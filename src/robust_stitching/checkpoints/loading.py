@@ -157,7 +157,7 @@ def _load_ours(path: Path, found: dict[str, Any], model: str | None) -> Checkpoi
             )
         fill(network, state, path)
         _require_deviations(network, path)
-        dataset, classes = str(found["dataset"]), _classes(architecture)
+        dataset, classes = str(found["dataset"]), classes_of(architecture)
         return Checkpoint(
             network=network,
             model=name_of(architecture),
@@ -222,7 +222,8 @@ def _names(kept: Any, dataset: str, classes: int) -> tuple[str, ...] | None:
     return names if names and len(names) == classes else None
 
 
-def _classes(architecture: Mapping[str, Any]) -> int:
+def classes_of(architecture: Mapping[str, Any]) -> int:
+    """How many classes a network tells apart, a stitched one as many as its end."""
     while "end" in architecture:
         architecture = architecture["end"]
     return architecture["num_classes"]

@@ -15,7 +15,7 @@ from robust_stitching.checkpoints.constants import normalise
 from robust_stitching.graphs.graph import Layer, graph_of
 from robust_stitching.models.adopting import adopted
 from robust_stitching.models.own import SIZES
-from robust_stitching.models.probe import channels_taken, require_logits
+from robust_stitching.models.probe import channels_taken, logits_at, require_logits
 from robust_stitching.models.unwrapping import unwrapped
 from robust_stitching.runs.inputs import resolved
 
@@ -66,6 +66,7 @@ def network(
         ) from error
     name, notes = name or type(made).__name__, []
     known = None if dataset is None else resolved(dataset)
+    names = classes if classes is not None else known and data.names_of(known)
     if _is_ours(made):
         name = name_of(made.architecture)
     else:
@@ -73,18 +74,16 @@ def network(
             notes.append(f"The weights of {name} were converted to float32.")
         made.architecture = {"model": name, "in_memory": True}
         shape = _image_shape(made, name, in_channels, image_size, known)
-        made = adopted(made, shape[0])
+        made = adopted(made, shape[0], logits_at(made, shape, names and len(names)))
         made.input_shape = shape
-        answers = require_logits(made, None)
         made.architecture |= {
-            "num_classes": answers,
+            "num_classes": require_logits(made, None),
             "in_channels": shape[0],
             "image_size": shape[1],
         }
     if mean is not None or std is not None:
         normalise(made, mean, std, name)
-    count = graph_of(made).answer_shape[0]
-    names = classes if classes is not None else known and data.names_of(known)
+    count = checkpoints.classes_of(made.architecture)
     if classes is not None and len(classes) != count:
         raise UserError(
             f"{name} answers with {count} logits, but {len(classes)} classes are named."

@@ -2,23 +2,29 @@
 
 from torch import Tensor, nn
 
+from robust_stitching.models.answers import Place
 from robust_stitching.models.layers import Normalize
 
 NAMES = ("normalize", "normalize_images")
 """What the first layer is called: the second where a network has something of the first name."""
 
 
-def adopted(network: nn.Module, channels: int) -> nn.Module:
+def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Module:
     """`network` itself, made to normalise its images first, in a layer `normalize`.
 
     It becomes an instance of a class made on the spot, whose forward normalises and goes on as
     before. A wrapper around it would put a prefix before the name of every layer.
+
+    Parameters
+    ----------
+    answer : where its logits are in what it returns, see `answers.place_of_logits`.
     """
     theirs = type(network)
     name = next(name for name in NAMES if not hasattr(network, name))
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
-        return theirs.forward(_as_it_was(self, theirs, name), getattr(self, name)(x))
+        output = theirs.forward(_as_it_was(self, theirs, name), getattr(self, name)(x))
+        return output if answer is None else output[answer]
 
     network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
     setattr(network, name, Normalize(channels))

@@ -21,7 +21,7 @@ from robust_stitching.basics.code import Function, function_in
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.models import registry
 from robust_stitching.models.adopting import adopted
-from robust_stitching.models.probe import channels_taken
+from robust_stitching.models.probe import channels_taken, logits_at
 from robust_stitching.models.registry import Entry, Network
 from robust_stitching.models.unwrapping import unwrapped
 
@@ -151,11 +151,11 @@ def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) ->
         network = make(**{name: sizes[name] for name in taken})
     if not isinstance(network, nn.Module):
         raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
-    network = unwrapped(network)
-    channels, size = sizes["in_channels"], sizes["image_size"]
+    network = unwrapped(network).float()
+    channels, size, told = sizes["in_channels"], sizes["image_size"], sizes["num_classes"]
     if "in_channels" not in taken:
         channels = channels_taken(network, size, first=channels)
-    return adopted(network, channels)
+    return adopted(network, channels, logits_at(network, (channels, size, size), told))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The meta device knows shapes only: nothing is computed and no weight is copied.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
+from robust_stitching.models.answers import Place, place_of_logits
 
 
 def skeleton(network: nn.Module) -> nn.Module:
@@ -66,7 +68,7 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
     name = network.architecture["model"]
     size = network.input_shape[-1]
     try:
-        found = _answer(network, network.input_shape)
+        found = answer(network, network.input_shape)
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(
             f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
@@ -74,21 +76,41 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
         ) from error
     shape = tuple(found.shape) if isinstance(found, Tensor) else None
     if shape is None or len(shape) != 2 or shape[1] != (num_classes or max(2, shape[1])):
-        what = f"shape {shape[1:]}" if shape else f"another kind ({type(found).__name__})"
         wanted = f"{num_classes} logits" if num_classes else "one logit a class"
         raise UserError(
-            f"{name} answers with values of {what} instead of {wanted} an image; choose another "
+            f"{name} answers with {_described(found)} instead of {wanted} an image; choose another "
             "network, or have it return its logits alone."
         )
     return shape[1]
 
 
+def _described(found: Any) -> str:
+    """What a network returns for a batch, of one image."""
+    if isinstance(found, Tensor):
+        return f"values of shape {tuple(found.shape[1:])}"
+    if isinstance(found, Mapping):
+        return "a dictionary of " + ", ".join(f"'{k}', {_described(v)}" for k, v in found.items())
+    if isinstance(found, tuple | list):
+        return f"a {type(found).__name__} of " + " and ".join(map(_described, found))
+    return f"another kind ({type(found).__name__})"
+
+
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether a network can be shown images of shape (C, H, W)."""
     try:
-        return isinstance(_answer(network, shape), Tensor)
+        answer(network, shape)
     except Exception:  # whatever a network of somebody else's raises
         return False
+    return True
+
+
+def logits_at(network: nn.Module, shape: tuple[int, int, int], num_classes: int | None) -> Place:
+    """Where a network has its logits in what it returns, see `answers.place_of_logits`; None also
+    where it takes no such images."""
+    try:
+        return place_of_logits(answer(network, shape), num_classes)
+    except Exception:  # whatever a network of somebody else's raises
+        return None
 
 
 def channels_taken(network: nn.Module, size: int, first: int) -> int:
@@ -101,7 +123,8 @@ def channels_taken(network: nn.Module, size: int, first: int) -> int:
     return next((layer.in_channels for layer in layers), first)
 
 
-def _answer(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
+def answer(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    """What a network returns for two images; raises what it raises."""
     shape = (2, *image_shape)
     try:
         return skeleton(network)(torch.empty(shape, device="meta"))

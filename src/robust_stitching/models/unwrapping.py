@@ -1,7 +1,9 @@
 """What is put around networks for speed, or made of them, and the network itself."""
 
+import re
+
 import torch
-from torch import nn
+from torch import fx, nn
 
 from robust_stitching.basics.errors import UserError
 
@@ -18,16 +20,27 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
     Raises
     ------
-    UserError : for a network that was scripted or exported, whole or in part, which is no longer
-        made of modules that can be cut.
+    UserError : for a network that was scripted, traced, exported or quantised, whole or in part,
+        which is no longer made of the modules that people wrote.
     """
     while type(network).__module__.startswith("torch.") and type(network).__name__ in WRAPPERS:
         network = getattr(network, WRAPPERS[type(network).__name__])
     for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            what = f"its part '{name}' is" if name else "it is"
+        made = _made_by(module)
+        if made:
+            what = f"its part '{name}'" if name else "it"
             raise UserError(
-                f"the network {type(network).__name__} cannot be cut, since {what} a "
-                f"{type(module).__name__} of torch.jit; give the module before that."
+                f"the network {type(network).__name__} cannot be cut, since {what} was made by "
+                f"{made}; give the module before that."
             )
     return network
+
+
+def _made_by(module: nn.Module) -> str | None:
+    """What has made another thing of a module than people wrote; None where nothing has."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "torch.jit"
+    if isinstance(module, fx.GraphModule) and not isinstance(module.meta.get("architecture"), dict):
+        return "torch.fx or torch.export"
+    quantised = re.match(r"torch\.(ao\.)?nn\.(intrinsic\.)?quantized", type(module).__module__)
+    return "quantisation" if quantised else None
