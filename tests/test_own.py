@@ -201,6 +201,15 @@ def test_weights_of_plain_pytorch_say_sizes_and_classes(nets, tmp_path):
     assert at.network.input_shape == (1, 28, 28)
 
 
+def test_halved_weights_are_converted_and_that_is_said(nets, tmp_path):
+    state = nn.Sequential(nn.Flatten(), nn.Linear(784, 7)).bfloat16().state_dict()
+    torch.save(state, tmp_path / "f.pth")
+    loaded = checkpoints.load(tmp_path / "f.pth", model=f"{nets}:Fixed", dataset="digits")
+    assert f"The weights in {tmp_path}/f.pth were converted to float32." in loaded.notes
+    assert loaded.network.state_dict()["1.weight"].dtype == torch.float32
+    assert torch.equal(loaded.network.state_dict()["1.weight"], state["1.weight"].float())
+
+
 def test_a_network_that_takes_one_size_is_found_to(nets, tmp_path):
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(784, 7)).state_dict(), tmp_path / "f.pth")
     for dataset in ("mnist", "digits", "cifar10"):

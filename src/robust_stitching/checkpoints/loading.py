@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from robust_stitching import data, models
@@ -268,6 +269,8 @@ def _load_bare(
             f"{' or '.join(map(_named, taken.others))}; `weights` chooses."
         )
     notes += [f"{path}: {remark}" for remark in entry.remarks(taken.fit.options)]
+    if any(v.is_floating_point() and v.dtype != torch.float32 for v in taken.fit.state.values()):
+        notes.append(f"The weights in {path} were converted to float32.")
     fill(network, taken.fit.state, path)
     constants = constants_for(path, taken, made_for, given, notes)
     normalise(network, *constants, f"{path}, made for {made_for},")
