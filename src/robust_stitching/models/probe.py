@@ -66,15 +66,15 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
     name = network.architecture["model"]
     size = network.input_shape[-1]
     try:
-        found = _answer(network, network.input_shape)
+        answer = _answer(network, network.input_shape)
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(
             f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
             "another network, or images of the size that it is made for (`image_size`)."
         ) from error
-    shape = tuple(found.shape) if isinstance(found, Tensor) else None
+    shape = tuple(answer.shape) if isinstance(answer, Tensor) else None
     if shape is None or len(shape) != 2 or shape[1] != (num_classes or max(2, shape[1])):
-        what = f"shape {shape[1:]}" if shape else f"another kind ({type(found).__name__})"
+        what = f"shape {shape[1:]}" if shape else f"another kind ({type(answer).__name__})"
         wanted = f"{num_classes} logits" if num_classes else "one logit a class"
         raise UserError(
             f"{name} answers with values of {what} instead of {wanted} an image; choose another "
