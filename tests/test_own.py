@@ -186,6 +186,22 @@ def test_a_stitched_network_of_code_needs_it_again(nets, tmp_path):
     assert torch.equal(loaded.network(images), frank(images))
 
 
+def test_two_functions_of_one_name_are_told_apart_by_their_code(nets, tmp_path):
+    other = tmp_path / "other" / "nets.py"
+    other.parent.mkdir()
+    (other.parent / "parts.py").write_text((nets.parent / "parts.py").read_text())
+    other.write_text(nets.read_text().replace(".relu()", ".tanh()"))
+    texts = f"{nets}:mine", f"{other}:mine"
+    sizes = {"num_classes": 10, "in_channels": 1, "image_size": 28}
+    front, end = (models.build(models.asked_for(text), **sizes).eval() for text in texts)
+    frank = StitchedNetwork(front, "conv", end, "conv").eval()
+    checkpoints.save(tmp_path / "frank.pt", frank, "digits", {})
+    images = torch.rand(2, 1, 28, 28)
+    for named in (texts, texts[::-1]):
+        loaded = checkpoints.load(tmp_path / "frank.pt", model=",".join(named))
+        assert torch.equal(loaded.network(images), frank(images)) and not loaded.notes
+
+
 def test_weights_of_plain_pytorch_say_sizes_and_classes(nets, tmp_path):
     network = models.build(
         models.asked_for(f"{nets}:mine"), num_classes=6, in_channels=1, image_size=28

@@ -135,11 +135,11 @@ def apgd_targeted(
         own = images[left]
         start = threat.boundary_start(own, draws.among(left))
         stepper = AdaptiveStep(threat, steps, at_zero(targeted_dlr))
-        found = attack(
+        attacked = attack(
             network, own, labels[left], targeted_dlr, stepper, start, steps, likely[left, rank]
         )
-        best.images[left] = found.images
-        best.take_better(left, found)
+        best.images[left] = attacked.images
+        best.take_better(left, attacked)
         if rank == 1:
-            best.no_gradient.copy_(found.no_gradient)
+            best.no_gradient.copy_(attacked.no_gradient)
     return best

@@ -41,13 +41,13 @@ class Draws:
         return Draws(self.places[rows.cpu()], self.streams, self.block)
 
     def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        found = torch.empty(len(self.places), *shape)
+        drawn = torch.empty(len(self.places), *shape)
         blocks = self.places // self.block
         for number in blocks.unique().tolist():
             mine = blocks == number
             whole = draw((self.block, *shape), generator=self.streams[number])
-            found[mine] = whole[self.places[mine] % self.block]
-        return found
+            drawn[mine] = whole[self.places[mine] % self.block]
+        return drawn
 
 
 def draws_at(places: Tensor, *seeds: int | str) -> Draws:

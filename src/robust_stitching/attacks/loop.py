@@ -90,7 +90,7 @@ def attack(
     targets : what `loss` needs to know of each image besides its label, of shape (N, …).
     gradients : whether the stepper asks for them; without, it is told None.
     """
-    found, x = Attacked.nothing(images, labels), start
+    attacked, x = Attacked.nothing(images, labels), start
     most = torch.zeros(len(labels), dtype=torch.long, device=labels.device)  # wrong answers so far
     inside = torch.arange(len(labels), device=labels.device)
     look = value_and_gradient if gradients else value_alone
@@ -104,17 +104,17 @@ def attack(
                 sound &= largest.isfinite()
                 gradient = finite_or_zero(gradient)
                 if i == 0:
-                    found.no_gradient.copy_(largest == 0)
-            found.not_finite[inside] |= ~sound
+                    attacked.no_gradient.copy_(largest == 0)
+            attacked.not_finite[inside] |= ~sound
             value = value.where(value.isfinite(), -torch.inf)
             wrong = fools(x, logits, labels[inside])
             count = per_image(wrong)
             better = count > most[inside]
             if better.any():
                 rows = inside[better]
-                found.images[rows], most[rows] = x[better], count[better]
-                found.fooled[rows] = wrong[better]
-                found.step[rows] = torch.where(wrong[better], i, -1)
+                attacked.images[rows], most[rows] = x[better], count[better]
+                attacked.fooled[rows] = wrong[better]
+                attacked.step[rows] = torch.where(wrong[better], i, -1)
                 stay = per_image(~wrong) > 0
                 inside, x, value = (v[stay] for v in (inside, x, value))
                 gradient = gradient[stay] if gradients else None
@@ -123,8 +123,8 @@ def attack(
                 break
             x = stepper.next(x, images[inside], value, gradient)
     unfooled = most[inside] == 0
-    found.images[inside[unfooled]] = stepper.last(x, value)[unfooled]
-    return found
+    attacked.images[inside[unfooled]] = stepper.last(x, value)[unfooled]
+    return attacked
 
 
 def fools(x: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class Function(NamedTuple):
 
 def functions_in(text: str) -> list[Function]:
     """Those that a text names, with commas between them; none where a part is something else."""
-    found = [_WRITTEN.fullmatch(part) for part in text.split(",")]
-    return [Function(Path(match[1]), match[2]) for match in found] if all(found) else []
+    matches = [_WRITTEN.fullmatch(part) for part in text.split(",")]
+    return [Function(Path(match[1]), match[2]) for match in matches] if all(matches) else []
 
 
 def function_in(text: str) -> Function | None:
@@ -49,9 +49,8 @@ def function_in(text: str) -> Function | None:
     ------
     UserError : for a file of code without a function.
     """
-    found = _WRITTEN.fullmatch(text)
-    if found:
-        return Function(Path(found[1]), found[2])
+    if match := _WRITTEN.fullmatch(text):
+        return Function(Path(match[1]), match[2])
     if text.endswith(".py"):
         raise UserError(f"'{text}' is a file of code; name the function in it too, {text}:NAME.")
     return None

@@ -111,8 +111,8 @@ class Lock:
                 self.path.unlink()
 
     def _is_ours(self) -> bool:
-        found = _read(self.path)
-        return found is not None and found[0].token == self.holder.token
+        held = _read(self.path)
+        return held is not None and held[0].token == self.holder.token
 
     def _attempt(self, take_over: bool = True) -> Holder | None:
         """Lock the folder if it is free; returns who else has it."""
@@ -186,10 +186,10 @@ def _taken(path: Path, own: Path, lock: Lock, take_over: bool) -> Holder | None:
     none takes what another has just taken.
     """
     while not _created(path, own):
-        found = _read(path)
-        if found is None:
+        held = _read(path)
+        if held is None:
             continue  # released between the two looks
-        holder, touched = found
+        holder, touched = held
         if not (take_over and _is_stale(holder, own.stat().st_mtime - touched)):
             return holder
         guard = path.with_name(f"{path.name}.taken-over")
@@ -281,8 +281,8 @@ def _lives(holder: Holder) -> bool:
         return False
     except PermissionError:
         pass  # somebody else's
-    found = _start_of(holder.pid)
-    return found is None or holder.started is None or found == holder.started
+    start = _start_of(holder.pid)
+    return start is None or holder.started is None or start == holder.started
 
 
 def _start_of(pid: int) -> str | None:

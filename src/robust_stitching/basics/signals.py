@@ -13,12 +13,12 @@ def interrupting() -> list[signal.Signals]:
     Of SIGINT and SIGHUP those that nobody told us to ignore, as shells do for what runs in their
     background and nohup does for what outlives its terminal.
     """
-    found = [signal.SIGTERM]
+    signals = [signal.SIGTERM]
     for name in ("SIGINT", "SIGHUP"):
         number = getattr(signal, name, None)  # not every system has both
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            found.append(number)
-    return found
+            signals.append(number)
+    return signals
 
 
 def raise_interruptions() -> None:

@@ -86,19 +86,19 @@ class Checkpoint:
             classes.
         """
         self.require_fit(split)
-        found, notes = self.matching(split), []
-        if found.renamed:
+        matching, notes = self.matching(split), []
+        if matching.renamed:
             notes.append(
                 f"The classes of {split.name} have other names than those of {self.called}: taken "
-                f"were {found}. Its accuracy means something only where these are the same."
+                f"were {matching}. Its accuracy means something only where these are the same."
             )
         if self.class_names is None and self.dataset != split.source:
             notes.append(
                 f"{self.called} does not say what its {self.classes} classes are called: they were "
                 f"taken for those of {split.name} in their order."
             )
-        in_order = found.order == tuple(range(self.classes))
-        return split if in_order else split.relabelled(found.order), notes
+        in_order = matching.order == tuple(range(self.classes))
+        return split if in_order else split.relabelled(matching.order), notes
 
     def require_fit(self, split: AnySplit) -> None:
         """Raise UserError unless the network can be asked about the images of `split`, and answers

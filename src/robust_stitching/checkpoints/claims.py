@@ -57,8 +57,8 @@ def _dataset_of(folder: str) -> str | None:
         return None
 
 
-def _last(found: Sequence[Any]) -> Any:
-    return next((value for value in reversed(found) if value is not None), None)
+def _last(values: Sequence[Any]) -> Any:
+    return next((value for value in reversed(values) if value is not None), None)
 
 
 def entry_for(path: Path, model: str | None, claim: Claim, notes: list[str]) -> models.Entry:

@@ -39,15 +39,15 @@ def matched(answers: Sequence[str], classes: Sequence[str]) -> Matching:
     Two different sets of whole numbers only count, one from 0 and the other from 1, say: they are
     matched in their order.
     """
-    found: dict[int, int] = {}
+    class_of: dict[int, int] = {}
     count = _are_numbers(answers) and _are_numbers(classes) and set(answers) != set(classes)
     for same in () if count else (str, _folded):
-        own = _unique(answers, _left(answers, found.keys()), same)
-        theirs = _unique(classes, _left(classes, found.values()), same)
-        found |= {own[name]: theirs[name] for name in own.keys() & theirs.keys()}
-    left = (_left(answers, found.keys()), _left(classes, found.values()))
-    found |= dict(zip(*left, strict=True))
-    order = tuple(found[i] for i in range(len(answers)))
+        own = _unique(answers, _left(answers, class_of.keys()), same)
+        theirs = _unique(classes, _left(classes, class_of.values()), same)
+        class_of |= {own[name]: theirs[name] for name in own.keys() & theirs.keys()}
+    left = (_left(answers, class_of.keys()), _left(classes, class_of.values()))
+    class_of |= dict(zip(*left, strict=True))
+    order = tuple(class_of[i] for i in range(len(answers)))
     pairs = [(classes[number], answer) for answer, number in zip(answers, order, strict=True)]
     return Matching(order, tuple((theirs, own) for theirs, own in pairs if theirs != own))
 

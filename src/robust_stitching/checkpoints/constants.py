@@ -8,7 +8,7 @@ from torch import nn
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints.fitting import Fit
-from robust_stitching.checkpoints.published import Found
+from robust_stitching.checkpoints.published import Weights
 from robust_stitching.data import SOURCES
 
 IDENTITY = ((0.0,), (1.0,))
@@ -16,7 +16,7 @@ IDENTITY = ((0.0,), (1.0,))
 
 def constants_for(
     path: Path,
-    taken: Found,
+    taken: Weights,
     made_for: str,
     given: Mapping[str, Sequence[float] | None],
     notes: list[str],

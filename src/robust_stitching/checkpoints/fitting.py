@@ -119,9 +119,9 @@ def _size(one: nn.Module, other: nn.Module, state: State) -> int | None:
     for name, value in one.state_dict().items():
         if name in constants_of(one) or name not in state or state[name].ndim != value.ndim:
             continue
-        for length, again, found in zip(value.shape, shapes[name], state[name].shape, strict=True):
+        for length, again, stored in zip(value.shape, shapes[name], state[name].shape, strict=True):
             if length != again:
-                return found
+                return stored
     return None
 
 
@@ -148,14 +148,14 @@ def published_misfit(frame: nn.Module, state: State) -> Misfit:
     ----------
     frame : the network on the meta device, see `models.frame`.
     """
-    found = misfit(frame, state)
-    missing = [name for name in found.missing if name not in constants_of(frame)]
-    unknown = found.unknown
+    amiss = misfit(frame, state)
+    missing = [name for name in amiss.missing if name not in constants_of(frame)]
+    unknown = amiss.unknown
     if missing and unknown:  # its modules may know names that they had in an earlier version
         shapes = {
             name: torch.empty(value.shape, dtype=value.dtype, device="meta")
             for name, value in state.items()
-            if name not in found.bent
+            if name not in amiss.bent
         }
         try:
             with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def published_misfit(frame: nn.Module, state: State) -> Misfit:
         else:
             missing = [name for name in missing if name in left.missing_keys]
             unknown = tuple(name for name in unknown if name in left.unexpected_keys)
-    return Misfit(tuple(missing), unknown, found.bent)
+    return Misfit(tuple(missing), unknown, amiss.bent)
 
 
 def fill(network: nn.Module, state: State, path: Path) -> None:

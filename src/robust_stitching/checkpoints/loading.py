@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from robust_stitching import data, models
-from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import claims, published
 from robust_stitching.checkpoints.checkpoint import Checkpoint, name_of
+from robust_stitching.checkpoints.code import made_by
 from robust_stitching.checkpoints.constants import constants_for, normalise
 from robust_stitching.checkpoints.fitting import fill, misfit, require_stored
 from robust_stitching.checkpoints.storage import read, write
@@ -69,9 +69,9 @@ def in_memory(architecture: Mapping[str, Any]) -> str | None:
     return architecture["model"] if architecture.get("in_memory") else None
 
 
-def is_ours(found: Any) -> bool:
-    """Whether what `read` found says itself what it is."""
-    return isinstance(found, dict) and str(found.get("format")).startswith(OURS)
+def is_ours(content: Any) -> bool:
+    """Whether what `read` returned says itself what it is."""
+    return isinstance(content, dict) and str(content.get("format")).startswith(OURS)
 
 
 def load(
@@ -105,14 +105,14 @@ def load(
     UserError : when the file is missing, damaged, no network, does not fit its model, or holds
         numbers that are not finite.
     """
-    found = read(path)
-    if not isinstance(found, dict | list | tuple):
-        raise UserError(f"{path} holds no network but a {type(found).__name__}.")
+    content = read(path)
+    if not isinstance(content, dict | list | tuple):
+        raise UserError(f"{path} holds no network but a {type(content).__name__}.")
     given = {"mean": mean, "std": std}
-    if is_ours(found):
+    if is_ours(content):
         if weights is not None:
             raise UserError(f"{path} holds one set of weights; leave weights={weights!r} out.")
-        checkpoint = _load_ours(path, found, model)
+        checkpoint = _load_ours(path, content, model)
         size = checkpoint.network.input_shape[-1]
         if image_size not in (None, size):
             raise UserError(
@@ -126,7 +126,7 @@ def load(
             normalise(checkpoint.network, mean, std, str(path))
     else:
         checkpoint = _load_bare(
-            *(path, found, given),
+            *(path, content, given),
             model=model,
             dataset=dataset,
             weights=weights,
@@ -137,18 +137,18 @@ def load(
     return checkpoint
 
 
-def _load_ours(path: Path, found: dict[str, Any], model: str | None) -> Checkpoint:
-    if found["format"] != FORMAT:
+def _load_ours(path: Path, content: dict[str, Any], model: str | None) -> Checkpoint:
+    if content["format"] != FORMAT:
         raise UserError(
-            f"{path} has the format '{found['format']}', this version reads '{FORMAT}'; "
+            f"{path} has the format '{content['format']}', this version reads '{FORMAT}'; "
             "use the version that wrote it."
         )
-    if "state_dict" not in found or "architecture" not in found:
+    if "state_dict" not in content or "architecture" not in content:
         raise UserError(f"{path} holds no network; give a model.pt or an intermediate snapshot.")
     try:
-        architecture, state, notes = found["architecture"], found["state_dict"], []
+        architecture, state, notes = content["architecture"], content["state_dict"], []
         if model is not None:
-            architecture = _made_by(architecture, model, path, notes)
+            architecture = made_by(architecture, model, path, notes)
         require_stored(state, path)
         network = rebuild(architecture)
         amiss = misfit(network, state)
@@ -158,15 +158,15 @@ def _load_ours(path: Path, found: dict[str, Any], model: str | None) -> Checkpoi
             )
         fill(network, state, path)
         _require_deviations(network, path)
-        dataset, classes = str(found["dataset"]), classes_of(architecture)
+        dataset, classes = str(content["dataset"]), classes_of(architecture)
         return Checkpoint(
             network=network,
             model=name_of(architecture),
             dataset=dataset,
             classes=classes,
             path=path,
-            training=dict(found["training"]),
-            class_names=_names(found.get("classes"), dataset, classes),
+            training=dict(content["training"]),
+            class_names=_names(content.get("classes"), dataset, classes),
             notes=tuple(notes),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -174,42 +174,6 @@ def _load_ours(path: Path, found: dict[str, Any], model: str | None) -> Checkpoi
             f"{path} does not hold what a network's file holds ({type(error).__name__}: {error}); "
             "copy or train it again."
         ) from error
-
-
-def _made_by(
-    architecture: Mapping[str, Any], model: str, path: Path, notes: list[str]
-) -> dict[str, Any]:
-    """An architecture whose networks of the user's own are made by the code that `model` names."""
-    asked = map(models.asked_for, map(str, functions_in(model)))
-    code = {entry.name: entry.code for entry in asked}
-    used = set()
-
-    def renewed(part: Mapping[str, Any]) -> dict[str, Any]:
-        if "front" in part:
-            return {**part, "front": renewed(part["front"]), "end": renewed(part["end"])}
-        name = next((n for n in code if _function(n) == _function(part["model"])), None)
-        if "code" not in part or name is None:
-            return dict(part)
-        if code[name] != part["code"]:
-            notes.append(
-                f"{name} has another text than the {part['model']} that {path} was made with: its "
-                "numbers are right only where the network is the same."
-            )
-        used.add(name)
-        return {**part, "model": name, "code": code[name]}
-
-    renewed_architecture = renewed(architecture)
-    if not used or used != code.keys():
-        unused = ",".join(code.keys() - used) or model
-        raise UserError(
-            f"{path} says itself what model it is, {name_of(architecture)}; leave model={unused!r} "
-            "out."
-        )
-    return renewed_architecture
-
-
-def _function(name: str) -> str:
-    return name.rpartition(":")[2]
 
 
 def _names(kept: Any, dataset: str, classes: int) -> tuple[str, ...] | None:
@@ -232,7 +196,7 @@ def classes_of(architecture: Mapping[str, Any]) -> int:
 
 def _load_bare(
     path: Path,
-    found: Any,
+    content: Any,
     given: Mapping[str, Sequence[float] | None],
     *,
     model: str | None,
@@ -241,7 +205,7 @@ def _load_bare(
     image_size: int | None,
     otherwise: str | None,
 ) -> Checkpoint:
-    if isinstance(found, dict) and found.keys() >= {"weight", "bias", "history"}:
+    if isinstance(content, dict) and content.keys() >= {"weight", "bias", "history"}:
         raise UserError(
             f"{path} holds the map of a stitch, not a network; give the file in frank_model beside."
         )
@@ -253,8 +217,8 @@ def _load_bare(
     made_for = claims.made_for(path, model, dataset, claim, notes, otherwise)
     source = SOURCES.get(made_for)
 
-    def made(size: int | None) -> tuple[published.Found, models.Network]:
-        taken = published.find(path, found, entry, made_for, size, weights)
+    def made(size: int | None) -> tuple[published.Weights, models.Network]:
+        taken = published.find(path, content, entry, made_for, size, weights)
         return taken, taken.fit.build()
 
     if image_size is not None:

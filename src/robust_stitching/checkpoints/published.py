@@ -58,7 +58,7 @@ BOOKKEEPING = {"decay", "total_ops", "total_params"}
 
 
 @dataclass(frozen=True)
-class Found:
+class Weights:
     """The weights of a network in somebody else's file.
 
     Attributes
@@ -95,10 +95,10 @@ class _Place:
         return self.name and f"{self.name}."
 
 
-def flattened(found: Any) -> dict[tuple[str, ...], Tensor]:
+def flattened(content: Any) -> dict[tuple[str, ...], Tensor]:
     """Every tensor in nested dictionaries and lists, under its keys."""
     tensors = {}
-    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), found)])
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
     seen = set()
     while waiting:
         keys, value = waiting.popleft()
@@ -113,12 +113,12 @@ def flattened(found: Any) -> dict[tuple[str, ...], Tensor]:
 
 def find(
     path: Path,
-    found: Any,
+    content: Any,
     entry: models.Entry,
     dataset: str | None = None,
     image_size: int | None = None,
     wanted: str | None = None,
-) -> Found:
+) -> Weights:
     """The weights in a file that fit a network.
 
     Where several do, the plain ones are taken rather than averaged ones, then those that lie
@@ -126,7 +126,7 @@ def find(
 
     Parameters
     ----------
-    found : what the file holds.
+    content : what the file holds.
     dataset : the key of what the network was made for, if that is known by name.
     image_size : of its images; the network's own for None.
     wanted : which of several to take, by their place or a word in it ("ema").
@@ -135,7 +135,7 @@ def find(
     ------
     UserError : where none fits, with what is amiss; where `wanted` names none.
     """
-    tensors = {k: v for k, v in flattened(found).items() if not _is_optimisers(".".join(k[:-1]))}
+    tensors = {k: v for k, v in flattened(content).items() if not _is_optimisers(".".join(k[:-1]))}
     if not tensors:
         raise UserError(f"{path} holds no state dict of a network.")
     frame = frame_of(entry, image_size, (), classes=2, channels=3)
@@ -153,7 +153,7 @@ def find(
     if strange:
         raise _no_fit(path, replace(chosen, misfit=Misfit(unknown=strange)))
     others = (n for n in choices if n != name and not _words(n) & COPIES)
-    return Found(
+    return Weights(
         fit=chosen,
         constants=_constants(place, path),
         place=name,
@@ -161,8 +161,8 @@ def find(
     )
 
 
-def _no_fit(path: Path, found: Fit) -> UserError:
-    return UserError(f"the weights in {path} do not fit {found.entry.name}: {found.misfit}.")
+def _no_fit(path: Path, tried: Fit) -> UserError:
+    return UserError(f"the weights in {path} do not fit {tried.entry.name}: {tried.misfit}.")
 
 
 def _without_wrapping(
@@ -171,11 +171,11 @@ def _without_wrapping(
     """The tensors without the `WRAPPING` in their names, but where a network has such names itself,
     or the file the same tensor with and without."""
     own = {part for name in names for part in name.split(".")}
-    found = {}
+    bare = {}
     for keys, value in tensors.items():
         parts = [part for part in keys[-1].split(".") if part not in WRAPPING - own]
-        found[(*keys[:-1], ".".join(parts))] = value
-    return found if len(found) == len(tensors) else tensors
+        bare[(*keys[:-1], ".".join(parts))] = value
+    return bare if len(bare) == len(tensors) else tensors
 
 
 def _places(tensors: dict[tuple[str, ...], Tensor], names: Collection[str]) -> list[_Place]:
@@ -196,14 +196,14 @@ def _places(tensors: dict[tuple[str, ...], Tensor], names: Collection[str]) -> l
         counts, owners = Counter({".".join(owner): number}), {".".join(owner): {owner}}
     most = max(counts.values())
     likely = sorted((p for p in counts if 2 * counts[p] >= most), key=lambda p: (-counts[p], p))
-    found = []
+    places = []
     for name in likely:
         around = {".".join(k): v for k, v in tensors.items() if k[:-1] in owners[name]}
         prefix = name and f"{name}."
         own = {n.removeprefix(prefix): v for n, v in around.items() if n.startswith(prefix)}
         state = {n: v for n, v in own.items() if n in names or not _kind(n, v)}
-        found.append(_Place(name, state, around))
-    return found
+        places.append(_Place(name, state, around))
+    return places
 
 
 def _kind(name: str, value: Tensor) -> str | None:
@@ -241,7 +241,7 @@ def _chosen(path: Path, wanted: str, names: Sequence[str]) -> str:
     raise UserError(f"in {path} {what} called '{wanted}'; choose {listed}.")
 
 
-def _strange(place: _Place, found: Fit, others: Sequence[str]) -> tuple[str, ...]:
+def _strange(place: _Place, chosen: Fit, others: Sequence[str]) -> tuple[str, ...]:
     """Names beside a network's weights that nobody expects: a layer more, say, without which it
     would answer something else. Constants, counters and weights at other places are expected."""
     others = [other for other in others if not place.prefix.startswith(f"{other}.")]
@@ -250,7 +250,7 @@ def _strange(place: _Place, found: Fit, others: Sequence[str]) -> tuple[str, ...
         for name in place.around
         if not name.startswith(place.prefix) and not _words(name) & LOSSES
     ]
-    loose = [*(place.prefix + name for name in found.misfit.unknown), *beyond]
+    loose = [*(place.prefix + name for name in chosen.misfit.unknown), *beyond]
     return tuple(name for name in loose if not _expected(name, place.around.get(name), others))
 
 

@@ -18,11 +18,11 @@ from robust_stitching.checkpoints import harmless
 
 def fingerprint(*tensors: Tensor) -> str:
     """A short text that differs where any of the tensors does."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for tensor in tensors:
-        found.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ def as_called(text: str) -> str:
     """`text`, in which commands are called as scripts, with the calls that work where we are:
     without a clone there are no scripts."""
     way = _way()
-    return _SCRIPT.sub(lambda found: f"{way} {spoken(found[1])}", text) if way else text
+    return _SCRIPT.sub(lambda match: f"{way} {spoken(match[1])}", text) if way else text
 
 
 def _way() -> str | None:

@@ -33,13 +33,13 @@ def main(argv: list[str]) -> None:
 
     if not args.folder.is_dir():
         raise UserError(f"{args.folder} is no folder; give the one that the runs are in.")
-    found = collect(args.folder, args.anew)
-    for path in found.unreadable:
+    collected = collect(args.folder, args.anew)
+    for path in collected.unreadable:
         print(f"left out: {path} cannot be read")
-    if found.aside:
-        print(f"the earlier table is in {found.aside}")
-    if found.path.exists():
-        lines = "line" if len(found.added) == 1 else "lines"
-        print(f"{len(found.added)} {lines} added to {found.path}")
+    if collected.aside:
+        print(f"the earlier table is in {collected.aside}")
+    if collected.path.exists():
+        lines = "line" if len(collected.added) == 1 else "lines"
+        print(f"{len(collected.added)} {lines} added to {collected.path}")
     else:
         print(f"there are no stitching runs in {args.folder}")

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         )
     if checkpoints.is_ours(checkpoints.read(args.state_dict)):
         raise UserError(f"{args.state_dict} is a checkpoint already and says what it is; use it.")
-    found = checkpoints.load(
+    checkpoint = checkpoints.load(
         args.state_dict,
         model=args.model,
         dataset=dataset,
@@ -65,26 +65,29 @@ def main(argv: list[str]) -> None:
         std=args.std,
         weights=args.weights,
     )
-    cli.listener(p).warn(*found.notes)
-    training = {"kind": "published", "file": str(args.state_dict), "notes": list(found.notes)}
-    checkpoints.save(args.out, found.network, found.dataset, training, found.class_names)
-    print(f"{described(found)}\nkept in {args.out}")
+    cli.listener(p).warn(*checkpoint.notes)
+    training = {"kind": "published", "file": str(args.state_dict), "notes": list(checkpoint.notes)}
+    checkpoints.save(
+        args.out, checkpoint.network, checkpoint.dataset, training, checkpoint.class_names
+    )
+    print(f"{described(checkpoint)}\nkept in {args.out}")
 
 
-def described(found: "Checkpoint") -> str:
+def described(checkpoint: "Checkpoint") -> str:
     """What the checkpoint says of itself, for its maker to check."""
     from robust_stitching import models
 
-    size, (_, normalize) = found.network.input_shape[-1], models.normalisation_of(found.network)
+    network = checkpoint.network
+    size, (_, normalize) = network.input_shape[-1], models.normalisation_of(network)
     mean, std = (
         ", ".join(f"{value:.4g}" for value in values.flatten().tolist())
         for values in (normalize.mean, normalize.std)
     )
-    names = [*(found.class_names or ["their names are not known"])]
+    names = checkpoint.class_names or ("their names are not known",)
     lines = {
-        "model": found.model,
-        "made for": f"{found.dataset}, images of {size}×{size} pixels",
-        "classes": f"{found.classes:,}: {', '.join(names[:5])}{', …' if names[5:] else ''}",
+        "model": checkpoint.model,
+        "made for": f"{checkpoint.dataset}, images of {size}×{size} pixels",
+        "classes": f"{checkpoint.classes:,}: {', '.join(names[:5])}{', …' if names[5:] else ''}",
         "mean": mean,
         "std": std,
     }

@@ -29,12 +29,12 @@ ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl", ".safetensors")
 
 @dataclass(frozen=True)
 class Argument:
-    """What stands in a place; `found` is what it looks like, None for a word that may be a layer's
+    """What stands in a place; `kind` is what it looks like, None for a word that may be a layer's
     name or a mistake."""
 
     place: str
     text: str
-    found: str | None
+    kind: str | None
 
     @property
     def belongs(self) -> str:
@@ -43,14 +43,14 @@ class Argument:
     @property
     def is_no_file(self) -> bool:
         """Whether a file belongs here and this is the name of something else."""
-        word = self.found is None and not {os.sep, ":"} & set(self.text)
-        other = word or self.found in (DATASET, MODEL)
+        word = self.kind is None and not {os.sep, ":"} & set(self.text)
+        other = word or self.kind in (DATASET, MODEL)
         return self.belongs == FILE and other and not Path(self.text).exists()
 
     @property
     def strayed(self) -> bool:
         """Whether this belongs in another place."""
-        return self.found in (FILE, DATASET) and self.found != self.belongs
+        return self.kind in (FILE, DATASET) and self.kind != self.belongs
 
 
 def check_places(args: argparse.Namespace, *places: str) -> None:
@@ -66,9 +66,9 @@ def check_places(args: argparse.Namespace, *places: str) -> None:
     given = [Argument(place, text, looks_like(text)) for place, text in texts.items()]
     no_files = [argument for argument in given if argument.is_no_file]
     for argument in no_files:
-        if argument.found == MODEL:
+        if argument.kind == MODEL:
             raise UserError(_train_first(argument.text, getattr(args, "dataset", None)))
-    if all(a.found == DATASET for a in given if a.belongs == DATASET) and not no_files:
+    if all(a.kind == DATASET for a in given if a.belongs == DATASET) and not no_files:
         return  # a layer may have any name
     for argument in given:
         if argument.is_no_file or argument.strayed:
@@ -89,7 +89,7 @@ def looks_like(text: str) -> str | None:
 
 
 def _order(argument: Argument, places: list[str]) -> str:
-    what = f"looks like {argument.found}" if argument.found else "is none"
+    what = f"looks like {argument.kind}" if argument.kind else "is none"
     order = f"; the order is {' '.join(places)}" if places[1:] else ""
     return (
         f"{argument.belongs} belongs in the place of {argument.place.upper()}, but "

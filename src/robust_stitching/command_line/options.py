@@ -352,7 +352,7 @@ def settings_of(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
     ------
     UserError : for code without weights, weights without code, or code that is named twice.
     """
-    found = said = parser.settings(args)
+    settings = said = parser.settings(args)
     for path, flag in parser.weights.items():
         model, weights = path.replace(".path", ".model"), getattr(args, _dest(flag))
         if function_in(said[path]) is None:
@@ -369,8 +369,8 @@ def settings_of(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
             )
         if said[model] not in (None, said[path]):
             raise UserError(f"{said[path]} and {said[model]} both name the network; name one.")
-        found = found | {path: weights, model: said[path]}
-    return found
+        settings = settings | {path: weights, model: said[path]}
+    return settings
 
 
 def _dest(flag: str) -> str:

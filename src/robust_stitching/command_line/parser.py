@@ -86,12 +86,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
-        found = super().parse_args(args)
+        parsed = super().parse_args(args)
         # What the parser finds set it does not set to its default.
-        left = argparse.Namespace(**dict.fromkeys(vars(found), UNSET))
+        left = argparse.Namespace(**dict.fromkeys(vars(parsed), UNSET))
         super().parse_args(args, left)
-        found.given = {name for name, value in vars(left).items() if value is not UNSET}
-        return found
+        parsed.given = {name for name, value in vars(left).items() if value is not UNSET}
+        return parsed
 
     def settings(self, args: argparse.Namespace) -> dict[str, Any]:
         """The settings that arguments say: path to value."""
@@ -187,8 +187,8 @@ class Parser(argparse.ArgumentParser):
 
 def _at(plan: type[Settings], path: str) -> tuple[Kind, Mapping[str, Any]]:
     """What kind the setting at a path is of, and what is known of it."""
-    for found, owner, own in written.leaves(plan):
-        if found == path:
+    for leaf, owner, own in written.leaves(plan):
+        if leaf == path:
             return kind_of(owner, own.name), own.metadata
     raise ValueError(f"{plan.__name__} has no setting {path}")
 
@@ -213,8 +213,7 @@ class Listed(argparse.Action):
     """An option that takes names with spaces or commas between them."""
 
     def __call__(self, parser: Any, namespace: Any, words: Any, option: str | None = None) -> None:
-        names = [name.strip() for word in words for name in word.split(",")]
-        found = tuple(name for name in names if name)
-        if not found:
+        names = tuple(filter(None, (part.strip() for part in ",".join(words).split(","))))
+        if not names:
             raise argparse.ArgumentError(self, "expected at least one argument")
-        setattr(namespace, self.dest, found)
+        setattr(namespace, self.dest, names)

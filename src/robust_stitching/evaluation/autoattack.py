@@ -47,11 +47,11 @@ def attack_for(threat: Threat, classes: int):
             suite.apgd_targeted.n_target_classes = min(9, classes - 1)
             suite.fab.n_target_classes = min(9, classes - 1)
             with contextlib.redirect_stdout(io.StringIO()):
-                found, _ = suite.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
-        fooled = fools(found, logits_of(network, found), y)
+                adversarial, _ = suite.run_standard_evaluation(x.contiguous(), y, batch_size=len(x))
+        fooled = fools(adversarial, logits_of(network, adversarial), y)
         step = torch.where(fooled, 0, -1)  # it does not tell the step
         unknown = torch.zeros_like(fooled)
-        return Attacked(found, fooled, step, unknown, unknown.clone())
+        return Attacked(adversarial, fooled, step, unknown, unknown.clone())
 
     return run
 

@@ -116,10 +116,10 @@ def _one_attack_against_another(known: Robustness, weak: bool) -> Iterator[str]:
             "latter, and attacks on it say little."
         )
     if "Square" in known.steps:
-        found = int((known.steps["Square"] >= 0).sum())
-        if found >= FEW and found > SQUARE_AHEAD * answers:
+        fooled = int((known.steps["Square"] >= 0).sum())
+        if fooled >= FEW and fooled > SQUARE_AHEAD * answers:
             yield (
-                f"random search without gradients (Square) fooled {found:,} answers that every "
+                f"random search without gradients (Square) fooled {fooled:,} answers that every "
                 "attack with gradients had left: a sign of masked gradients; more queries may fool "
                 "more."
             )
@@ -127,13 +127,13 @@ def _one_attack_against_another(known: Robustness, weak: bool) -> Iterator[str]:
 
 def _steps_without_use(known: Robustness, stepwise: str) -> Iterator[str]:
     steps = known.steps[stepwise]
-    found, late = int((steps >= 0).sum()), int((steps >= 2).sum())
+    fooled, late = int((steps >= 0).sum()), int((steps >= 2).sum())
     left = int((known.right & (steps < 0)).sum())
     many = int(stepwise.split("-")[1]) >= SHORT
-    if many and found > FEW and left > LATE * found and late < LATE * found:
+    if many and fooled > FEW and left > LATE * fooled and late < LATE * fooled:
         yield (
-            f"{stepwise} fooled {found:,} answers, {found - late:,} of them by its random start or "
-            "its first step: accuracy does not fall with more steps, a sign of masked gradients."
+            f"{stepwise} fooled {fooled:,} answers, {fooled - late:,} of them by its random start "
+            "or its first step: accuracy does not fall with more steps, a sign of masked gradients."
         )
 
 
@@ -251,12 +251,12 @@ def _survivors(
                 ).images
 
         whole = threat.whole(images[0].numel())
-        found = attack(view, images, whole, WHOLE_STEPS, "whole")
-        stubborn, rounded = n - _fooled(view, found, labels), 0
+        adversarial = attack(view, images, whole, WHOLE_STEPS, "whole")
+        stubborn, rounded = n - _fooled(view, adversarial, labels), 0
         exact = _in_float64(network, images)
         if exact is not None:
-            found = attack(exact, images.double(), threat, EXACT_STEPS, "float64")
-            rounded = _fooled(view, threat.project(found.to(images), images), labels)
+            adversarial = attack(exact, images.double(), threat, EXACT_STEPS, "float64")
+            rounded = _fooled(view, threat.project(adversarial.to(images), images), labels)
         pace.batch(0)
     enough = max(FEW, STUBBORN * n)
     if stubborn >= enough:

@@ -43,12 +43,12 @@ def look_at(
             names.append(model.class_names)
             continue
         own, told = model.answerable(split)
-        found = evaluate(model.network, own, batch_size, progress)
-        accuracies.append(found)
+        accuracy = evaluate(model.network, own, batch_size, progress)
+        accuracies.append(accuracy)
         names.append(model.class_names or split.classes)
         notes += told
         if model.shares_classes(split):
-            notes += signs(model, own, found.accuracy, found.loss)
+            notes += signs(model, own, accuracy.accuracy, accuracy.loss)
     matching = _between(*names)
     if matching and matching.renamed:
         notes.append(

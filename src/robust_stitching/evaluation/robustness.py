@@ -60,11 +60,11 @@ def robustness(
         pace = Pace(bar, attacks.passes)
         with pace.watching(view):
             for start in range(known.done, len(split), batch_size):
-                part = split.between(start, start + batch_size)
-                pace.batch(len(part))
-                found = _attack_batch(view, part, start, attacks, seed, pace)
-                known.add(found)
-                after_batch(found)
+                batch = split.between(start, start + batch_size)
+                pace.batch(len(batch))
+                part = _attack_batch(view, batch, start, attacks, seed, pace)
+                known.add(part)
+                after_batch(part)
             pace.batch(0)
     known.warnings = [
         *attacks.warnings,
@@ -93,15 +93,15 @@ def _attack_batch(
         if not len(rows):
             continue
         at = rows.to(images.device)
-        found = attack(network, images[at], labels[at], start + rows, seed, name)
-        new = found.fooled.cpu() & right[rows]
-        steps[name][rows] = torch.where(new, found.step.cpu(), -1)
+        attacked = attack(network, images[at], labels[at], start + rows, seed, name)
+        new = attacked.fooled.cpu() & right[rows]
+        steps[name][rows] = torch.where(new, attacked.step.cpu(), -1)
         fooled[rows] |= new
-        not_finite[rows] |= found.not_finite.cpu()
+        not_finite[rows] |= attacked.not_finite.cpu()
         if name == "FGSM":
-            no_gradient[rows] = found.no_gradient.cpu()
+            no_gradient[rows] = attacked.no_gradient.cpu()
         better = per_image(new) > most[rows]
-        changed[rows[better]] = found.images.cpu()[better]
+        changed[rows[better]] = attacked.images.cpu()[better]
         most[rows] = torch.maximum(most[rows], per_image(new))
     places = most.nonzero()[:, 0]
     return Part(start, right, steps, no_gradient, not_finite, start + places, changed[places])

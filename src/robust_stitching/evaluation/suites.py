@@ -57,14 +57,14 @@ class Attack:
     ) -> Attacked:
         """Attack images that stand at `places` (N,) of their split; their random numbers follow
         from that and `seeds`."""
-        found = self.run(network, images, labels, draws_at(places, *seeds, 0))
+        attacked = self.run(network, images, labels, draws_at(places, *seeds, 0))
         for restart in range(1, self.restarts):
-            left = per_image(~found.fooled).nonzero()[:, 0]
+            left = per_image(~attacked.fooled).nonzero()[:, 0]
             if not len(left):
                 break
             draws = draws_at(places[left.cpu()], *seeds, restart)
-            found.take_better(left, self.run(network, images[left], labels[left], draws))
-        return found
+            attacked.take_better(left, self.run(network, images[left], labels[left], draws))
+        return attacked
 
 
 @dataclass(frozen=True)

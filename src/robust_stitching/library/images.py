@@ -12,8 +12,6 @@ from robust_stitching.data import AnySplit, Split
 from robust_stitching.runs.inputs import resolved
 
 CHANNELS = (1, 3)
-NEAR = 1e-3
-"""Of 1/255, how far a value may be from a multiple of it and count as one."""
 
 
 def load_data(

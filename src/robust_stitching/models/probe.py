@@ -68,31 +68,31 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
     name = network.architecture["model"]
     size = network.input_shape[-1]
     try:
-        found = answer(network, network.input_shape)
+        returned = answer(network, network.input_shape)
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(
             f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
             "another network, or images of the size that it is made for (`image_size`)."
         ) from error
-    shape = tuple(found.shape) if isinstance(found, Tensor) else None
+    shape = tuple(returned.shape) if isinstance(returned, Tensor) else None
     if shape is None or len(shape) != 2 or shape[1] != (num_classes or max(2, shape[1])):
         wanted = f"{num_classes} logits" if num_classes else "one logit a class"
         raise UserError(
-            f"{name} answers with {_described(found)} instead of {wanted} an image; choose another "
-            "network, or have it return its logits alone."
+            f"{name} answers with {_described(returned)} instead of {wanted} an image; choose "
+            "another network, or have it return its logits alone."
         )
     return shape[1]
 
 
-def _described(found: Any) -> str:
+def _described(value: Any) -> str:
     """What a network returns for a batch, of one image."""
-    if isinstance(found, Tensor):
-        return f"values of shape {tuple(found.shape[1:])}"
-    if isinstance(found, Mapping):
-        return "a dictionary of " + ", ".join(f"'{k}', {_described(v)}" for k, v in found.items())
-    if isinstance(found, tuple | list):
-        return f"a {type(found).__name__} of " + " and ".join(map(_described, found))
-    return f"another kind ({type(found).__name__})"
+    if isinstance(value, Tensor):
+        return f"values of shape {tuple(value.shape[1:])}"
+    if isinstance(value, Mapping):
+        return "a dictionary of " + ", ".join(f"'{k}', {_described(v)}" for k, v in value.items())
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of " + " and ".join(map(_described, value))
+    return f"another kind ({type(value).__name__})"
 
 
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:

@@ -205,10 +205,10 @@ def build(
     ------
     UserError : for an unknown name, or one that cannot take images of that size.
     """
-    found = model if isinstance(model, Entry) else entry(model)
-    size = image_size or found.image_size
+    model = model if isinstance(model, Entry) else entry(model)
+    size = image_size or model.image_size
     network = _made(
-        found,
+        model,
         seed,
         in_channels=in_channels,
         num_classes=num_classes or 0,
@@ -217,24 +217,24 @@ def build(
     )
     _, normalize = normalisation_of(network)
     channels = len(normalize.mean)
-    normalize.set(*(found.constants_for(channels) or (None, None)))
+    normalize.set(*(model.constants_for(channels) or (None, None)))
     normalize.set(mean, std)
     network.architecture = {
-        "model": found.name,
-        **({"code": found.code} if found.code else {}),
+        "model": model.name,
+        **({"code": model.code} if model.code else {}),
         "num_classes": num_classes,
         "in_channels": channels,
-        **({} if size == found.image_size else {"image_size": size}),
+        **({} if size == model.image_size else {"image_size": size}),
         **options,
     }
     network.input_shape = (channels, size, size)
-    if found.external or size != found.image_size:
+    if model.external or size != model.image_size:
         network.architecture["num_classes"] = require_logits(network, num_classes)
     return network
 
 
 def frame(
-    found: Entry,
+    entry: Entry,
     *,
     num_classes: int,
     in_channels: int,
@@ -242,29 +242,29 @@ def frame(
     **options: Any,
 ) -> nn.Module:
     """The modules that `build` would make, on the meta device: names and shapes without weights."""
-    size = image_size or found.image_size
+    size = image_size or entry.image_size
     sizes = {"in_channels": in_channels, "num_classes": num_classes, "image_size": size, **options}
     try:
         with torch.device("meta"):
-            return found.make(**sizes)
+            return entry.make(**sizes)
     except Exception:  # some constructors calculate with what they make
-        return skeleton(_made(found, 0, **sizes))
+        return skeleton(_made(entry, 0, **sizes))
 
 
-def _made(found: Entry, seed: int, *, num_classes: int, image_size: int, **sizes: Any) -> nn.Module:
+def _made(entry: Entry, seed: int, *, num_classes: int, image_size: int, **sizes: Any) -> nn.Module:
     if num_classes > MOST_CLASSES:
         raise UserError(
-            f"{found.name} for {num_classes:,} classes is more than can be; {MOST_CLASSES:,} is "
+            f"{entry.name} for {num_classes:,} classes is more than can be; {MOST_CLASSES:,} is "
             "the limit."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return found.make(num_classes=num_classes, image_size=image_size, **sizes)
+            return entry.make(num_classes=num_classes, image_size=image_size, **sizes)
         except (RuntimeError, ValueError, AssertionError) as error:
-            if not found.external:
+            if not entry.external:
                 raise
             raise UserError(
-                f"{found.name} cannot be made for images of {image_size}×{image_size} pixels "
+                f"{entry.name} cannot be made for images of {image_size}×{image_size} pixels "
                 f"({first_line(error)}); choose another network."
             ) from error

@@ -173,12 +173,12 @@ def flat(plan: Settings) -> dict[str, Any]:
 
 def changed(plan: Settings) -> dict[str, Any]:
     """What differs from defaults and counts, nested: what the identity of a plan is made of."""
-    found = {}
+    values = {}
     for own in _counting(plan):
         value = getattr(plan, own.name)
         if value != own.default:
-            found[own.name] = changed(value) if is_dataclass(value) else _plain(value)
-    return found
+            values[own.name] = changed(value) if is_dataclass(value) else _plain(value)
+    return values
 
 
 def _counting(plan: Settings) -> Iterator[Field]:

@@ -71,11 +71,11 @@ def _measured(measure: Measure, comparison: Comparison) -> dict[str, Any]:
     return {**told, "value": value, **interval}
 
 
-def _accuracy(found: Accuracy | None) -> dict[str, Any]:
-    if found is None:
+def _accuracy(accuracy: Accuracy | None) -> dict[str, Any]:
+    if accuracy is None:
         return {"accuracy": None, "accuracy_interval": None}
-    between = interval_of(found.accuracy, found.n_images)
-    return {"accuracy": found.accuracy, "accuracy_interval": between}
+    between = interval_of(accuracy.accuracy, accuracy.n_images)
+    return {"accuracy": accuracy.accuracy, "accuracy_interval": between}
 
 
 def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:

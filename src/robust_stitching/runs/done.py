@@ -53,27 +53,26 @@ def done_in(folder: Path) -> Done | None:
 def _others(folder: Path) -> dict[str, Path]:
     """The other files of a run by their kind, which is what the folder that they lie in is called;
     of several the folder itself."""
-    found = {}
+    others = {}
     for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(inside.iterdir())
         if inside.name != "json" and files:
-            found[inside.name] = files[0] if len(files) == 1 else inside
-    return found
+            others[inside.name] = files[0] if len(files) == 1 else inside
+    return others
 
 
 def done_below(out: Path) -> Iterator[Done]:
     """All finished runs in a folder of results, the latest first."""
     folders = [path for path in out.glob("[!.]*") if path.is_dir()] if out.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
-        found = done_in(folder)
-        if found is not None:
-            yield found
+        if (done := done_in(folder)) is not None:
+            yield done
 
 
 def same_plan(out: Path, name: str | None, plan: Settings) -> Done | None:
     """The finished run of a plan: that of a name, or any one where no name is given."""
-    for found in done_below(out) if name is None else [done_in(out / name)]:
-        before = found and found.plan(type(plan))
+    for done in done_below(out) if name is None else [done_in(out / name)]:
+        before = done and done.plan(type(plan))
         if before and identity(before) == identity(plan):
-            return replace(found, reused=True)
+            return replace(done, reused=True)
     return None

@@ -146,10 +146,10 @@ def run(
             history = trainer.run(on_step, on_epoch, listener.progress, before_failing)
             _write_log(folder / LOG, history)  # a killed training may have kept its state alone
             _refuse_a_finished_one(folder)
-            found = {"test_accuracy": history[-1].test_accuracy}
+            accuracy = {"test_accuracy": history[-1].test_accuracy}
             origin = {"versions": versions(device), "commit": commit()}
-            write_json(folder / REPORT, said | found | origin)
-            keep_network(FINISHED, **found)
+            write_json(folder / REPORT, said | accuracy | origin)
+            keep_network(FINISHED, **accuracy)
         except Diverged as error:
             raise Diverged(f"{error} {_what_is_kept(folder)}") from error
         except NotWritten as error:
@@ -218,23 +218,23 @@ def _refuse_another(plan: TrainPlan, values: Any, path: Path, how: str) -> None:
 
 def _state_of(plan: TrainPlan, precision: str, unfinished: Path) -> dict[str, Any]:
     """The trainer's state in `unfinished`, if it was begun with the same plan."""
-    found = checkpoints.read(unfinished)
-    if not isinstance(found, dict) or not {"plan", "precision", "trainer"} <= found.keys():
+    kept = checkpoints.read(unfinished)
+    if not isinstance(kept, dict) or not {"plan", "precision", "trainer"} <= kept.keys():
         raise UserError(
             f"{unfinished} holds no state of a training that this version can go on with; remove "
             "the folder."
         )
     state = {
-        ".".join(keys): value for keys, value in flattened({"trainer": found["trainer"]}).items()
+        ".".join(keys): value for keys, value in flattened({"trainer": kept["trainer"]}).items()
     }
     require_finite(state, unfinished)
-    _refuse_another(plan, found["plan"], unfinished, "was begun")
-    if found["precision"] != precision:
+    _refuse_another(plan, kept["plan"], unfinished, "was begun")
+    if kept["precision"] != precision:
         raise UserError(
-            f"{unfinished} was begun in {found['precision']} and would go on in {precision}; say "
-            f"precision={found['precision']!r}, or remove the folder."
+            f"{unfinished} was begun in {kept['precision']} and would go on in {precision}; say "
+            f"precision={kept['precision']!r}, or remove the folder."
         )
-    return found["trainer"]
+    return kept["trainer"]
 
 
 def _what_is_kept(folder: Path) -> str:

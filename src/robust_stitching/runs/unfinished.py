@@ -226,10 +226,10 @@ class Taken(UserError):
 def about_of(folder: Path) -> dict[str, Any]:
     """What an unfinished run says of itself; empty where it says nothing that can be read."""
     try:
-        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+        about = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return about if isinstance(about, dict) else {}
 
 
 @contextmanager

@@ -56,18 +56,18 @@ def between(measure: Measure, x: Array, y: Array, **settings: Any) -> float:
         x, y = _of_usual_size(x), _of_usual_size(y)
     layouts = tuple((Layout.of(side.shape[1:]),) for side in (x, y))
     try:
-        found = values_of([measure], ArrayStream([x, y], asked.batch_size), layouts, asked)
+        values = values_of([measure], ArrayStream([x, y], asked.batch_size), layouts, asked)
     except NotFinite as error:
         raise ValueError(
             f"values of x or y are too large for {measure.name}; scale them"
         ) from error
-    if found.short:
+    if values.short:
         raise ValueError(
             f"{measure.name} needs more rows than channels, but x is {_shape(x)} and y {_shape(y)}"
         )
     if measure.of_outputs:
-        return found.outputs[measure.name]
-    return float(found.layerwise[measure.name])
+        return values.outputs[measure.name]
+    return float(values.layerwise[measure.name])
 
 
 def _representation(values: Array, name: str, measure: Measure) -> Tensor:

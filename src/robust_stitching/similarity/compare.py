@@ -117,17 +117,17 @@ def compare(
     stream = NetworkStream([(s.network, s.layers) for s in sides], split, batch_size, seed)
     layouts = tuple([*side.layers.values()] for side in sides)
     try:
-        found = values_of(wanted, stream, layouts, settings, order, progress, state)
+        values = values_of(wanted, stream, layouts, settings, order, progress, state)
     except NotFinite as error:
         raise UserError(_broken(error, sides)) from error
-    notes += _undefined(found, wanted, sides, n, positions)
+    notes += _undefined(values, wanted, sides, n, positions)
     rows = told(positions)
     return Comparison(
         layers1=tuple(sides[0].layers),
         layers2=tuple(sides[1].layers),
         measures=wanted,
-        layerwise=found.layerwise,
-        outputs=found.outputs,
+        layerwise=values.layerwise,
+        outputs=values.outputs,
         estimators={
             m.name: m.estimator_for(rows, attributes, batch_size=batch_size, k=k) for m in wanted
         },
@@ -245,7 +245,7 @@ def _names(sides: tuple[Side, Side]) -> list[tuple[int, str]]:
 
 
 def _undefined(
-    found: Values, wanted: Sequence[Measure], sides: tuple[Side, Side], n: int, positions: str
+    values: Values, wanted: Sequence[Measure], sides: tuple[Side, Side], n: int, positions: str
 ) -> list[str]:
     """Why some values are missing, in sentences."""
     notes, names = [], _names(sides)
@@ -254,14 +254,14 @@ def _undefined(
         named = dict.fromkeys(names[number] for number in numbers)
         return ", ".join(f"{name} of model {number}" for number, name in named)
 
-    for form, numbers in found.undefined.items():
-        lost = [number for number in numbers if number not in found.constant]
+    for form, numbers in values.undefined.items():
+        lost = [number for number in numbers if number not in values.constant]
         if lost:
             measures = ", ".join(m.name for m in wanted if m.form is form)
             notes.append(f"{measures}: no value where {form.undefined}: {listed(lost)}.")
-    if found.short and positions != POOLED:
+    if values.short and positions != POOLED:
         notes.append(
-            f"{', '.join(sorted(found.short))}: no value for layers with no fewer channels than "
+            f"{', '.join(sorted(values.short))}: no value for layers with no fewer channels than "
             "rows."
         )
     for side in sides:
@@ -272,8 +272,8 @@ def _undefined(
                 f"{', '.join(measures)}: no value for layers of model {side.number} with no fewer "
                 f"channels than there are images ({n:,}): {', '.join(wide)}."
             )
-    if found.constant:
-        constant = sorted(found.constant, key=names.__getitem__)
+    if values.constant:
+        constant = sorted(values.constant, key=names.__getitem__)
         notes.append(
             f"No value where an activation does not vary over the images: {listed(constant)}."
         )

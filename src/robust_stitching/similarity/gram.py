@@ -82,9 +82,9 @@ class GramSums:
             raise ValueError(f"the unbiased HSIC needs {LEAST_IMAGES} images or more, not {n}")
         rows = self.rows - self.diagonals
         total = rows.sum(dim=1)
-        found = self.products - self.diagonals @ self.diagonals.T
-        found += torch.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
-        return self._without_noise(found) / (n * (n - 3))
+        hsic = self.products - self.diagonals @ self.diagonals.T
+        hsic += torch.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
+        return self._without_noise(hsic) / (n * (n - 3))
 
     def _without_noise(self, hsic: Tensor) -> Tensor:
         """`hsic` with zeros for representations of which centring leaves nothing but rounding."""
@@ -218,7 +218,7 @@ class Blocks:
 
     def state(self) -> dict[str, Any]:
         """What has been taken in; the block itself has to be filled again."""
-        taken = [vars(found) for found in self.taken.values()]
+        taken = [*map(vars, self.taken.values())]
         return {"shift": self._shift, "takers": [t.__name__ for t in self.taken], "taken": taken}
 
     def load(self, state: dict[str, Any]) -> None:

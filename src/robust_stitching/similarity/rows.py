@@ -59,14 +59,14 @@ class Rows:
         """Take in a batch: the activations of every layer."""
         m = len(activations[0])
         for kept, activation, layout in zip(self._kept, activations, self.layouts, strict=True):
-            for grid, found in kept.items():
+            for grid, rows in kept.items():
                 if grid == POOLED:
-                    found.append(channel_means(activation, layout))
+                    rows.append(channel_means(activation, layout))
                     continue
                 maps = to_size(grid_of(activation, layout), grid).flatten(2)
                 chosen = self._chosen[grid][self._seen : self._seen + m].to(maps.device)
                 index = chosen[:, None].expand(-1, maps.shape[1], -1)
-                found.append(floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1)))
+                rows.append(floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1)))
         self._seen += m
 
     def state(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Rows:
     def finish(self) -> None:
         """Call when all batches are in."""
         self._sides = [
-            {grid: Channels(torch.cat(found), self.per_image(grid)) for grid, found in kept.items()}
+            {grid: Channels(torch.cat(rows), self.per_image(grid)) for grid, rows in kept.items()}
             for kept in self._kept
         ]
         self._kept = []

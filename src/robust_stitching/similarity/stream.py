@@ -122,15 +122,15 @@ class Kept:
 
     def take_up(self, blocks: Blocks | None) -> tuple[int, int]:
         """Load what was kept; returns at which image the pass under way began, and where it was."""
-        found = self.file.read()
-        if found is None:
+        kept = self.file.read()
+        if kept is None:
             return 0, 0
         try:
-            for part, state in zip(self.parts, found["parts"], strict=True):
+            for part, state in zip(self.parts, kept["parts"], strict=True):
                 part.load(state)
             if blocks:
-                blocks.load(found["blocks"])
-            return found["start"], found["at"]
+                blocks.load(kept["blocks"])
+            return kept["start"], kept["at"]
         except DAMAGE as error:
             raise self.file.damaged(error) from error
 
@@ -193,9 +193,9 @@ class NetworkStream(Stream):
 
     def _seen(self, at: int, images: Tensor) -> Batch:
         """Held by the caller alone."""
-        found = [list(piece(images)) for piece in self.pieces]
-        outputs = [found[number].pop() for number in self.answering]
-        return Batch(at, [values for activations in found for values in activations], outputs)
+        features = [list(piece(images)) for piece in self.pieces]
+        outputs = [features[number].pop() for number in self.answering]
+        return Batch(at, [values for activations in features for values in activations], outputs)
 
 
 class ArrayStream(Stream):

@@ -89,7 +89,7 @@ def values_of(
         [measure for measure in measures if measure.of == kind]
         for kind in (OUTPUTS, MAPS, CHANNELS)
     )
-    found, count = Values(len(layouts[0])), sum(map(len, layouts))
+    values, count = Values(len(layouts[0])), sum(map(len, layouts))
     parts: list[_Outputs | _Maps | _Channels] = []
     blocks = None
     if of_outputs:
@@ -103,8 +103,8 @@ def values_of(
     kept = Kept(state or StateFile(), parts)
     stream.gather([part.take for part in parts], blocks, progress, kept=kept)
     for part in parts:
-        part.finish(found, progress)
-    return found
+        part.finish(values, progress)
+    return values
 
 
 class Answers:
@@ -144,13 +144,13 @@ class _Outputs(Answers):
                 raise NotFinite(answers=side)
         super().take(batch)
 
-    def finish(self, found: Values, progress: Progress) -> None:
+    def finish(self, values: Values, progress: Progress) -> None:
         logits = self.logits()
         if self.order is not None:
             logits[1] = logits[1][:, list(self.order)]
         for measure in self.measures:
-            forms = [measure.form.prepared(values, self.settings) for values in logits]
-            found.outputs[measure.name] = measure.value(*forms)
+            forms = [measure.form.prepared(side, self.settings) for side in logits]
+            values.outputs[measure.name] = measure.value(*forms)
 
 
 class _Maps:
@@ -184,25 +184,24 @@ class _Maps:
         if self.minibatch:
             self.minibatch.products = state["products"]
 
-    def finish(self, found: Values, progress: Progress) -> None:
+    def finish(self, values: Values, progress: Progress) -> None:
         taken = {MinibatchSums: self.minibatch, **(self.blocks.taken if self.blocks else {})}
         for measure in self.measures:
             if measure.pairs:
                 sums = taken[measure.form.Sums]
-                values = measure.pairs(sums)
-                found.check(sums.products.diagonal(), ~values.diagonal().isnan())
-                found.layerwise[measure.name] = values[: found.first, found.first :].cpu()
+                pairs = measure.pairs(sums)
+                values.check(sums.products.diagonal(), ~pairs.diagonal().isnan())
+                values.layerwise[measure.name] = pairs[: values.first, values.first :].cpu()
                 continue
             sums = taken[GramSums]
-            found.check(sums.products.diagonal(), sums.biased().diagonal() > 0)
+            values.check(sums.products.diagonal(), sums.biased().diagonal() > 0)
             forms = [
                 measure.form.around(matrix, self.settings)
                 for matrix in taken[GramMatrices].matrices
             ]
-            found.layerwise[measure.name] = torch.tensor(
-                [[measure.value(x, y) for y in forms[found.first :]] for x in forms[: found.first]],
-                dtype=torch.float64,
-            )
+            ones, others = forms[: values.first], forms[values.first :]
+            table = [[measure.value(x, y) for y in others] for x in ones]
+            values.layerwise[measure.name] = torch.tensor(table, dtype=torch.float64)
 
 
 class _Channels:
@@ -222,35 +221,35 @@ class _Channels:
         """Take up what `state` said."""
         self.rows.load(state)
 
-    def finish(self, found: Values, progress: Progress) -> None:
+    def finish(self, values: Values, progress: Progress) -> None:
         rows, pairs = self.rows, self.rows.pairs()
         rows.finish()
         norms = torch.stack([side.norm for side in rows.any_of()])
-        found.check(norms, norms > 0)
-        forms = self._prepared(found, progress)
-        shape = (found.first, len(rows.layouts) - found.first)
+        values.check(norms, norms > 0)
+        forms = self._prepared(values, progress)
+        shape = (values.first, len(rows.layouts) - values.first)
         for measure in self.measures:
-            found.layerwise[measure.name] = torch.full(shape, torch.nan, dtype=torch.float64)
+            values.layerwise[measure.name] = torch.full(shape, torch.nan, dtype=torch.float64)
         with progress(len(pairs), "comparing channels", " pairs") as bar:
             for i, j in pairs:
                 pair = rows.pair(i, j)
                 for measure in self.measures:
                     if all(pair[number - 1].enough for number in measure.more_rows_than):
                         own = (forms[measure.form, id(side)] for side in pair)
-                        found.layerwise[measure.name][i, j] = measure.value(*own)
+                        values.layerwise[measure.name][i, j] = measure.value(*own)
                     else:
-                        found.short.add(measure.name)
+                        values.short.add(measure.name)
                 bar.update()
 
-    def _prepared(self, found: Values, progress: Progress) -> dict[tuple[type[Form], int], Form]:
+    def _prepared(self, values: Values, progress: Progress) -> dict[tuple[type[Form], int], Form]:
         """The forms that are needed of the rows, by the identity of these."""
         every, forms = self.rows.all_of(), {}
         for kind in dict.fromkeys(measure.form for measure in self.measures):
-            found.undefined[kind] = []
+            values.undefined[kind] = []
             with progress(len(every), kind.preparing, " layers") as bar:
                 for number, side in every:
                     form = forms[kind, id(side)] = kind.prepared(side, self.settings)
                     if not form.defined:
-                        found.undefined[kind].append(number)
+                        values.undefined[kind].append(number)
                     bar.update()
         return forms

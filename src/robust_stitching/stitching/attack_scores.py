@@ -98,9 +98,9 @@ def measure_attacks(
 
     for name in networks:
         own = known.get(name) or Known()
-        found = own.once(("robustness", tier, *how), partial(attacked, name))
-        clean[name], robust[name] = found.clean_accuracy(), found.accuracies()
-        warnings += [f"{name}: {warning}" for warning in found.warnings]
+        under_attack = own.once(("robustness", tier, *how), partial(attacked, name))
+        clean[name], robust[name] = under_attack.clean_accuracy(), under_attack.accuracies()
+        warnings += [f"{name}: {warning}" for warning in under_attack.warnings]
     with without_tf32():
         transfer = {
             name: _transfer(name, networks, split, how, partial(moved, name), known)

@@ -80,8 +80,8 @@ def _twin(network: nn.Module, seed: int) -> nn.Module:
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
     """What gives a module's own weights the values that they begin with."""
-    found = getattr(module, "reset_parameters", None)
-    return found or getattr(module, "_reset_parameters", None)
+    own = getattr(module, "reset_parameters", None)
+    return own or getattr(module, "_reset_parameters", None)
 
 
 @torch.no_grad()

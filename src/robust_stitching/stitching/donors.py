@@ -41,10 +41,10 @@ def in_one_order(front: Checkpoint, end: Checkpoint, *splits: AnySplit | None) -
     UserError : unless the end answers in the classes of each split, and both take its images.
     """
     notes = [*front.notes, *end.notes]
-    found = []
+    ordered = []
     for split in splits:
         ours, told = end.answerable(split) if split else (None, [])
-        found.append(ours)
+        ordered.append(ours)
         notes += told
     network, reference = front.network, splits[0]
     if front.classes == end.classes:
@@ -56,8 +56,8 @@ def in_one_order(front: Checkpoint, end: Checkpoint, *splits: AnySplit | None) -
     return Donors(
         front=network,
         end=end.network,
-        splits=tuple(found),
-        class_names=end.class_names or found[0].classes,
+        splits=tuple(ordered),
+        class_names=end.class_names or ordered[0].classes,
         notes=list(dict.fromkeys(notes)),
     )
 
@@ -71,6 +71,6 @@ def doubts_about(
     for name, checkpoint in (("front", front), ("end", end)):
         asked = checkpoint.classes == end.classes and checkpoint.shares_classes(test)
         if asked or checkpoint is end:
-            found = accuracy_of(logits[name], test.labels)
-            told += signs(checkpoint, test, found.accuracy, found.loss)
+            accuracy = accuracy_of(logits[name], test.labels)
+            told += signs(checkpoint, test, accuracy.accuracy, accuracy.loss)
     return told

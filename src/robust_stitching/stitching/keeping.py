@@ -30,12 +30,12 @@ class State:
     def take_up(self, trainer: Trainer) -> list[Map]:
         """Bring a trainer to where the file left it; returns the maps until then, none where there
         is no file."""
-        found = self.file.read()
-        if found is None:
+        kept = self.file.read()
+        if kept is None:
             return []
         try:
-            trainer.load_state_dict(found["trainer"])
-            return [Map(**values) for values in found["maps"]]
+            trainer.load_state_dict(kept["trainer"])
+            return [Map(**values) for values in kept["maps"]]
         except DAMAGE as error:
             raise self.file.damaged(error) from error
 
@@ -54,7 +54,7 @@ class State:
 
 
 def _state(trainer: Trainer, maps: Sequence[Map]) -> dict[str, Any]:
-    return {"trainer": trainer.state_dict(), "maps": [vars(found) for found in maps]}
+    return {"trainer": trainer.state_dict(), "maps": [*map(vars, maps)]}
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,14 @@ def mask_of(
         order = torch.randperm(inputs, generator=generator_for(seed, "mask"))
         mask[torch.arange(outputs), order] = True
         return mask
-    found = correlations(moments).cpu()
+    correlation = correlations(moments).cpu()
     if kind == "hungarian":
         from scipy.optimize import linear_sum_assignment  # slow to import, and used by this alone
 
-        chosen, partners = map(torch.from_numpy, linear_sum_assignment(found, maximize=True))
+        chosen, partners = map(torch.from_numpy, linear_sum_assignment(correlation, maximize=True))
     else:
-        found = found.abs() if kind == "abs-semi-match" else found
+        correlation = correlation.abs() if kind == "abs-semi-match" else correlation
         living = moments.alive()[0].cpu()
-        chosen, partners = torch.arange(outputs), found.where(living, -2.0).argmax(dim=1)
+        chosen, partners = torch.arange(outputs), correlation.where(living, -2.0).argmax(dim=1)
     mask[chosen, partners] = True
     return mask

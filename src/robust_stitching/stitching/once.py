@@ -24,13 +24,13 @@ class Known:
     """What is known of one network with certain weights."""
 
     def __init__(self):
-        self._found: dict[Hashable, Any] = {}
+        self._values: dict[Hashable, Any] = {}
 
     def once(self, what: Hashable, measure: Callable[[], T]) -> T:
         """What `measure` returns, called only where that is not known yet."""
-        if what not in self._found:
-            self._found[what] = measure()
-        return self._found[what]
+        if what not in self._values:
+            self._values[what] = measure()
+        return self._values[what]
 
 
 NOTHING: Mapping[str, Known] = MappingProxyType({})

@@ -139,10 +139,10 @@ def _looked_at(
     blocks = Blocks(stream.n, BATCH_SIZE, len(names), stream.image_bytes, [GramSums])
 
     def measure_gaps(batch: Batch) -> None:
-        found = dict(zip(names, batch.activations, strict=True))
-        for name, own in found.items():
-            if own.shape == found[END].shape:
-                gap = own.double() - found[END].double()
+        activations = dict(zip(names, batch.activations, strict=True))
+        for name, own in activations.items():
+            if own.shape == activations[END].shape:
+                gap = own.double() - activations[END].double()
                 gaps[name].append(gap.flatten(1).norm(dim=1))
 
     stream.gather([own_answers.take, measure_gaps], blocks, progress, "CKA")

@@ -31,8 +31,8 @@ class Examiner:
     seed: int = 0
 
     def __call__(self, network: nn.Module) -> Metrics:
-        found = evaluate(network, self.test)
-        return Metrics(found.loss, found.accuracy, self._under_attack(network))
+        accuracy = evaluate(network, self.test)
+        return Metrics(accuracy.loss, accuracy.accuracy, self._under_attack(network))
 
     def _under_attack(self, network: nn.Module) -> float | None:
         if self.adversary is None:

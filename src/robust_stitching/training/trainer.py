@@ -230,10 +230,10 @@ class Trainer:
 
     def read_meter(self) -> Metrics:
         """Means of the epoch so far; `Diverged` where the loss is not finite."""
-        found = self.meter.read()
-        if not math.isfinite(found.loss):
+        metrics = self.meter.read()
+        if not math.isfinite(metrics.loss):
             raise self._diverged("the loss became NaN or infinite")
-        return found
+        return metrics
 
     def check_weights(self) -> None:
         """Raise `Diverged` unless every trained weight is finite."""

@@ -44,7 +44,7 @@ def chosen(names: Sequence[str] | None = None) -> tuple[Measure, ...]:
     return tuple(m for m in MEASURES.values() if m.name in names or "all" in names)
 
 
-_files = sorted(found.name for found in pkgutil.iter_modules(__path__))
+_files = sorted(module.name for module in pkgutil.iter_modules(__path__))
 _families = [import_module(f"{__name__}.{name}").MEASURES for name in _files]
 for _kind in (MAPS, CHANNELS, OUTPUTS):
     register(*(measure for family in _families for measure in family if measure.of == _kind))

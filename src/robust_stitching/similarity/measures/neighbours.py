@@ -98,9 +98,9 @@ def nearest(rows: Tensor, k: int) -> tuple["csr_matrix", np.ndarray]:
         room = k - nearer.sum(dim=1, keepdim=True)
         share = nearer.double() + tied * (room / tied.sum(dim=1, keepdim=True))
         share[undirected[start : start + BLOCK]] = 0
-        found = share.nonzero()
-        shares.append(share[found[:, 0], found[:, 1]].cpu())
-        places.append((found + torch.tensor([start, 0], device=found.device)).cpu())
+        entries = share.nonzero()
+        shares.append(share[entries[:, 0], entries[:, 1]].cpu())
+        places.append((entries + torch.tensor([start, 0], device=entries.device)).cpu())
     rows_and_columns = torch.cat(places).T.numpy()
     matrix = csr_matrix((torch.cat(shares).numpy(), rows_and_columns), shape=(n, n))
     return matrix, undirected.cpu().numpy()

@@ -27,8 +27,8 @@ __all__ = ["Seen", "Term", "Watch", "terms", "terms_of", "watch", "weighted"]
 def terms() -> Mapping[str, Term]:
     """Name to term, of every file of this folder."""
     modules = [
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
     ]
     return {m.TERM.name: m.TERM for m in modules if hasattr(m, "TERM")}
 
