@@ -313,7 +313,7 @@ def test_help_says_what_each_measure_is_and_costs(call_script):
         ("--measures cka --neighbours 4", "--neighbours is for the measure mutual-knn"),
         ("--n-images 1", "1 image is too few to compare anything"),
         ("--n-images 0", "'0' is not a whole number of at least 1"),
-        ("--seed -1", "'-1' is not a whole number of at least 0"),
+        ("--seed -1", "'-1' is not a whole number from 0 to"),
         ("--run-name a/b", "is no plain folder name"),
         ("--device cdua", "the device 'cdua' is not available"),
         ("--split both", "invalid choice: 'both'"),

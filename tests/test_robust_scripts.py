@@ -206,7 +206,7 @@ MISTAKES = [  # command, what the sentence has to contain
     (ATTACK + "--epsilon 8/0", "8/0"),
     (ATTACK + "--epsilon nan", "nan"),
     (ATTACK + "--norm l1", "l1"),
-    (ATTACK + "--norm l2 --epsilon 1e39", "choose 32 at most"),
+    (ATTACK + "--norm l2 --epsilon 1e29", "choose 32 at most"),
     (ATTACK + "--epsilon 1e39", "1e+39"),
     (ATTACK + "--steps 0", "'0'"),
     (ATTACK + "--step-size 0", "'0'"),
