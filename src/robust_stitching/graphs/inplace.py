@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 
@@ -26,13 +26,14 @@ class Lookout(fx.Interpreter):
 
     Attributes
     ----------
-    found : in the order of computation.
+    overwriting : in the order of computation.
     like : node to the first one with the same elements of the same memory.
     """
 
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module, garbage_collect_values=False)  # or memory would be used again
-        self.found: list[Overwriting] = []
+    def __init__(self, module: nn.Module, graph: fx.Graph):
+        # With garbage collected memory would be used again.
+        super().__init__(module, garbage_collect_values=False, graph=graph)
+        self.overwriting: list[Overwriting] = []
         self.like: dict[fx.Node, fx.Node] = {}
         self._sharing: dict[int, list[fx.Node]] = {}
         self._first: dict[tuple, fx.Node] = {}
@@ -45,7 +46,7 @@ class Lookout(fx.Interpreter):
             return made
         for memory, (value, version) in before.items():
             if value._version != version:
-                self.found.append(Overwriting(n, list(self._sharing[memory])))
+                self.overwriting.append(Overwriting(n, list(self._sharing[memory])))
         for value in filter(_has_memory, tree_leaves(made)):
             sharing = self._sharing.setdefault(_memory(value), [])
             if n not in sharing:
@@ -91,7 +92,7 @@ def without_overwriting(
     """
     changed, likes = {}, {}
     for lookout in reversed(lookouts):
-        for overwriting in lookout.found:
+        for overwriting in lookout.overwriting:
             changed[overwriting.node] = overwriting
             likes[overwriting.node] = lookout.like
     new = fx.Graph()

@@ -28,7 +28,7 @@ def signature(network: nn.Module, traced: Trace) -> Hashable:
     dataclass or a collection. What cannot be compared is equal to nothing, not even to itself.
     """
     seen: dict[int, int] = {}
-    names = tuple((name, node.name, kind) for name, (node, kind) in traced.found.items())
+    names = tuple((name, node.name, kind) for name, (node, kind) in traced.named.items())
     parts: list[Hashable] = [names, tuple(network.input_shape)]
     for node in traced.graph.nodes:
         uses = node.op in ("call_module", "get_attr")

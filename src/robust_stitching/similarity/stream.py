@@ -164,7 +164,7 @@ class NetworkStream(Stream):
         self.n, self.batch_size, self.seed = len(split), batch_size, seed
         self.split = replace(split, augmentation=None)
         self.pieces = [
-            graph.features(network, [*layers, "output"]) for network, layers in looked_at
+            graph.features(network, [*layers, graph.LOGITS]) for network, layers in looked_at
         ]
         self.image_bytes = 4 * sum(
             layout.units for _, layers in looked_at for layout in layers.values()
