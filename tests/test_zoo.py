@@ -5,11 +5,16 @@ from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import robust_stitching as rs
 import zoo
 from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.folding import Folded, view_of
 from robust_stitching.graphs.graph import LOGITS, Graph, features, graph_of, join
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.models import placed
 from test_left_as_it_was import same, seen
 
 SIZES = {"vit of timm": 12, "vit with fused attention": 12, "vit with chunks": 12}
@@ -165,3 +170,92 @@ def test_what_cannot_be_cut_is_refused_with_the_line(name):
     assert f"{zoo.__file__}" in sentence and "line " in sentence
     assert "\n" not in sentence
     assert same(before, seen(network))
+
+
+@pytest.mark.parametrize("name", zoo.KINDS)
+def test_channels_may_come_last(name):
+    """In images and weights, where the network itself takes that and where it does not."""
+    network = made(name)
+    x = images(network)
+    last = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        wanted = network(x.clone())
+        ours = rs.network(network, image_size=x.shape[-1], in_channels=3).to("cpu").network
+        torch.testing.assert_close(ours(last), wanted, atol=1e-5, rtol=1e-4)
+        for piece in (features(network, [LOGITS]), features(ours, [LOGITS])):
+            piece = placed(copy.deepcopy(piece), torch.device("cpu"))
+            torch.testing.assert_close(piece(last)[0], wanted, atol=1e-5, rtol=1e-4)
+        view = view_of(ours).eval()
+        assert isinstance(view, Folded) or name == "Hooked"  # a hook on a convolution
+        torch.testing.assert_close(view(last), wanted, atol=1e-5, rtol=1e-4)
+    again, gradient = answers(ours.train(), last)
+    assert again.shape == wanted.shape and gradient.isfinite().all()
+
+
+def stitched(name: str, layer: str, **how) -> StitchedNetwork:
+    network = made(name)
+    twin = StitchedNetwork(network, layer, network, layer, **how)
+    channels = graph_of(network).layers[layer].layout.channels
+    twin.transform.set(torch.eye(channels), torch.zeros(channels))
+    return twin
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_norms_of_ones_own_move_or_are_frozen_while_a_transform_is_trained(frozen):
+    """A module that nobody knows, a function that is told the mode, and one that never moves."""
+    network, x = made("OwnNorms"), images(made("OwnNorms"))
+    statistics = [f"running_{name}" for name in ("mean", "var")]
+    for layer, of_end in (("bn", ["norm.", ""]), ("batch_norm_1", [])):
+        twin = stitched("OwnNorms", layer, freeze_statistics=frozen).train()
+        before = {key: value.clone() for key, value in twin.state_dict().items()}
+        logits = twin(x)
+        changed = {k for k, v in twin.state_dict().items() if not torch.equal(v, before[k])}
+        of_front = ["bn."] if of_end else ["bn.", "norm.", ""]
+        expected = {f"front.{path}{name}" for path in of_front for name in statistics}
+        expected |= {f"end.{path}{name}" for path in of_end for name in statistics}
+        expected |= {"front.bn.num_batches_tracked"}
+        assert changed == (set() if frozen else expected)
+        own = copy.deepcopy(network).train(not frozen)
+        torch.testing.assert_close(logits, own(x))
+        torch.testing.assert_close(twin.eval()(x), own.eval()(x))
+
+
+@pytest.mark.parametrize("name", ["StochasticDepth", "vit of timm", "ViewedFlat"])
+def test_what_drops_by_chance_is_off_while_a_transform_is_trained(name):
+    network = made(name)
+    x = images(network)
+    layer = next(iter(graph_of(network).layers))
+    twin = stitched(name, layer, freeze_statistics=True).train()
+    with torch.no_grad():
+        torch.testing.assert_close(twin(x), network(x.clone()), atol=1e-6, rtol=1e-5)
+        assert torch.equal(twin(x), twin(x))
+
+
+def test_a_shared_module_answers_to_each_of_its_names():
+    """The second call under its second name, whichever that is; old names go on."""
+    network = made("Shared")
+    traced = graph_of(network)
+    assert traced.node("relu1") is not traced.node("relu2") is traced.node("relu1_1")
+    assert traced.node("one.0") is not traced.node("two.0") is traced.node("one.0_1")
+    assert traced.node("two") is traced.node("one_1") is traced.node("two.1")
+    x = images(network)
+    with torch.no_grad():
+        one, two = features(network, ["relu1", "relu2"])(x)
+        assert torch.equal(one, F.relu(network.one(network.bn(network.conv(x)))))
+        assert torch.equal(two, F.relu(network.one(one)))
+    names = list(traced.layers)
+    assert names.index("relu1") < names.index("two.0") < names.index("two") < names.index("relu2")
+
+    activation = nn.ReLU()
+    shared = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 4, 3), activation),
+        *(nn.Flatten(), nn.Linear(64, 5)),
+    )
+    shared.input_shape, shared.never = (3, 8, 8), activation
+    shared.forward = lambda x: shared[5](shared[4](shared[3](shared[2](shared[1](shared[0](x))))))
+    for network in (shared, nn.Sequential(*list(shared)[:6])):
+        network.input_shape = (3, 8, 8)
+        nodes = Graph(network).node
+        assert nodes("1") is not nodes("3") is nodes("1_1")
+    nodes = Graph(shared).node
+    assert nodes("never") is nodes("1")

@@ -83,6 +83,23 @@ class ViewedFlat(nn.Module):
         return count
 
 
+class Flatten(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
+@kind
+class OwnFlatten(nn.Module):
+    """As in torch before 1.2: a module that takes the usual order of memory alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.flat, self.fc = nn.Conv2d(3, 4, 3), Flatten(), nn.Linear(144, 5)
+
+    def forward(self, x):
+        return self.fc(self.flat(F.relu(self.conv(x))))
+
+
 @kind
 class ViewedBySize(Convolutional):
     def forward(self, x):
@@ -345,15 +362,18 @@ class OwnNorm(nn.Module):
 
 @kind
 class OwnNorms(Convolutional):
-    """A module, and a function that is told the mode."""
+    """A module, a function that is told the mode, and one that is not, as where it is frozen."""
 
     def __init__(self):
         super().__init__(norm=OwnNorm(6))
+        self.register_buffer("frozen_mean", torch.linspace(0, 1, 6))
+        self.register_buffer("frozen_var", torch.linspace(1, 2, 6))
         self.register_buffer("running_mean", torch.zeros(6))
         self.register_buffer("running_var", torch.ones(6))
 
     def body(self, x):
         x = self.norm(x)
+        x = F.batch_norm(x, self.frozen_mean, self.frozen_var)
         return F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
 
 
@@ -363,7 +383,7 @@ class GroupNormed(Convolutional):
         super().__init__(norm=nn.GroupNorm(2, 6), instance=nn.InstanceNorm2d(6))
 
     def body(self, x):
-        return self.instance(self.norm(x) + 1)
+        return self.norm(self.instance(x).relu())
 
 
 @kind

@@ -17,11 +17,13 @@ from torch import Tensor, fx, nn
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs.asking import ask_the_images
+from robust_stitching.graphs.formats import in_any_format
 from robust_stitching.graphs.inplace import Lookout, only_overwrites, without_overwriting
 from robust_stitching.graphs.layout import Layout
+from robust_stitching.graphs.norms import BatchNorm
 from robust_stitching.graphs.places import Arrangement
 from robust_stitching.graphs.proof import prove
-from robust_stitching.graphs.signature import signature
+from robust_stitching.graphs.signature import signature, written
 from robust_stitching.graphs.symbols import NoGraph
 from robust_stitching.graphs.tracing import Trace, no_graph, told, trace
 from robust_stitching.graphs.values import META
@@ -78,6 +80,8 @@ class Graph:
     refused : name of any other activation to why it is no layer, as the end of a sentence.
     answer_shape : of the network's answer to one image, (classes,).
     asking : the nodes that ask the images how many there are and where they lie, see `asking`.
+    moving : the nodes of batch norms that are functions, told to train in training mode, to the
+        names of their layers.
     arrangements : the nodes of layers to how their values lie. Whoever asks for a layer gets it as
         (N, *layer.shape), however the network has it.
 
@@ -88,29 +92,22 @@ class Graph:
 
     def __init__(self, network: nn.Module, traced: Trace | None = None):
         traced = traced or trace(network)
-        anywhere = traced.values.anywhere
         try:
-            with evaluating(network):
-                values = traced.values.all_of(traced.graph)
-                self.answer_shape = _answer_shape(traced.graph, values)
-                lookouts = anywhere(_lookouts, traced.graph)
-                self.graph, first = without_overwriting(traced.graph, lookouts)
-                self.asking = ask_the_images(self.graph, {first[n]: values[n] for n in values})
-                arranged = anywhere(_arranged, self.graph)
-            nodes = {name: first[node] for name, (node, _) in traced.named.items()}
-            prove(network, self.graph, nodes)
-        except Exception as error:
+            first, arranged = self._run_through(network, traced)
+        except Exception as error:  # whatever a network of somebody else's raises
             raise no_graph(network, told(error, network)) from error
         self.by_values = traced.values.by_values
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
+        names = {node: name for name, (node, _) in reversed(traced.named.items())}
+        self.moving = {first[node]: names[node] for node in traced.moving}
         clean = self._clean_cuts()
         self.arrangements: dict[fx.Node, Arrangement] = {}
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}
-        for name, (_, kind) in traced.named.items():
-            node = nodes[name]
+        for name, (old, kind) in traced.named.items():
+            node = first[old]
             if only_overwrites(node):
                 self.refused[name] = "it only overwrites a part of another one"
             elif isinstance(arranged.get(node), Arrangement):
@@ -118,6 +115,39 @@ class Graph:
                 self.layers[name] = Layer(name, kind, arranged[node].layout, node in clean)
             elif node in arranged:
                 self.refused[name] = arranged[node]
+        self._proven: set[Hashable] = set()
+        self.prove(network)
+
+    def _run_through(
+        self, network: nn.Module, traced: Trace
+    ) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, Arrangement | str]]:
+        """Make the graph of a trace; returns the nodes of that to its own, and how those lie."""
+        anywhere = traced.values.anywhere
+        with evaluating(network):
+            values = traced.values.all_of(traced.graph)
+            self.answer_shape = _answer_shape(traced.graph, values)
+            lookouts = anywhere(_lookouts, traced.graph)
+            self.graph, first = without_overwriting(traced.graph, lookouts)
+            values = {first[node]: value for node, value in values.items()}
+            self.asking = ask_the_images(self.graph, values)
+            one_of_each = {node: value for node, (value, _) in values.items()}
+            in_any_format(self.graph, one_of_each, traced.values.owner)
+            return first, anywhere(_arranged, self.graph)
+
+    def prove(self, network: nn.Module) -> None:
+        """Compare it with a network, once for all whose modules are written the same.
+
+        Raises
+        ------
+        UserError : where it is not the graph of the network, with what differs.
+        """
+        code = written(network)
+        if code not in self._proven:
+            try:
+                prove(network, self.graph, self._nodes)
+            except Exception as error:  # whatever a network of somebody else's raises
+                raise no_graph(network, told(error, network)) from error
+            self._proven.add(code)
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
@@ -204,13 +234,15 @@ def graph_of(network: nn.Module) -> Graph:
 
     Tracing shows what `forward` does now, whatever it reads in Python, and is done each time: it
     takes a twentieth of the time of a graph, whose rest, how the values of every operation lie,
-    follows from the trace and the shapes of the weights. Where that is not so (`Graph.by_values`),
+    follows from the trace and the shapes of the weights; and so does that it computes the same, as
+    long as the code is the same. Where that is not so (`Graph.by_values`),
     nothing is remembered. A graph is forgotten with the last network that it belongs to.
     """
     with _one_at_a_time:
         traced = trace(network)
         wanted = signature(network, traced)
         graph = _graphs.get(wanted) or Graph(network, traced)
+        graph.prove(network)
         if not graph.by_values:
             _graphs[wanted] = _last[network] = graph
         return graph
@@ -280,13 +312,15 @@ def join(
 
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)
-    copied = _copy(head, needed([cut]), joined, {head.input: image}, prefix="front.")
+    copied = _copy(
+        head, needed([cut]), joined, {head.input: image}, prefix="front.", owner=parts.front
+    )
     mapped = joined.call_module("transform", (_canonical(head, cut, copied[cut], joined),))
     # As many as images, and where they are; so those who ask that need not see an image.
     asking = _copy(tail, kept & tail.asking, joined, {tail.input: mapped}, prefix="end.")
     mapped = tail.arrangements[resume].restored(mapped, _calls_in(joined))
     seeds = asking | {tail.input: image, resume: mapped}
-    copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.")
+    copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.", owner=parts.end)
     joined.output(copied[tail.output.args[0]])
     return fx.GraphModule(parts, joined)
 
@@ -307,12 +341,19 @@ def _copy(
     into: fx.Graph,
     copied: dict[fx.Node, fx.Node],
     prefix: str,
+    owner: nn.Module | None = None,
 ) -> dict[fx.Node, fx.Node]:
     """Copy `nodes` behind what `into` holds, their modules found under `prefix`; returns old to
-    new. Nodes that `copied` already knows are not copied."""
+    new. Nodes that `copied` already knows are not copied. An owner of the modules gets some for
+    batch norms that are functions, which then have a mode."""
     for node in source.graph.nodes:
         if node in nodes and node not in copied:
-            copied[node] = into.node_copy(node, copied.__getitem__)
+            new = copied[node] = into.node_copy(node, copied.__getitem__)
             if node.op in ("call_module", "get_attr"):
-                copied[node].target = prefix + node.target
+                new.target = prefix + node.target
+            elif owner is not None and node in source.moving:
+                path, _, name = source.moving[node].rpartition(".")
+                around = owner.get_submodule(path)
+                around.add_module(name, BatchNorm().train(around.training))
+                new.op, new.target = "call_module", prefix + source.moving[node]
     return copied

@@ -104,7 +104,10 @@ def without_overwriting(
             continue
         sharing, like = changed[node].sharing, likes[node]
         root, *views = sharing
-        copies = {root: new.call_method("clone", (now[root],))}
+        alike = all(like.get(view) is like.get(root) for view in views)
+        # A view of it must not become a copy, which it would where channels come last.
+        order = {} if alike else {"memory_format": torch.contiguous_format}
+        copies = {root: new.call_method("clone", (now[root],), order)}
         for view in views:
             same = like.get(view)
             if same in copies:

@@ -6,7 +6,6 @@ chance, would be lost, and whatever is cut and joined would be another network. 
 by a proof: it runs a twin of the network, in evaluation mode, on images that are always the same.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,12 +15,16 @@ from torch import Tensor, fx, nn
 from robust_stitching.basics.modes import without_tf32
 from robust_stitching.basics.own_lines import line_of_forward
 from robust_stitching.graphs.symbols import NoGraph
+from robust_stitching.models.probe import with_own_buffers
 
 SIZES = (1, 2)
 """Of batches: some networks look whether there is one image."""
 
 ROUNDING = {"logits": 1e-4, "gradient at the images": 1e-3}
 """How far values may be apart, of the largest of them: one operation may be several in a graph."""
+
+NOTHING = 1e-6
+"""Values as small are rounding themselves."""
 
 TINY = 1e-3
 """Weights below are filled: a branch that is as good as nothing would prove nothing."""
@@ -37,7 +40,8 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         number = f"{self.images} image" + ("s" if self.images > 1 else "")
-        return f"the {self.what} of {number} would be others by up to {self.largest:.2g} of {self.of:.2g}"
+        apart = f"{self.largest:.2g} of {self.of:.2g}"
+        return f"the {self.what} of {number} would be others by up to {apart}"
 
 
 def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
@@ -61,15 +65,13 @@ def twin(network: nn.Module, fill: bool = False) -> nn.Module:
     """A copy in evaluation mode that shares the weights, without gradients of their own, and has
     its own buffers; `fill` puts numbers into weights that are as good as zero."""
     generator = torch.Generator().manual_seed(1)
-    memo: dict[int, Any] = {}
-    for value in network.parameters():
-        shared = value.detach()
-        if fill and shared.is_floating_point() and shared.numel():
-            some = shared.flatten()[:: max(1, shared.numel() // 1000)]
-            if bool((some.abs() < TINY).all()):
-                shared = torch.empty(value.shape).normal_(0, 0.1, generator=generator).to(shared)
-        memo[id(value)] = nn.Parameter(shared, requires_grad=False)
-    return copy.deepcopy(network, memo).eval()
+    made = with_own_buffers(network)
+    for weight in made.parameters() if fill else ():
+        some = weight.flatten()[:: max(1, weight.numel() // 1000)]
+        if weight.is_floating_point() and len(some) and bool((some.abs() < TINY).all()):
+            filled = torch.empty(weight.shape).normal_(0, 0.1, generator=generator)
+            weight.data = filled.to(weight)
+    return made
 
 
 def _difference(network: nn.Module, graph: fx.Graph) -> Difference | None:
@@ -92,7 +94,7 @@ def _difference(network: nn.Module, graph: fx.Graph) -> Difference | None:
         again = answers(run, images, seed=2)
         for what in own:
             largest, of = _apart(own[what], again[what])
-            if not largest <= ROUNDING[what] * of:
+            if not largest <= ROUNDING[what] * max(of, NOTHING):
                 return Difference(what, largest, of, n)
     return None
 
@@ -147,8 +149,8 @@ def _by_chance(network: nn.Module) -> bool:
 def _where(
     network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]
 ) -> tuple[str, nn.Module]:
-    """The first layer that a graph has otherwise, as part of a sentence, and the innermost module of
-    the user's own that it is in."""
+    """The first layer that a graph has otherwise, as part of a sentence, and the innermost module
+    around it that somebody has written."""
     own: dict[str, Tensor] = {}
 
     def noting(name: str) -> Callable:

@@ -17,6 +17,8 @@ from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.basics.own_lines import line_of_forward, own_line
 from robust_stitching.graphs.lending import lent
+from robust_stitching.graphs.norms import told_the_mode
+from robust_stitching.graphs.paths import Paths
 from robust_stitching.graphs.symbols import (
     COUNTED,
     IN_PLACE,
@@ -30,7 +32,7 @@ from robust_stitching.graphs.symbols import (
     symbols_in,
 )
 from robust_stitching.graphs.values import Values
-from robust_stitching.models.probe import image_shape
+from robust_stitching.models.probe import image_shape, with_own_buffers
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
@@ -66,15 +68,16 @@ class Tracer(fx.Tracer):
         super().__init__(autowrap_functions=getattr(network, "untraced_functions", ()))
         self.untraced = getattr(network, "untraced_modules", ())
         self.named: dict[str, tuple[fx.Node, str]] = {}
-        self.paths: set[str] = set()
+        self.paths = Paths(network)
         self.values = Values(network)
 
     def trace(self, root: nn.Module, concrete_args=None) -> fx.Graph:
-        self.paths = {path for path, _ in root.named_modules()}
         for name in [name for name in vars(root) if name.startswith(CONSTANT)]:
             delattr(root, name)  # of an earlier trace, which would be left behind at every one
         with lent(), torch.enable_grad():  # what is made without gradients can be told by that
-            return super().trace(root, concrete_args)
+            graph = super().trace(root, concrete_args)
+        self.named = self.paths.with_all_names(self.named)
+        return graph
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         """The image alone is asked for; whatever else `forward` takes has its default. The hooks of
@@ -91,14 +94,16 @@ class Tracer(fx.Tracer):
     def call_module(self, m, forward, args, kwargs):
         if self.values.computing:
             return forward(*args, **kwargs)
-        out = super().call_module(m, forward, args, kwargs)
+        with self.paths.inside(m) as path:
+            out = super().call_module(m, forward, args, kwargs)
         if isinstance(out, fx.Proxy):
-            self._remember(self.path_of_module(m), out.node, type(m).__name__)
+            self.paths.answer(m, self._remember(path, out.node, type(m).__name__))
         return out
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         if self.values.computing:
             return attr_val
+        self.paths.fetch(attr, attr_val)
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def proxy(self, node: fx.Node) -> Symbol:
@@ -131,7 +136,7 @@ class Tracer(fx.Tracer):
             function = target if isinstance(target, str) else _name_of(target)
             if target in IN_PLACE.values():
                 function = function[1:]  # known as "add", whether or not it overwrites
-            path = f"{self.scope.module_path}.{function}".lstrip(".")
+            path = f"{self.paths.around}.{function}".lstrip(".")
             self._remember(path, node, function, module=False)
         return node
 
@@ -199,13 +204,14 @@ class Tracer(fx.Tracer):
                 return super().create_proxy("call_method", "detach", (symbol,), {})
         return symbol
 
-    def _remember(self, path: str, node: fx.Node, kind: str, module: bool = True) -> None:
+    def _remember(self, path: str, node: fx.Node, kind: str, module: bool = True) -> str:
         """Name a node: a module's first output by its path; all else gives way to modules."""
         name, again = path, 0
         while name in self.named or (name in self.paths and (again or not module)):
             again += 1
             name = f"{path}_{again}"
         self.named[name] = (node, kind)
+        return name
 
     def _plain(self, symbol: Symbol) -> Any:
         """What a symbol stands for that is no tensor, without its node where nobody needs it."""
@@ -252,11 +258,13 @@ class Trace:
     ----------
     named : layer name to node and kind.
     values : what the nodes stand for, which hold the network.
+    moving : the batch norms that are functions, see `norms`.
     """
 
     graph: fx.Graph
     named: dict[str, tuple[fx.Node, str]]
     values: Values
+    moving: set[fx.Node]
 
 
 def trace(network: nn.Module) -> Trace:
@@ -266,9 +274,19 @@ def trace(network: nn.Module) -> Trace:
     tracer = Tracer(network)
     try:
         with evaluating(network), torch.random.fork_rng(devices=()):
-            return Trace(tracer.trace(network), tracer.named, tracer.values)
+            graph = tracer.trace(network)
+            moving = told_the_mode(graph, lambda: _in_training(network))
+            return Trace(graph, tracer.named, tracer.values, moving)
     except Exception as error:  # whatever a network of somebody else's does to a symbol
         raise no_graph(network, told(error, network)) from error
+
+
+def _in_training(network: nn.Module) -> fx.Graph:
+    """What a network does in training mode; a copy of it, which keeps statistics of its own."""
+    copied = with_own_buffers(network)
+    for module in copied.modules():
+        module.training = True
+    return Tracer(copied).trace(copied)
 
 
 def told(error: Exception, network: nn.Module) -> str:

@@ -76,6 +76,7 @@ def network(
         made = adopted(made, shape[0])
         made.input_shape = shape
         answers = require_logits(made, None)
+        models.settle_format(made, models.normalisation_of(made)[1])
         made.architecture |= {
             "num_classes": answers,
             "in_channels": shape[0],

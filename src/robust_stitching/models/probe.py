@@ -21,6 +21,12 @@ def skeleton(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, {id(t): _on_meta(t) for t in tensors}).eval()
 
 
+def with_own_buffers(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the numbers of the weights, which need no gradient."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, shared).eval()
+
+
 def _on_meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
