@@ -259,3 +259,19 @@ def test_a_shared_module_answers_to_each_of_its_names():
         assert nodes("1") is not nodes("3") is nodes("1_1")
     nodes = Graph(shared).node
     assert nodes("never") is nodes("1")
+
+
+def test_what_cannot_be_cut_can_be_evaluated_all_the_same():
+    torch.manual_seed(0)
+    network = rs.network(zoo.Branching(), image_size=8, in_channels=3)
+    assert network.classes == 5
+    with pytest.raises(UserError, match=r"decides by numbers .*, line \d+ of .*zoo\.py"):
+        rs.layers(network)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"image_size": 8, "in_channels": 3}])
+def test_what_a_forward_wants_beside_images_is_told(sizes):
+    with pytest.raises(
+        UserError, match=r"^Masked wants mask beside the images \(line \d+ of .*zoo"
+    ):
+        rs.network(zoo.Masked(), **sizes)

@@ -10,6 +10,7 @@ has to be said of them.
 import math
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -712,6 +713,46 @@ class Windows(nn.Module):
         B = y.shape[0] // (H * W // s // s)
         y = y.view(B, H // s, W // s, s, s, -1).permute(0, 1, 3, 2, 4, 5).reshape(B, H, W, -1)
         return self.head((x + torch.roll(y, (1, 1), (1, 2))).mean((1, 2)))
+
+
+if find_spec("einops"):
+    from einops import rearrange, reduce, repeat
+    from einops.layers.torch import Rearrange
+
+    class WithEinops(Attention):
+        """lucidrains'."""
+
+        def forward(self, x):
+            qkv = self.qkv(x).chunk(3, dim=-1)
+            q, k, v = map(lambda t: rearrange(t, "b n (h d) -> b h n d", h=self.num_heads), qkv)
+            attn = (torch.matmul(q, k.transpose(-1, -2)) * self.scale).softmax(dim=-1)
+            return self.proj(rearrange(torch.matmul(attn, v), "b h n d -> b n (h d)"))
+
+    @kind
+    class VitOfEinops(nn.Module):
+        """lucidrains' vit-pytorch: patches by a layer, tokens repeated, another way to the end."""
+
+        def __init__(self, size=8, patch=4, dim=8):
+            super().__init__()
+            self.to_patch_embedding = nn.Sequential(
+                Rearrange("b c (h p1) (w p2) -> b (h w) (p1 p2 c)", p1=patch, p2=patch),
+                nn.LayerNorm(3 * patch**2),
+                nn.Linear(3 * patch**2, dim),
+            )
+            self.pos_embedding = nn.Parameter(torch.randn(1, (size // patch) ** 2 + 1, dim))
+            self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+            self.transformer = Block(dim, WithEinops)
+            self.to_latent, self.mlp_head = nn.Identity(), nn.Linear(dim, 5)
+
+        def forward(self, img):
+            x = self.to_patch_embedding(img)
+            b, n, _ = x.shape
+            cls_tokens = repeat(self.cls_token, "1 1 d -> b 1 d", b=b)
+            x = torch.cat((cls_tokens, x), dim=1)
+            x += self.pos_embedding[:, : (n + 1)]
+            x = self.transformer(x)
+            y = reduce(x[:, 1:], "b n d -> b d", "mean")
+            return self.mlp_head(self.to_latent(x[:, 0] + y))
 
 
 @kind

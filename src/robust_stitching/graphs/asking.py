@@ -5,7 +5,7 @@ a graph they all ask the images themselves, so that nothing else has to be compu
 """
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ LIKE = {
 }
 """Functions that make a tensor of the shape of another, too, and those that are told it."""
 
-Known = Mapping[fx.Node, tuple[Any, Any]]
-"""What nodes stand for, for both of `BATCHES`."""
+Known = Callable[[fx.Node], tuple[Any, Any]]
+"""What a node stands for, for both of `BATCHES`; nothing of one that no trace has."""
 
 
 def ask_the_images(graph: fx.Graph, values: Known) -> set[fx.Node]:
@@ -34,29 +34,28 @@ def ask_the_images(graph: fx.Graph, values: Known) -> set[fx.Node]:
     asking: set[fx.Node] = set()
     for node in list(graph.nodes):
         given = node.args[0] if node.args else None
-        if not isinstance(given, fx.Node) or node not in values:
+        if not isinstance(given, fx.Node):
             continue
-        with graph.inserting_before(node):
-            if node.op == "call_method" and node.target == "size" and values[node] == BATCHES:
-                node.args = (images, 0)
-            elif node.target is getattr and node.args[1] == "device":
-                node.args = (images, "device")
-            elif node.op == "call_method" and node.target in NEW and given in values:
-                node.args = (images, *node.args[1:])
-                node.kwargs = {"dtype": values[given][0].dtype, **node.kwargs}
-            elif node.op == "call_function" and node.target in LIKE and given in values:
-                asking |= _told_the_shape(node, images, values)
-                continue
-            else:
-                continue
+        method = node.target if node.op == "call_method" else ""
+        if method == "size" and values(node) == BATCHES:
+            node.args = (images, 0)
+        elif node.target is getattr and node.args[1] == "device":
+            node.args = (images, "device")
+        elif method in NEW and isinstance(values(given)[0], Tensor):
+            node.args = (images, *node.args[1:])
+            node.kwargs = {"dtype": values(given)[0].dtype, **node.kwargs}
+        elif node.target in LIKE and isinstance(values(given)[0], Tensor):
+            with graph.inserting_before(node):
+                asking |= _told_the_shape(node, images, values(given))
+            continue
+        else:
+            continue
         asking.add(node)
     return asking
 
 
-def _told_the_shape(node: fx.Node, images: fx.Node, values: Known) -> set[fx.Node]:
-    one, other = values[node.args[0]]
-    if not isinstance(one, Tensor):
-        return set()
+def _told_the_shape(node: fx.Node, images: fx.Node, given: tuple[Tensor, Tensor]) -> set[fx.Node]:
+    one, other = given
     count = node.graph.call_method("size", (images, 0))
     device = node.graph.call_function(getattr, (images, "device"))
     shape = []

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +19,13 @@ from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs.asking import ask_the_images
 from robust_stitching.graphs.formats import in_any_format
-from robust_stitching.graphs.inplace import Lookout, only_overwrites, without_overwriting
+from robust_stitching.graphs.inplace import (
+    Lookout,
+    may_overwrite,
+    only_overwrites,
+    was_overwritten,
+    without_overwriting,
+)
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.norms import BatchNorm
 from robust_stitching.graphs.places import Arrangement
@@ -122,27 +129,31 @@ class Graph:
         self, network: nn.Module, traced: Trace
     ) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, Arrangement | str]]:
         """Make the graph of a trace; returns the nodes of that to its own, and how those lie."""
-        anywhere = traced.values.anywhere
+        values, anywhere = traced.values, traced.values.anywhere
         with evaluating(network):
-            values = traced.values.all_of(traced.graph)
-            self.answer_shape = _answer_shape(traced.graph, values)
-            lookouts = anywhere(_lookouts, traced.graph)
+            one_of_each = values.first_of_all(traced.graph)
+            self.answer_shape = _answer_shape(traced.graph, one_of_each)
+            lookouts = anywhere(_lookouts, traced.graph, one_of_each)
             self.graph, first = without_overwriting(traced.graph, lookouts)
-            values = {first[node]: value for node, value in values.items()}
-            self.asking = ask_the_images(self.graph, values)
-            one_of_each = {node: value for node, (value, _) in values.items()}
-            in_any_format(self.graph, one_of_each, traced.values.owner)
+            old = {new: node for node, new in first.items()}
+            self.asking = ask_the_images(
+                self.graph, lambda new: values.of(old[new]) if new in old else (None, None)
+            )
+            one_of_each = {first[node]: value for node, value in one_of_each.items()}
+            in_any_format(self.graph, one_of_each, values.owner)
             return first, anywhere(_arranged, self.graph)
 
     def prove(self, network: nn.Module) -> None:
-        """Compare it with a network, once for all whose modules are written the same.
+        """Compare it with a network, once for all whose modules are written the same; not with one
+        on the meta device, which computes nothing.
 
         Raises
         ------
         UserError : where it is not the graph of the network, with what differs.
         """
         code = written(network)
-        if code not in self._proven:
+        on_meta = any(weight.is_meta for weight in network.parameters())
+        if code not in self._proven and not on_meta:
             try:
                 prove(network, self.graph, self._nodes)
             except Exception as error:  # whatever a network of somebody else's raises
@@ -193,26 +204,32 @@ class Graph:
         return passed
 
 
-def _answer_shape(graph: fx.Graph, values: Mapping[fx.Node, tuple]) -> tuple[int, ...]:
+def _answer_shape(graph: fx.Graph, values: Mapping[fx.Node, Any]) -> tuple[int, ...]:
     """What the network answers to one image."""
     (output,) = (n for n in graph.nodes if n.op == "output")
     answers = output.args[0]
-    one = values[answers][0] if isinstance(answers, fx.Node) else None
+    one = values[answers] if isinstance(answers, fx.Node) else None
     if not isinstance(one, Tensor):
         raise NoGraph("it answers with more than one tensor")
     return tuple(one.shape[1:])
 
 
-def _lookouts(owner: nn.Module, device: torch.device, graph: fx.Graph) -> list[Lookout]:
-    """What overwrites what, in evaluation and, where nothing is computed, in training mode."""
+def _lookouts(
+    owner: nn.Module, device: torch.device, graph: fx.Graph, values: Mapping[fx.Node, Any]
+) -> list[Lookout]:
+    """What overwrites what, in evaluation and, where nothing is computed, in training mode; nothing
+    in a mode in which nothing does."""
+    called = [owner.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"]
+    modes = [False] if any(map(was_overwritten, values.values())) else []
+    modes += [True] if device == META and any(map(may_overwrite, called)) else []
     made = []
-    modes = {module: module.training for module in owner.modules()}
-    for training in (False, True) if device == META else (False,):
-        for module in modes:
+    before = {module: module.training for module in owner.modules()}
+    for training in modes:
+        for module in before:
             module.training = training  # whatever its own `train` would leave out
         made.append(Lookout(owner, graph))
         made[-1].run(torch.zeros(FEW, *owner.input_shape, device=device))
-    for module, training in modes.items():
+    for module, training in before.items():
         module.training = training
     return made
 

@@ -14,6 +14,18 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 
+def was_overwritten(value: Any) -> bool:
+    """Whether any tensor in a value has been overwritten since it was made."""
+    return any(leaf._version for leaf in tree_leaves(value) if _has_memory(leaf))
+
+
+def may_overwrite(module: nn.Module) -> bool:
+    """Whether a module could overwrite what it is given, in a mode in which nobody has looked.
+    Torch's do where they say so, and ours never."""
+    known = type(module).__module__.startswith(("torch.nn.", "robust_stitching."))
+    return not known or bool(getattr(module, "inplace", False))
+
+
 class Overwriting(NamedTuple):
     """An operation that overwrites memory, and the nodes whose values lie there, in their order."""
 

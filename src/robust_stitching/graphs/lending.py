@@ -6,6 +6,7 @@ up is one operation, with the gradient that it says; a checkpoint of torch is wh
 """
 
 import builtins
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -24,6 +25,7 @@ REENTRANT = checkpoint.CheckpointFunction
 NOT_REENTRANT = "_checkpoint_without_reentrant_generator"
 """How torch 2.1 to 2.13 call what surrounds the function of a checkpoint."""
 
+_one_at_a_time = threading.RLock()
 _len, _isinstance = builtins.len, builtins.isinstance
 _apply = vars(Function)["apply"].__func__
 _around_checkpoint = getattr(checkpoint, NOT_REENTRANT, None)
@@ -31,12 +33,23 @@ _around_checkpoint = getattr(checkpoint, NOT_REENTRANT, None)
 
 @contextmanager
 def lent() -> Iterator[None]:
-    """Within the block they take symbols."""
+    """Within the block, which only one thread is in at a time, they take symbols."""
+    with _one_at_a_time, _changed(_changes()):
+        yield
+
+
+def _changes() -> list[tuple[Any, str, Any]]:
+    """Owner, name and new value."""
     changes = [(builtins, "len", _length), (builtins, "isinstance", _is_one)]
     changes += [(Function, "apply", classmethod(_applied))]
     changes += [(checkpoint, NOT_REENTRANT, _not_reentrant)]
     changes += [(torch, name, _function(name)) for name in FUNCTIONS]
     changes += [(Tensor, name, _method(name)) for name in METHODS]
+    return changes
+
+
+@contextmanager
+def _changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in changes]
     try:
         for change in changes:

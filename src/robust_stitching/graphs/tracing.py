@@ -32,7 +32,7 @@ from robust_stitching.graphs.symbols import (
     symbols_in,
 )
 from robust_stitching.graphs.values import Values
-from robust_stitching.models.probe import image_shape, with_own_buffers
+from robust_stitching.models.probe import image_shape, wanted_beside_images, with_own_buffers
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
@@ -82,8 +82,11 @@ class Tracer(fx.Tracer):
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         """The image alone is asked for; whatever else `forward` takes has its default. The hooks of
         the network are run, as nobody calls its `forward` alone."""
-        name = _image_of(self.root)
-        image = self.create_proxy("placeholder", name, (), {})
+        wanted = wanted_beside_images(self.root)
+        if wanted:
+            raise NoGraph(f"it wants {' and '.join(wanted)} beside the images", self.root)
+        first = next(iter(inspect.signature(self.root.forward).parameters), "x")
+        image = self.create_proxy("placeholder", first, (), {})
         return (lambda image: _call(self.root, image)), [image]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -226,17 +229,6 @@ class Tracer(fx.Tracer):
 
 def _holds_tensors(value: Any) -> bool:
     return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
-
-
-def _image_of(network: nn.Module) -> str:
-    """What `forward` calls the images; NoGraph where it cannot do without something else."""
-    parameters = list(inspect.signature(network.forward).parameters.values())
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    wanted = [p.name for p in parameters if p in named[1:] and p.default is p.empty]
-    wanted += [p.name for p in named[:1] if p.kind is p.KEYWORD_ONLY]
-    if wanted:
-        raise NoGraph(f"it wants {' and '.join(wanted)} beside the images", network)
-    return named[0].name if named else "images"
 
 
 def _name_of(function: Any) -> str:

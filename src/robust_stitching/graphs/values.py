@@ -59,7 +59,7 @@ class Values:
         self._network, self._owner = network, None
         self._known: list[dict[fx.Node, Any]] = [{}, {}]
         self._noted: dict[fx.Node, Any] = {}
-        self._last: fx.Node | None = None
+        self._last: list[fx.Node | None] = [None, None]
 
     @property
     def owner(self) -> nn.Module:
@@ -76,19 +76,18 @@ class Values:
         """Let go of the node that was added last."""
         for known in self._known:
             known.pop(node, None)
-        if self._last is node:
-            self._last = node.prev
+        self._last = [node.prev if last is node else last for last in self._last]
 
     def of(self, node: fx.Node) -> tuple[Any, Any]:
         """What a node stands for, for the first and the second of `BATCHES`."""
-        if node not in self._known[0]:
+        if any(node not in known for known in self._known):
             self._anywhere(self._catch_up, node.graph)
         return self._known[0][node], self._known[1][node]
 
-    def all_of(self, graph: fx.Graph) -> dict[fx.Node, tuple[Any, Any]]:
-        """Those of all nodes of a graph."""
-        self._anywhere(self._catch_up, graph)
-        return {node: self.of(node) for node in graph.nodes if node.op != "output"}
+    def first_of_all(self, graph: fx.Graph) -> Mapping[fx.Node, Any]:
+        """What all nodes of a graph stand for, for the first of `BATCHES`."""
+        self._anywhere(self._catch_up, graph, 1)
+        return self._known[0]
 
     def asked(self, ask: Callable[[Any, Mapping[fx.Node, Any]], Any], *nodes: fx.Node) -> list[Any]:
         """What ``ask(call, values)`` gives for both, where ``call(op, target, args, kwargs)`` runs
@@ -119,19 +118,20 @@ class Values:
                 except Exception:
                     if self.by_values:
                         raise
-                self.by_values, self._owner, self._last = True, None, None
-                self._known = [{}, {}]
+                self.by_values, self._owner = True, None
+                self._known, self._last = [{}, {}], [None, None]
                 return run(*args)
         finally:
             self.computing = before
 
-    def _catch_up(self, graph: fx.Graph) -> None:
+    def _catch_up(self, graph: fx.Graph, sides: int = 2) -> None:
         """Run what was added to a graph since; in its order, since some of it may overwrite."""
-        node = next(iter(graph.nodes)) if self._last is None else self._last.next
-        while node.op not in ("root", "output"):
-            for known, n in zip(self._known, BATCHES, strict=True):
+        for side in range(sides):
+            last, known, n = self._last[side], self._known[side], BATCHES[side]
+            node = next(iter(graph.nodes)) if last is None else last.next
+            while node.op not in ("root", "output"):
                 known[node] = self._value(node, known, n)
-            self._last, node = node, node.next
+                self._last[side], node = node, node.next
 
     def _value(self, node: fx.Node, known: dict[fx.Node, Any], n: int) -> Any:
         if node in self._noted:

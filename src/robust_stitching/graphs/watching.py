@@ -11,6 +11,7 @@ convolution lays its maps out anew.
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -41,7 +42,7 @@ def arrangements(
         other numbers could not be followed there.
     """
     watch = Watch(images)
-    known: dict[fx.Node, Arrangement | str] = {}
+    seen: dict[fx.Node, tuple[Places | None, torch.Size]] = {}
     lost: list[fx.Node] = []
 
     class Interpreter(fx.Interpreter):
@@ -51,15 +52,18 @@ def arrangements(
             if watch.failed and not _orders_answers(n):
                 lost.append(n)
             if isinstance(value, Tensor) and n.op != "output":
-                places = watch.places(value)
-                known[n] = NOT_FOLLOWED if places is None else arrangement(places, value.shape)
+                seen[n] = watch.places(value), value.shape
             return value
 
     with watch:
         Interpreter(module, graph=graph).run(images)
     if lost and images.device.type == "meta":
         raise ValuesNeeded
-    return known
+    # Not while operations are watched, which takes longer than they do.
+    return {
+        node: NOT_FOLLOWED if places is None else arrangement(places, shape)
+        for node, (places, shape) in seen.items()
+    }
 
 
 def _orders_answers(node: fx.Node) -> bool:

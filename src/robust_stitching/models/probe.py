@@ -4,6 +4,7 @@ The meta device knows shapes only: nothing is computed and no weight is copied.
 """
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -89,12 +90,22 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
     return shape[1]
 
 
+def wanted_beside_images(network: nn.Module) -> list[str]:
+    """What `forward` cannot do without, after its first input."""
+    inputs = list(inspect.signature(network.forward).parameters.values())
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    first = next((p for p in inputs if p.kind is not p.KEYWORD_ONLY), None)
+    asked = [p for p in inputs if p is not first and p.kind not in open_ended]
+    return [p.name for p in asked if p.default is p.empty]
+
+
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether a network can be shown images of shape (C, H, W)."""
     try:
-        return isinstance(_answer(network, shape), Tensor)
+        _answer(network, shape)
     except Exception:  # whatever a network of somebody else's raises
         return False
+    return True
 
 
 def channels_taken(network: nn.Module, size: int, first: int) -> int:
