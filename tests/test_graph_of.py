@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching import models
+from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.folding import Folded, view_of
 from robust_stitching.graphs.graph import Graph, features, graph_of, join, layout_of
@@ -175,6 +176,34 @@ class Picking(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.flatten(2)[:, :, self.order].unflatten(2, (8, 8)).flatten(1))
+
+
+class Halved(Net):
+    """Traced as `Net`, and another network: tracing does not see a dtype that is the usual one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x).float()
+
+
+class Unhalved(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).float()
+
+
+def test_what_a_trace_does_not_see_is_looked_for_in_all_that_are_alike(monkeypatch):
+    proven = []
+    monkeypatch.setattr(graph, "prove", lambda net, *_: proven.append(net))
+    first, second, other = Unhalved(), Unhalved(), Halved()
+    for net in (first, second, other, copy.deepcopy(other), first):
+        kept = graph_of(net)
+        assert kept is graph_of(first)
+    assert proven == [first, other]
+    monkeypatch.undo()
+    kept._proven.clear()
+    graph_of(second)
+    with pytest.raises(UserError, match=r"Halved|net cannot .*would be others by .*; change"):
+        graph_of(other)
 
 
 def test_what_follows_from_values_is_found_anew():

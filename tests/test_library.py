@@ -144,6 +144,13 @@ def test_a_network_that_holds_its_last_pass_is_refused(small):
         rs.network(net)
 
 
+def test_a_forward_that_was_put_on_the_object_is_refused(small):
+    net = copy.deepcopy(small)
+    net.forward = lambda x: -small(x)
+    with pytest.raises(UserError, match=r"forward of this Small was replaced on the object"):
+        rs.network(net)
+
+
 def test_networks_of_the_registry_and_wrapped_ones():
     made = rs.network(models.build("tiny10", num_classes=10, in_channels=1), dataset="digits")
     assert (made.model, made.network.input_shape) == ("tiny10", (1, 32, 32))

@@ -8,25 +8,36 @@ behind the path of the module that calls them (``flatten``).
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from robust_stitching.basics.errors import UserError, first_line, unknown
+from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.modes import evaluating
-from robust_stitching.graphs.inplace import Lookout, only_overwrites, without_overwriting
+from robust_stitching.graphs.asking import ask_the_images
+from robust_stitching.graphs.formats import in_any_format
+from robust_stitching.graphs.inplace import (
+    Lookout,
+    may_overwrite,
+    only_overwrites,
+    was_overwritten,
+    without_overwriting,
+)
 from robust_stitching.graphs.layout import Layout
+from robust_stitching.graphs.norms import BatchNorm
 from robust_stitching.graphs.places import Arrangement
-from robust_stitching.graphs.signature import signature
-from robust_stitching.graphs.tracing import Sizes, Trace, no_graph, replace_by_number, trace
+from robust_stitching.graphs.proof import prove
+from robust_stitching.graphs.signature import signature, written
+from robust_stitching.graphs.symbols import NoGraph
+from robust_stitching.graphs.tracing import Trace, no_graph, told, trace
+from robust_stitching.graphs.values import META
 from robust_stitching.graphs.watching import arrangements
-from robust_stitching.models.probe import skeleton
 
-BATCHES = (11, 13)
-"""Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""
+LOGITS = ""
+"""The name of what the network itself gives; no layer has it."""
 
 FEW = 2
 """Images enough to tell what differs between them."""
@@ -75,7 +86,9 @@ class Graph:
     layers : name to `Layer`, in the order of computation.
     refused : name of any other activation to why it is no layer, as the end of a sentence.
     answer_shape : of the network's answer to one image, (classes,).
-    batch_sizes : the nodes whose value is the number of images.
+    asking : the nodes that ask the images how many there are and where they lie, see `asking`.
+    moving : the nodes of batch norms that are functions, told to train in training mode, to the
+        names of their layers.
     arrangements : the nodes of layers to how their values lie. Whoever asks for a layer gets it as
         (N, *layer.shape), however the network has it.
 
@@ -86,34 +99,66 @@ class Graph:
 
     def __init__(self, network: nn.Module, traced: Trace | None = None):
         traced = traced or trace(network)
-        self.graph, self.by_values = traced.graph, False
-        nodes = {name: node for name, (node, _) in traced.found.items()}
-        lookouts = self._run_anywhere(network, self._look_out_on)
-        if any(lookout.found for lookout in lookouts):
-            self.graph, first = without_overwriting(self.graph, lookouts)
-            nodes = {name: first[node] for name, node in nodes.items()}
+        try:
+            first, arranged = self._run_through(network, traced)
+        except Exception as error:  # whatever a network of somebody else's raises
+            raise no_graph(network, told(error, network)) from error
+        self.by_values = traced.values.by_values
         (self.input,) = (n for n in self.graph.nodes if n.op == "placeholder")
         (self.output,) = (n for n in self.graph.nodes if n.op == "output")
-        if not isinstance(self.output.args[0], fx.Node):
-            raise no_graph(network, "it answers with more than one tensor")
-        shapes = self._measure(network)
-        self.answer_shape = tuple(shapes[self.output.args[0]][1:])
+        names = {node: name for name, (node, _) in reversed(traced.named.items())}
+        self.moving = {first[node]: names[node] for node in traced.moving}
         clean = self._clean_cuts()
         self.arrangements: dict[fx.Node, Arrangement] = {}
         self._nodes: dict[str, fx.Node] = {}
         self.layers: dict[str, Layer] = {}
         self.refused: dict[str, str] = {}
-        found = self._run_anywhere(network, self._arrangements_on)
-        for name, (_, kind) in traced.found.items():
-            node = nodes[name]
+        for name, (old, kind) in traced.named.items():
+            node = first[old]
             if only_overwrites(node):
                 self.refused[name] = "it only overwrites a part of another one"
-            elif isinstance(found.get(node), Arrangement):
-                self._nodes[name], self.arrangements[node] = node, found[node]
-                self.layers[name] = Layer(name, kind, found[node].layout, node in clean)
-            elif node in found:
-                self.refused[name] = found[node]
-        self.graph.owning_module = None  # the last that ran it, with its modules
+            elif isinstance(arranged.get(node), Arrangement):
+                self._nodes[name], self.arrangements[node] = node, arranged[node]
+                self.layers[name] = Layer(name, kind, arranged[node].layout, node in clean)
+            elif node in arranged:
+                self.refused[name] = arranged[node]
+        self._proven: set[Hashable] = set()
+        self.prove(network)
+
+    def _run_through(
+        self, network: nn.Module, traced: Trace
+    ) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, Arrangement | str]]:
+        """Make the graph of a trace; returns the nodes of that to its own, and how those lie."""
+        values, anywhere = traced.values, traced.values.anywhere
+        with evaluating(network):
+            one_of_each = values.first_of_all(traced.graph)
+            self.answer_shape = _answer_shape(traced.graph, one_of_each)
+            lookouts = anywhere(_lookouts, traced.graph, one_of_each)
+            self.graph, first = without_overwriting(traced.graph, lookouts)
+            old = {new: node for node, new in first.items()}
+            self.asking = ask_the_images(
+                self.graph, lambda new: values.of(old[new]) if new in old else (None, None)
+            )
+            one_of_each = {first[node]: value for node, value in one_of_each.items()}
+            in_any_format(self.graph, one_of_each, values.owner)
+            return first, anywhere(_arranged, self.graph)
+
+    def prove(self, network: nn.Module) -> None:
+        """Compare it with a network, once for all whose modules are written the same; not with one
+        on the meta device, which computes nothing.
+
+        Raises
+        ------
+        UserError : where it is not the graph of the network, with what differs.
+        """
+        code = written(network)
+        on_meta = any(weight.is_meta for weight in network.parameters())
+        if code not in self._proven and not on_meta:
+            try:
+                prove(network, self.graph, self._nodes)
+            except Exception as error:  # whatever a network of somebody else's raises
+                raise no_graph(network, told(error, network)) from error
+            self._proven.add(code)
 
     def node(self, layer: str, role: str = "layer") -> fx.Node:
         """The node whose value is the activation of `layer`, which errors call by its role.
@@ -134,63 +179,6 @@ class Graph:
             )
         return self._nodes[layer]
 
-    def _measure(self, network: nn.Module) -> dict[fx.Node, tuple[int, ...]]:
-        """The shape of every tensor for `BATCHES[0]` images. Numbers that a network reads off
-        shapes become constants, but for those that depend on how many images there are."""
-        first, *others = self._run_anywhere(network, self._sizes_on)
-        self.batch_sizes = set()
-        for other in others:
-            for node, n in first.numbers.items():
-                again = other.numbers.get(node)
-                if (n, again) == BATCHES:
-                    self.batch_sizes.add(node)
-                elif n == again:
-                    replace_by_number(node, n)
-        return first.shapes
-
-    def _run_anywhere(
-        self, network: nn.Module, run: Callable[[nn.Module, torch.device | str], Any]
-    ) -> Any:
-        """Run the graph by ``run(network, device)`` on the meta device, where nothing is computed,
-        or, where an operation does not exist there, computing."""
-        try:
-            return run(skeleton(network), "meta")
-        except Exception:
-            self.by_values = True
-            like = next(network.parameters(), torch.empty(0))
-            try:
-                with evaluating(network):
-                    return run(network, like.device)
-            except Exception as error:
-                raise no_graph(network, first_line(error)) from error
-
-    def _look_out_on(self, network: nn.Module, device: torch.device | str) -> list[Lookout]:
-        """What overwrites what, in evaluation and, where nothing is computed, in training mode."""
-        found = []
-        for training in (False, True) if device == "meta" else (False,):
-            for module in network.modules():
-                module.training = training  # whatever its own `train` would leave out
-            found.append(Lookout(fx.GraphModule(network, self.graph)))
-            found[-1].run(torch.zeros(FEW, *network.input_shape, device=device))
-        return found
-
-    def _sizes_on(self, network: nn.Module, device: torch.device | str) -> list[Sizes]:
-        """For both numbers of images; for one, where the network asks for no number."""
-        module = fx.GraphModule(network, self.graph)
-        found: list[Sizes] = []
-        for n in BATCHES:
-            if not found or found[0].numbers:
-                found.append(Sizes(module))
-                found[-1].run(torch.zeros(n, *network.input_shape, device=device))
-        return found
-
-    def _arrangements_on(
-        self, network: nn.Module, device: torch.device | str
-    ) -> dict[fx.Node, Arrangement | str]:
-        """How the value of every node lies, or why that is not known."""
-        module = fx.GraphModule(network, self.graph)
-        return arrangements(module, torch.zeros(FEW, *network.input_shape, device=device))
-
     def _clean_cuts(self) -> set[fx.Node]:
         """The nodes that every path from the image to the output passes: the output's dominators
         (Cooper, Harvey and Kennedy, 2001; a graph's nodes are in topological order). How many
@@ -198,7 +186,7 @@ class Graph:
         above: dict[fx.Node, fx.Node | None] = {self.input: None}
         depth = {self.input: 0}
         for node in self.graph.nodes:
-            inputs = [n for n in node.all_input_nodes if n in above and n not in self.batch_sizes]
+            inputs = [n for n in node.all_input_nodes if n in above and n not in self.asking]
             if not inputs:
                 continue
             common = inputs[0]
@@ -209,11 +197,48 @@ class Graph:
                     else:
                         other = above[other]
             above[node], depth[node] = common, depth[common] + 1
-        found, node = set(), self.output
+        passed, node = set(), self.output
         while node is not None:
-            found.add(node)
+            passed.add(node)
             node = above.get(node)
-        return found
+        return passed
+
+
+def _answer_shape(graph: fx.Graph, values: Mapping[fx.Node, Any]) -> tuple[int, ...]:
+    """What the network answers to one image."""
+    (output,) = (n for n in graph.nodes if n.op == "output")
+    answers = output.args[0]
+    one = values[answers] if isinstance(answers, fx.Node) else None
+    if not isinstance(one, Tensor):
+        raise NoGraph("it answers with more than one tensor")
+    return tuple(one.shape[1:])
+
+
+def _lookouts(
+    owner: nn.Module, device: torch.device, graph: fx.Graph, values: Mapping[fx.Node, Any]
+) -> list[Lookout]:
+    """What overwrites what, in evaluation and, where nothing is computed, in training mode; nothing
+    in a mode in which nothing does."""
+    called = [owner.get_submodule(node.target) for node in graph.nodes if node.op == "call_module"]
+    modes = [False] if any(map(was_overwritten, values.values())) else []
+    modes += [True] if device == META and any(map(may_overwrite, called)) else []
+    made = []
+    before = {module: module.training for module in owner.modules()}
+    for training in modes:
+        for module in before:
+            module.training = training  # whatever its own `train` would leave out
+        made.append(Lookout(owner, graph))
+        made[-1].run(torch.zeros(FEW, *owner.input_shape, device=device))
+    for module, training in before.items():
+        module.training = training
+    return made
+
+
+def _arranged(
+    owner: nn.Module, device: torch.device, graph: fx.Graph
+) -> dict[fx.Node, Arrangement | str]:
+    """How the value of every node lies, or why that is not known."""
+    return arrangements(owner, graph, torch.zeros(FEW, *owner.input_shape, device=device))
 
 
 _graphs: weakref.WeakValueDictionary[Hashable, Graph] = weakref.WeakValueDictionary()
@@ -226,16 +251,18 @@ def graph_of(network: nn.Module) -> Graph:
 
     Tracing shows what `forward` does now, whatever it reads in Python, and is done each time: it
     takes a twentieth of the time of a graph, whose rest, how the values of every operation lie,
-    follows from the trace and the shapes of the weights. Where that is not so (`Graph.by_values`),
+    follows from the trace and the shapes of the weights; and so does that it computes the same, as
+    long as the code is the same. Where that is not so (`Graph.by_values`),
     nothing is remembered. A graph is forgotten with the last network that it belongs to.
     """
     with _one_at_a_time:
         traced = trace(network)
         wanted = signature(network, traced)
-        found = _graphs.get(wanted) or Graph(network, traced)
-        if not found.by_values:
-            _graphs[wanted] = _last[network] = found
-        return found
+        graph = _graphs.get(wanted) or Graph(network, traced)
+        graph.prove(network)
+        if not graph.by_values:
+            _graphs[wanted] = _last[network] = graph
+        return graph
 
 
 def needed(
@@ -262,14 +289,15 @@ def layout_of(network: nn.Module, layer: str, role: str = "layer") -> Layout:
 
 
 def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
-    """A network that returns the activations of `layers` as a tuple; "output" names the logits.
+    """A network that returns the activations of `layers` as a tuple.
+
+    `LOGITS` names the logits; "output" does, too, where no layer is called that.
 
     It shares its modules with `network` and contains none that these layers do not need.
     """
     traced = graph_of(network)
-    wanted = [
-        traced.output.args[0] if layer == "output" else traced.node(layer) for layer in layers
-    ]
+    logits = {LOGITS, "output"} - traced.layers.keys() - traced.refused.keys()
+    wanted = [traced.output.args[0] if layer in logits else traced.node(layer) for layer in layers]
     piece = fx.Graph()
     copied = _copy(traced, needed(wanted), piece, {}, prefix="")
     piece.output(tuple(_canonical(traced, node, copied[node], piece) for node in wanted))
@@ -291,7 +319,7 @@ def join(
     """
     head, tail = graph_of(front), graph_of(end)
     cut, resume = head.node(front_layer), tail.node(end_layer)
-    kept = needed([tail.output], stop=resume, known=tail.batch_sizes)
+    kept = needed([tail.output], stop=resume, known=tail.asking)
     if resume not in kept:
         raise UserError(
             f"the output of the end model does not depend on layer '{end_layer}'; choose another."
@@ -301,14 +329,15 @@ def join(
 
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)
-    copied = _copy(head, needed([cut]), joined, {head.input: image}, prefix="front.")
+    copied = _copy(
+        head, needed([cut]), joined, {head.input: image}, prefix="front.", owner=parts.front
+    )
     mapped = joined.call_module("transform", (_canonical(head, cut, copied[cut], joined),))
+    # As many as images, and where they are; so those who ask that need not see an image.
+    asking = _copy(tail, kept & tail.asking, joined, {tail.input: mapped}, prefix="end.")
     mapped = tail.arrangements[resume].restored(mapped, _calls_in(joined))
-    seeds = {tail.input: image, resume: mapped}
-    if tail.batch_sizes & kept:
-        images = joined.call_method("size", (mapped, 0))
-        seeds |= dict.fromkeys(tail.batch_sizes, images)
-    copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.")
+    seeds = asking | {tail.input: image, resume: mapped}
+    copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.", owner=parts.end)
     joined.output(copied[tail.output.args[0]])
     return fx.GraphModule(parts, joined)
 
@@ -329,12 +358,19 @@ def _copy(
     into: fx.Graph,
     copied: dict[fx.Node, fx.Node],
     prefix: str,
+    owner: nn.Module | None = None,
 ) -> dict[fx.Node, fx.Node]:
     """Copy `nodes` behind what `into` holds, their modules found under `prefix`; returns old to
-    new. Nodes that `copied` already knows are not copied."""
+    new. Nodes that `copied` already knows are not copied. An owner of the modules gets some for
+    batch norms that are functions, which then have a mode."""
     for node in source.graph.nodes:
         if node in nodes and node not in copied:
-            copied[node] = into.node_copy(node, copied.__getitem__)
+            new = copied[node] = into.node_copy(node, copied.__getitem__)
             if node.op in ("call_module", "get_attr"):
-                copied[node].target = prefix + node.target
+                new.target = prefix + node.target
+            elif owner is not None and node in source.moving:
+                path, _, name = source.moving[node].rpartition(".")
+                around = owner.get_submodule(path)
+                around.add_module(name, BatchNorm().train(around.training))
+                new.op, new.target = "call_module", prefix + source.moving[node]
     return copied

@@ -10,8 +10,20 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
+
+
+def was_overwritten(value: Any) -> bool:
+    """Whether any tensor in a value has been overwritten since it was made."""
+    return any(leaf._version for leaf in tree_leaves(value) if _has_memory(leaf))
+
+
+def may_overwrite(module: nn.Module) -> bool:
+    """Whether a module could overwrite what it is given, in a mode in which nobody has looked.
+    Torch's do where they say so, and ours never."""
+    known = type(module).__module__.startswith(("torch.nn.", "robust_stitching."))
+    return not known or bool(getattr(module, "inplace", False))
 
 
 class Overwriting(NamedTuple):
@@ -26,13 +38,14 @@ class Lookout(fx.Interpreter):
 
     Attributes
     ----------
-    found : in the order of computation.
+    overwriting : in the order of computation.
     like : node to the first one with the same elements of the same memory.
     """
 
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module, garbage_collect_values=False)  # or memory would be used again
-        self.found: list[Overwriting] = []
+    def __init__(self, module: nn.Module, graph: fx.Graph):
+        # With garbage collected memory would be used again.
+        super().__init__(module, garbage_collect_values=False, graph=graph)
+        self.overwriting: list[Overwriting] = []
         self.like: dict[fx.Node, fx.Node] = {}
         self._sharing: dict[int, list[fx.Node]] = {}
         self._first: dict[tuple, fx.Node] = {}
@@ -45,7 +58,7 @@ class Lookout(fx.Interpreter):
             return made
         for memory, (value, version) in before.items():
             if value._version != version:
-                self.found.append(Overwriting(n, list(self._sharing[memory])))
+                self.overwriting.append(Overwriting(n, list(self._sharing[memory])))
         for value in filter(_has_memory, tree_leaves(made)):
             sharing = self._sharing.setdefault(_memory(value), [])
             if n not in sharing:
@@ -91,7 +104,7 @@ def without_overwriting(
     """
     changed, likes = {}, {}
     for lookout in reversed(lookouts):
-        for overwriting in lookout.found:
+        for overwriting in lookout.overwriting:
             changed[overwriting.node] = overwriting
             likes[overwriting.node] = lookout.like
     new = fx.Graph()
@@ -103,7 +116,10 @@ def without_overwriting(
             continue
         sharing, like = changed[node].sharing, likes[node]
         root, *views = sharing
-        copies = {root: new.call_method("clone", (now[root],))}
+        alike = all(like.get(view) is like.get(root) for view in views)
+        # A view of it must not become a copy, which it would where channels come last.
+        order = {} if alike else {"memory_format": torch.contiguous_format}
+        copies = {root: new.call_method("clone", (now[root],), order)}
         for view in views:
             same = like.get(view)
             if same in copies:

@@ -42,14 +42,23 @@ def signature(
     of_tensor : what counts of a tensor.
     """
     seen: dict[int, int] = {}
-    names = tuple((name, node.name, kind) for name, (node, kind) in traced.found.items())
-    parts: list[Hashable] = [names, tuple(network.input_shape)]
+    names = tuple((name, node.name, kind) for name, (node, kind) in traced.named.items())
+    moving = frozenset(node.name for node in traced.moving)
+    parts: list[Hashable] = [names, moving, tuple(network.input_shape)]
     for node in traced.graph.nodes:
         uses = node.op in ("call_module", "get_attr")
         held = operator.attrgetter(node.target)(network) if uses else None
         given = repr((node.args, node.kwargs))
         parts.append((node.op, node.target, node.name, given, told(held, of_tensor, seen)))
     return tuple(parts)
+
+
+def written(network: nn.Module) -> Hashable:
+    """Equal for networks whose modules have the same forward, whatever a trace sees of that."""
+    owners = {type(module): None for module in network.modules()}
+    forwards = [vars(base).get("forward") for owner in owners for base in owner.__mro__]
+    forwards += [vars(module).get("forward") for module in network.modules()]
+    return frozenset(f.__code__ for f in forwards if hasattr(f, "__code__"))
 
 
 def told(

@@ -3,11 +3,11 @@
 from typing import Any
 
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.norms import keeps_statistics
 from robust_stitching.graphs.transform import Form, LinearMap
 from robust_stitching.models.probe import attribute
 
@@ -91,7 +91,7 @@ class StitchedNetwork(fx.GraphModule):
         for name, donor in self.named_children():
             if name != "transform":
                 for module in donor.modules():
-                    module.training = moving and isinstance(module, _BatchNorm)
+                    module.training = moving and keeps_statistics(module)
         return self
 
 

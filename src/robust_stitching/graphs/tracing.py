@@ -1,44 +1,55 @@
-"""Tracing a network into a graph, with people's names for its nodes and a size for each."""
+"""Tracing a network into a graph, with people's names for its nodes.
 
+Its forward is run once with symbols, see `symbols`. What is true of their shapes is decided as it
+comes up; modules without modules in them are single operations, with the modes that they have.
+"""
+
+import inspect
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
-from robust_stitching.models.probe import image_shape
+from robust_stitching.basics.own_lines import line_of_forward, own_line
+from robust_stitching.graphs.lending import lent
+from robust_stitching.graphs.norms import told_the_mode
+from robust_stitching.graphs.paths import Paths
+from robust_stitching.graphs.symbols import (
+    COUNTED,
+    IN_PLACE,
+    Fact,
+    NoGraph,
+    NumberOfImages,
+    Shape,
+    Symbol,
+    is_question,
+    replaced,
+    symbols_in,
+)
+from robust_stitching.graphs.values import Values
+from robust_stitching.models.probe import image_shape, wanted_beside_images, with_own_buffers
 
 CONSTANT = "_tensor_constant"
 """How fx names tensors that a network makes in its forward."""
 
+CONTAINERS = (
+    nn.Transformer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+)
+"""Modules of torch that are looked into, beside `nn.Sequential`."""
 
-IN_PLACE = {
-    f"__i{name}__": getattr(operator, f"i{name}")
-    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or")
-}
+HOLDING = (Tensor, tuple, list, dict)
+"""What an operation gives that has to be computed."""
 
-
-class Proxy(fx.Proxy):
-    """A symbol that also records what overwrites it: ``y += 1`` is no new ``y``, and ``y[0] = 1``
-    is possible."""
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
-
-
-def _overwrite(function: Callable) -> Callable:
-    def overwrite(self: Proxy, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return overwrite
-
-
-for _method, _function in IN_PLACE.items():
-    setattr(Proxy, _method, _overwrite(_function))
+_call = nn.Module.__call__
 
 
 class Tracer(fx.Tracer):
@@ -46,75 +57,206 @@ class Tracer(fx.Tracer):
 
     A network may name modules and functions that are not to be looked into, in its attributes
     `untraced_modules` and `untraced_functions`.
+
+    Attributes
+    ----------
+    named : layer name to its node and its kind.
+    values : what nodes stand for.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__(autowrap_functions=getattr(network, "untraced_functions", ()))
         self.untraced = getattr(network, "untraced_modules", ())
-        self.found: dict[str, tuple[fx.Node, str]] = {}
-        self.paths: set[str] = set()
+        self.named: dict[str, tuple[fx.Node, str]] = {}
+        self.paths = Paths(network)
+        self.values = Values(network)
 
     def trace(self, root: nn.Module, concrete_args=None) -> fx.Graph:
-        self.paths = {path for path, _ in root.named_modules()}
         for name in [name for name in vars(root) if name.startswith(CONSTANT)]:
             delattr(root, name)  # of an earlier trace, which would be left behind at every one
-        return super().trace(root, concrete_args)
+        with lent(), torch.enable_grad():  # what is made without gradients can be told by that
+            graph = super().trace(root, concrete_args)
+        self.named = self.paths.with_all_names(self.named)
+        return graph
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        """The image alone is asked for; whatever else `forward` takes has its default. The hooks of
+        the network are run, as nobody calls its `forward` alone."""
+        wanted = wanted_beside_images(self.root)
+        if wanted:
+            raise NoGraph(f"it wants {' and '.join(wanted)} beside the images", self.root)
+        first = next(iter(inspect.signature(self.root.forward).parameters), "x")
+        image = self.create_proxy("placeholder", first, (), {})
+        return (lambda image: _call(self.root, image)), [image]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = not any(m.children()) or isinstance(m, self.untraced)
-        return whole or super().is_leaf_module(m, module_qualified_name)
+        if isinstance(m, self.untraced) or not any(m.children()):
+            return True
+        return not isinstance(m, CONTAINERS) and super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
-        out = super().call_module(m, forward, args, kwargs)
+        if self.values.computing:
+            return forward(*args, **kwargs)
+        with self.paths.inside(m) as path:
+            out = super().call_module(m, forward, args, kwargs)
         if isinstance(out, fx.Proxy):
-            self._remember(self.path_of_module(m), out.node, type(m).__name__)
+            self.paths.answer(m, self._remember(path, out.node, type(m).__name__))
         return out
 
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return Proxy(node, self)
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        if self.values.computing:
+            return attr_val
+        self.paths.fetch(attr, attr_val)
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> Symbol:
+        return Symbol(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, Tensor) and a.grad_fn is not None:
+            a = a.detach()  # a constant, which could not be copied
+        if isinstance(a, Shape):
+            a = tuple(a)
+        return super().create_arg(a)
+
+    def create_proxy(self, kind, target, args, kwargs, *more, **named):
+        symbols = symbols_in([args, kwargs])
+        if is_question(kind, target, symbols):
+            if kind == "call_method" and target in ("size", "__len__"):
+                return self._size(*args, **kwargs)
+            return self._answer(
+                lambda call, *values: call(kind, target, *values),
+                (args, kwargs),
+                lambda: self._record(kind, target, args, kwargs, *more, **named),
+            )
+        return self._record(kind, target, args, kwargs, *more, **named)
 
     def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
-            function = target if isinstance(target, str) else target.__name__
+            function = target if isinstance(target, str) else _name_of(target)
             if target in IN_PLACE.values():
                 function = function[1:]  # known as "add", whether or not it overwrites
-            path = f"{self.scope.module_path}.{function}".lstrip(".")
+            path = f"{self.paths.around}.{function}".lstrip(".")
             self._remember(path, node, function, module=False)
         return node
 
-    def _remember(self, path: str, node: fx.Node, kind: str, module: bool = True) -> None:
+    def attribute(self, symbol: Symbol, name: str) -> Any:
+        """What ``symbol.name`` is."""
+        one, _ = self.values.of(symbol.node)
+        if name == "device" and isinstance(one, Tensor):
+            asked = super().create_proxy("call_function", getattr, (symbol, name), {})
+            self.values.note(asked.node, self.values.device)
+            return Fact(asked.node, self)
+        if name == "shape" and isinstance(one, Tensor):
+            return self._size(symbol)
+        if name == "is_cuda":
+            return self.values.device.type == "cuda"
+        if callable(getattr(one, name)):
+            return symbol._method(name)
+        return self._answer(
+            lambda call, value: getattr(value, name),
+            (symbol,),
+            lambda: self._record("call_function", getattr, (symbol, name), {}),
+        )
+
+    def length(self, symbol: Symbol) -> Any:
+        """What ``len(symbol)`` is."""
+        one, _ = self.values.of(symbol.node)
+        return self._size(symbol, 0) if isinstance(one, Tensor) else len(one)
+
+    def _size(self, symbol: Symbol, dim: int | None = None) -> Any:
+        one, other = (tuple(value.shape) for value in self.values.of(symbol.node))
+        if dim is not None:
+            if one[dim] == other[dim]:
+                return one[dim]
+            asked = self._record("call_method", "size", (symbol, dim), {})
+            return NumberOfImages(asked.node, self)
+        if one == other:
+            return torch.Size(one)
+        return Shape(self._size(symbol, dim) for dim in range(len(one)))
+
+    def _answer(self, ask, given: tuple, record) -> Any:
+        """What is asked, where that is plain and the same for any number of images; else a symbol
+        of what `record` writes down."""
+        nodes = [symbol.node for symbol in symbols_in(given)]
+
+        def one_of(call: Any, known: Any) -> Any:
+            return ask(call, *replaced(given, known))
+
+        one, other = self.values.asked(one_of, *nodes)
+        if not _holds_tensors(one) and type(one) is type(other) and one == other:
+            return one
+        symbol = record()
+        if isinstance(one, int | float) and isinstance(symbol, Symbol):
+            return NumberOfImages(symbol.node, self)
+        return symbol
+
+    def _record(self, kind, target, args, kwargs, *more, **named) -> Symbol:
+        symbol = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        if target is operator.getitem or target is getattr:
+            one, _ = self.values.of(symbol.node)
+            # On the meta device there are no numbers that could have told it.
+            if one is None or not (self.values.by_values or isinstance(one, HOLDING)):
+                return self._plain(symbol)
+        if kind.startswith("call") and not torch.is_grad_enabled() and not _overwrites(target):
+            one, _ = self.values.of(symbol.node)
+            if isinstance(one, Tensor):
+                return super().create_proxy("call_method", "detach", (symbol,), {})
+        return symbol
+
+    def _remember(self, path: str, node: fx.Node, kind: str, module: bool = True) -> str:
         """Name a node: a module's first output by its path; all else gives way to modules."""
         name, again = path, 0
-        while name in self.found or (name in self.paths and (again or not module)):
+        while name in self.named or (name in self.paths and (again or not module)):
             again += 1
             name = f"{path}_{again}"
-        self.found[name] = (node, kind)
+        self.named[name] = (node, kind)
+        return name
+
+    def _plain(self, symbol: Symbol) -> Any:
+        """What a symbol stands for that is no tensor, without its node where nobody needs it."""
+        one, other = self.values.of(symbol.node)
+        if type(one) is not type(other) or one != other:
+            return NumberOfImages(symbol.node, self)
+        self.named = {name: held for name, held in self.named.items() if held[0] is not symbol.node}
+        self.values.forget(symbol.node)
+        self.graph.erase_node(symbol.node)
+        return one
 
 
-class Sizes(fx.Interpreter):
-    """Runs a graph and notes the shape of every node that is a tensor, and every whole number."""
+def _holds_tensors(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
 
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.numbers: dict[fx.Node, int] = {}
 
-    def run_node(self, n: fx.Node):
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor):
-            self.shapes[n] = tuple(value.shape)
-        elif isinstance(value, int) and n.op != "output":
-            self.numbers[n] = value
-        return value
+def _name_of(function: Any) -> str:
+    owner = getattr(function, "__self__", None)
+    named = owner if isinstance(owner, type) else function  # of autograd's functions, the class
+    return getattr(named, "__name__", type(function).__name__)
+
+
+def _overwrites(target: Any) -> bool:
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    return name.endswith("_") or target in IN_PLACE.values() or target is operator.setitem
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a network does, operation by operation; `found` is layer name to node and kind."""
+    """What a network does, operation by operation.
+
+    Attributes
+    ----------
+    named : layer name to node and kind.
+    values : what the nodes stand for, which hold the network.
+    moving : the batch norms that are functions, see `norms`.
+    """
 
     graph: fx.Graph
-    found: dict[str, tuple[fx.Node, str]]
+    named: dict[str, tuple[fx.Node, str]]
+    values: Values
+    moving: set[fx.Node]
 
 
 def trace(network: nn.Module) -> Trace:
@@ -123,10 +265,30 @@ def trace(network: nn.Module) -> Trace:
     image_shape(network)
     tracer = Tracer(network)
     try:
-        with evaluating(network):
-            return Trace(tracer.trace(network), tracer.found)
+        with evaluating(network), torch.random.fork_rng(devices=()):
+            graph = tracer.trace(network)
+            moving = told_the_mode(graph, lambda: _in_training(network))
+            return Trace(graph, tracer.named, tracer.values, moving)
     except Exception as error:  # whatever a network of somebody else's does to a symbol
-        raise no_graph(network, first_line(error)) from error
+        raise no_graph(network, told(error, network)) from error
+
+
+def _in_training(network: nn.Module) -> fx.Graph:
+    """What a network does in training mode; a copy of it, which keeps statistics of its own."""
+    copied = with_own_buffers(network)
+    for module in copied.modules():
+        module.training = True
+    return Tracer(copied).trace(copied)
+
+
+def told(error: Exception, network: nn.Module) -> str:
+    """What another's error is, and where in whose code, as part of a sentence."""
+    what = str(error) if isinstance(error, NoGraph) else first_line(error)
+    if NumberOfImages.__name__ in what:  # in the words of Python, of whom a plain one was wanted
+        what = COUNTED
+    forward = line_of_forward(getattr(error, "module", None) or network)
+    line = own_line(error) or (forward and f"see its forward, {forward}")
+    return f"{what}, {line}" if line else what
 
 
 def no_graph(network: nn.Module, reason: str) -> UserError:
@@ -138,14 +300,3 @@ def no_graph(network: nn.Module, reason: str) -> UserError:
         f"{name} cannot be written as a graph of layers, which stitching needs ({reason}); "
         "change its forward, or choose another network."
     )
-
-
-def replace_by_number(node: fx.Node, number: int) -> None:
-    """Write `number` wherever `node` is used, so that nobody depends on where it came from."""
-
-    def literal(n: fx.Node):
-        return number if n is node else n
-
-    for user in list(node.users):
-        user.args = fx.node.map_arg(user.args, literal)
-        user.kwargs = fx.node.map_arg(user.kwargs, literal)

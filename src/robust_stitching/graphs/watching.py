@@ -11,7 +11,8 @@ convolution lays its maps out anew.
 
 from typing import Any
 
-from torch import Tensor, fx
+import torch
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -26,8 +27,14 @@ class ValuesNeeded(Exception):
     """The meta device has none."""
 
 
-def arrangements(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Arrangement | str]:
+def arrangements(
+    module: nn.Module, graph: fx.Graph, images: Tensor
+) -> dict[fx.Node, Arrangement | str]:
     """How the value of every node of a graph lies that is a tensor, or why that is not known.
+
+    Parameters
+    ----------
+    module : which has the modules and tensors of the graph.
 
     Raises
     ------
@@ -35,7 +42,7 @@ def arrangements(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Arrang
         other numbers could not be followed there.
     """
     watch = Watch(images)
-    found: dict[fx.Node, Arrangement | str] = {}
+    seen: dict[fx.Node, tuple[Places | None, torch.Size]] = {}
     lost: list[fx.Node] = []
 
     class Interpreter(fx.Interpreter):
@@ -45,15 +52,18 @@ def arrangements(module: fx.GraphModule, images: Tensor) -> dict[fx.Node, Arrang
             if watch.failed and not _orders_answers(n):
                 lost.append(n)
             if isinstance(value, Tensor) and n.op != "output":
-                places = watch.places(value)
-                found[n] = NOT_FOLLOWED if places is None else arrangement(places, value.shape)
+                seen[n] = watch.places(value), value.shape
             return value
 
     with watch:
-        Interpreter(module).run(images)
+        Interpreter(module, graph=graph).run(images)
     if lost and images.device.type == "meta":
         raise ValuesNeeded
-    return found
+    # Not while operations are watched, which takes longer than they do.
+    return {
+        node: NOT_FOLLOWED if places is None else arrangement(places, shape)
+        for node, (places, shape) in seen.items()
+    }
 
 
 def _orders_answers(node: fx.Node) -> bool:

@@ -10,12 +10,18 @@ from torch import nn
 
 from robust_stitching import checkpoints, data, models
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.own_lines import line_of_forward
 from robust_stitching.checkpoints import Checkpoint, name_of
 from robust_stitching.checkpoints.constants import normalise
 from robust_stitching.graphs.graph import Layer, graph_of
 from robust_stitching.models.adopting import adopted
 from robust_stitching.models.own import SIZES
-from robust_stitching.models.probe import channels_taken, logits_at, require_logits
+from robust_stitching.models.probe import (
+    channels_taken,
+    logits_at,
+    require_logits,
+    wanted_beside_images,
+)
 from robust_stitching.models.unwrapping import unwrapped
 from robust_stitching.runs.inputs import resolved
 
@@ -72,6 +78,12 @@ def network(
     else:
         if _in_float32(made):
             notes.append(f"The weights of {name} were converted to float32.")
+        wanted = wanted_beside_images(made)
+        if wanted:
+            raise UserError(
+                f"{name} wants {' and '.join(wanted)} beside the images ({line_of_forward(made)}), "
+                "which nobody tells it; give its forward defaults."
+            )
         made.architecture = {"model": name, "in_memory": True}
         shape = _image_shape(made, name, in_channels, image_size, known)
         made = adopted(made, shape[0], logits_at(made, shape, names and len(names)))
@@ -81,6 +93,7 @@ def network(
             "in_channels": shape[0],
             "image_size": shape[1],
         }
+        models.settle_format(made, models.normalisation_of(made)[1])
     if mean is not None or std is not None:
         normalise(made, mean, std, name)
     count = checkpoints.classes_of(made.architecture)

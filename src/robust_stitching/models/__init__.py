@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from robust_stitching.models.adopting import normalisation_of
 from robust_stitching.models.answers import answering
 from robust_stitching.models.own import asked_for, at_a_size, example, rebuilt
-from robust_stitching.models.placing import placed
+from robust_stitching.models.placing import placed, settle_format
 from robust_stitching.models.probe import takes
 from robust_stitching.models.registry import (
     Constants,
@@ -42,6 +42,7 @@ __all__ = [
     "normalisation_of",
     "placed",
     "rebuilt",
+    "settle_format",
     "takes",
 ]
 

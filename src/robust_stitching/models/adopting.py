@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from robust_stitching.basics.errors import UserError
 from robust_stitching.models.answers import Place
 from robust_stitching.models.layers import Normalize
 
@@ -18,7 +19,16 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
     Parameters
     ----------
     answer : where its logits are in what it returns, see `answers.place_of_logits`.
+
+    Raises
+    ------
+    UserError : for a network whose forward was put on the object, where a class's does not count.
     """
+    if "forward" in vars(network):
+        raise UserError(
+            f"the forward of this {type(network).__name__} was replaced on the object, which no "
+            "copy of it would have; write a class that has it."
+        )
     theirs = type(network)
     name = next(name for name in NAMES if not hasattr(network, name))
 

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 class Normalize(nn.Module):
     """(x − mean) / std per channel: the first layer of every network, so that images stay in [0, 1]
     everywhere else. A grey image given to a colour network is spread over its channels here.
+
+    Attributes
+    ----------
+    contiguous : whether it also brings images into the usual order in memory, for networks that
+        were written for that.
     """
+
+    contiguous = False
 
     def __init__(self, channels: int):
         super().__init__()
@@ -23,7 +30,8 @@ class Normalize(nn.Module):
                 buffer.copy_(torch.as_tensor(values, dtype=buffer.dtype).reshape(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
+        x = (x - self.mean) / self.std
+        return x.contiguous() if self.contiguous else x
 
 
 class Add(nn.Module):

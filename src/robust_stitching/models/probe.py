@@ -4,6 +4,7 @@ The meta device knows shapes only: nothing is computed and no weight is copied.
 """
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ def skeleton(network: nn.Module) -> nn.Module:
     for module in network.modules():
         tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
     return copy.deepcopy(network, {id(t): _on_meta(t) for t in tensors}).eval()
+
+
+def with_own_buffers(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode that shares the numbers of the weights, which need no gradient."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, shared).eval()
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
@@ -93,6 +100,15 @@ def _described(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of " + " and ".join(map(_described, value))
     return f"another kind ({type(value).__name__})"
+
+
+def wanted_beside_images(network: nn.Module) -> list[str]:
+    """What `forward` cannot do without, after its first input."""
+    inputs = list(inspect.signature(network.forward).parameters.values())
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    first = next((p for p in inputs if p.kind is not p.KEYWORD_ONLY), None)
+    asked = [p for p in inputs if p is not first and p.kind not in open_ended]
+    return [p.name for p in asked if p.default is p.empty]
 
 
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robust_stitching.basics.errors import UserError, first_line, unknown
 from robust_stitching.basics.files import slug
 from robust_stitching.models.adopting import normalisation_of
+from robust_stitching.models.placing import settle_format
 from robust_stitching.models.probe import require_logits, skeleton
 
 State = Mapping[str, Tensor]
@@ -230,6 +231,8 @@ def build(
     network.input_shape = (channels, size, size)
     if model.external or size != model.image_size:
         network.architecture["num_classes"] = require_logits(network, num_classes)
+    if model.external:
+        settle_format(network, normalize)
     return network
 
 

@@ -171,7 +171,7 @@ class NetworkStream(Stream):
         self.split = replace(split, augmentation=None)
         self.answering = range(len(looked_at)) if answering is None else answering
         self.pieces = [
-            graph.features(network, [*layers, *["output"] * (number in self.answering)])
+            graph.features(network, [*layers, *[graph.LOGITS] * (number in self.answering)])
             for number, (network, layers) in enumerate(looked_at)
         ]
         self.image_bytes = 4 * sum(

@@ -105,7 +105,7 @@ def watch(
     if not layers:
         return Watch(layer, (), at_logits, None)
     inside = ["transform" if name == layer else f"end.{name}" for name in layers]
-    piece = graph.features(network, [*inside, "output"])
+    piece = graph.features(network, [*inside, graph.LOGITS])
 
     def look(_: nn.Module, images: Tensor) -> Pass:
         *activations, logits = piece(images)

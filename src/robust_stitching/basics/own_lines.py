@@ -1,0 +1,41 @@
+"""Where in code of the user's own something went wrong."""
+
+import sysconfig
+import traceback
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import robust_stitching
+
+INSTALLED = ("site-packages", "dist-packages")
+
+
+@cache
+def _not_theirs() -> tuple[tuple[str, ...], str]:
+    """The folders of torch and of this library, and Python's own."""
+    folders = [str(Path(module.__file__).parent) for module in (torch, robust_stitching)]
+    return (*folders, "<"), sysconfig.get_paths()["stdlib"]
+
+
+def own_line(error: BaseException) -> str | None:
+    """The innermost line of a traceback that is neither torch's, Python's nor this library's."""
+    ours, pythons = _not_theirs()
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = frame.filename
+        installed = any(folder in Path(file).parts for folder in INSTALLED)
+        if not file.startswith(ours) and (installed or not file.startswith(pythons)):
+            return f"line {frame.lineno} of {file}"
+    return None
+
+
+def line_of_forward(module: nn.Module) -> str | None:
+    """Where the forward of a module stands that a user has written."""
+    ours, _ = _not_theirs()
+    for owner in type(module).__mro__:
+        code = getattr(vars(owner).get("forward"), "__code__", None)
+        if code is not None and not code.co_filename.startswith(ours):
+            return f"line {code.co_firstlineno} of {code.co_filename}"
+    return None

@@ -1,0 +1,191 @@
+"""The proof that a graph is the network that it was traced from: the same logits, and the same
+gradients at the images, for two sizes of a batch.
+
+Tracing sees operations alone. What else a forward does, in Python, with the state of torch, by
+chance, would be lost, and whatever is cut and joined would be another network. Nothing is changed
+by a proof: it runs a twin of the network, in evaluation mode, on images that are always the same.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from robust_stitching.basics.modes import without_tf32
+from robust_stitching.basics.own_lines import line_of_forward
+from robust_stitching.graphs.symbols import NoGraph
+from robust_stitching.models.probe import with_own_buffers
+
+SIZES = (1, 2)
+"""Of batches: some networks look whether there is one image."""
+
+ROUNDING = {"logits": 1e-4, "gradient at the images": 1e-3}
+"""How far values may be apart, of the largest of them: one operation may be several in a graph."""
+
+NOTHING = 1e-6
+"""Values as small are rounding themselves."""
+
+TINY = 1e-3
+"""Weights below are filled: a branch that is as good as nothing would prove nothing."""
+
+
+class Difference(NamedTuple):
+    """What of a graph is not as the network has it."""
+
+    what: str
+    largest: float
+    of: float
+    images: int
+
+    def __str__(self) -> str:
+        number = f"{self.images} image" + ("s" if self.images > 1 else "")
+        apart = f"{self.largest:.2g} of {self.of:.2g}"
+        return f"the {self.what} of {number} would be others by up to {apart}"
+
+
+def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
+    """Raise `NoGraph` unless a graph, with the nodes of some layers, is what its network does."""
+    with torch.random.fork_rng(devices=()), without_tf32():
+        difference = _difference(twin(network, fill=True), graph)
+        # Where weights decide what is computed, other weights are no proof of anything.
+        difference = difference and _difference(twin(network), graph)
+        if difference is None:
+            return
+        if _by_chance(twin(network)):
+            raise NoGraph(
+                "its answers change by themselves in evaluation mode, as by a dropout that does "
+                "not ask for the mode"
+            )
+        where, module = _where(twin(network), graph, named)
+        raise NoGraph(f"{difference}{where}", module)
+
+
+def twin(network: nn.Module, fill: bool = False) -> nn.Module:
+    """A copy in evaluation mode that shares the weights, without gradients of their own, and has
+    its own buffers; `fill` puts numbers into weights that are as good as zero."""
+    generator = torch.Generator().manual_seed(1)
+    made = with_own_buffers(network)
+    for weight in made.parameters() if fill else ():
+        some = weight.flatten()[:: max(1, weight.numel() // 1000)]
+        if weight.is_floating_point() and len(some) and bool((some.abs() < TINY).all()):
+            filled = torch.empty(weight.shape).normal_(0, 0.1, generator=generator)
+            weight.data = filled.to(weight)
+    return made
+
+
+def _difference(network: nn.Module, graph: fx.Graph) -> Difference | None:
+    """The first that there is between a network and its graph, run on the network's modules.
+
+    The gradient is that of the first size that the network takes: some fail on a single image.
+    """
+    run = fx.Interpreter(network, graph=graph).run
+    proven: list[int] = []
+    for n in SIZES:
+        images = _images(network, n)
+        answers = _logits if proven else _logits_and_gradient
+        try:
+            own = answers(network, images, seed=1)
+        except Exception:
+            if n == SIZES[-1] and not proven:
+                raise
+            continue
+        proven.append(n)
+        again = answers(run, images, seed=2)
+        for what in own:
+            largest, of = _apart(own[what], again[what])
+            if not largest <= ROUNDING[what] * max(of, NOTHING):
+                return Difference(what, largest, of, n)
+    return None
+
+
+def _images(network: nn.Module, n: int) -> Tensor:
+    like = next(network.parameters(), torch.empty(0))
+    images = torch.rand(n, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    return images.to(like.device)
+
+
+Answers = dict[str, Tensor]
+Run = Callable[[Tensor], Tensor]
+
+
+def _logits(run: Run, images: Tensor, seed: int) -> Answers:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return {"logits": run(images.clone())}  # some networks overwrite what they are given
+
+
+def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
+    """The gradient is that of a projection of the logits in which none cancels another."""
+    torch.manual_seed(seed)
+    images = images.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = run(images.clone())
+        weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(2)) + 0.5
+        if logits.requires_grad:
+            (logits * weights.to(logits)).sum().backward()
+    gradient = torch.zeros_like(images) if images.grad is None else images.grad
+    return {"logits": logits.detach(), "gradient at the images": gradient}
+
+
+def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """The largest difference of two tensors, and the largest of their values."""
+    if one.shape != other.shape:
+        return float("inf"), 0.0
+    holes = ~one.isfinite()
+    if not torch.equal(holes, ~other.isfinite()):
+        return float("inf"), 0.0
+    one, other = (value.masked_fill(holes, 0) for value in (one, other))
+    return float((one - other).abs().max()), float(torch.maximum(one.abs(), other.abs()).max())
+
+
+def _by_chance(network: nn.Module) -> bool:
+    """Whether a network answers the same images in several ways."""
+    images = _images(network, SIZES[-1])
+    first, *others = (_logits(network, images, seed)["logits"] for seed in (1, 2, 3))
+    return any(_apart(first, other)[0] > 0 for other in others)
+
+
+def _where(
+    network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]
+) -> tuple[str, nn.Module]:
+    """The first layer that a graph has otherwise, as part of a sentence, and the innermost module
+    around it that somebody has written."""
+    own: dict[str, Tensor] = {}
+
+    def noting(name: str) -> Callable:
+        def hook(module: nn.Module, given: Any, out: Any) -> None:
+            if isinstance(out, Tensor):
+                own.setdefault(name, out.clone())
+
+        return hook
+
+    modules = dict(network.named_modules())
+    images = _images(network, SIZES[-1])
+    noted = _Noting(network, graph)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        noted.run(images.clone())
+        for name, module in modules.items():
+            module.register_forward_hook(noting(name))
+        network(images.clone())
+    for name, value in own.items():
+        again = noted.values.get(named.get(name))
+        if isinstance(again, Tensor) and _apart(value, again)[0] > ROUNDING["logits"]:
+            path = name.split(".")
+            around = [modules[".".join(path[:i])] for i in range(len(path), -1, -1)]
+            written = (module for module in around if line_of_forward(module))
+            return f" from layer '{name}' on", next(written, network)
+    return "", network
+
+
+class _Noting(fx.Interpreter):
+    """Runs a graph and keeps the value of every node."""
+
+    def __init__(self, module: nn.Module, graph: fx.Graph):
+        super().__init__(module, garbage_collect_values=False, graph=graph)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = self.values[n] = super().run_node(n)
+        return value
