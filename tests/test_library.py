@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,11 @@ def test_networks_that_go_through_all_their_modules_are_normalised_once():
         (lambda: rs.network(nn.Linear(3, 3)), r"none of the shapes 3×32×32, 1×32×32, .*, …; say"),
         (lambda: rs.network(Small(), image_size=20), r"not work on images of 20×20 pixels \(Runt"),
         (lambda: rs.network(Small(), in_channels=3), r"none of the shapes 3×32×32"),
+        (lambda: rs.network(Small(), classes=10), r"classes=10 is no list of different names"),
+        (lambda: rs.network(Small(), classes="abcdefghij"), "no list of different names"),
+        (lambda: rs.network(Small(), image_size=28.0), r"image_size=28\.0 is not a whole number"),
+        (lambda: rs.network(Small(), image_size=0), r"image_size=0 is not a whole number"),
+        (lambda: rs.network(Small(), in_channels=2), r"in_channels=2, but images have 1 channel"),
         (lambda: rs.network(Small(), classes=("a", "b")), r"10 logits, but 2 classes are named"),
         (lambda: rs.network(Small(), mean=(33.3,)), r"mean of Small is 33\.3, but images are in"),
         (lambda: rs.network(nn.Conv2d(1, 4, 3), image_size=8), r"values of shape \(4, 6, 6\)"),
@@ -137,11 +143,57 @@ def test_weights_of_other_precisions_are_converted_and_said(small):
     assert next(made.network.parameters()).dtype == torch.float32
 
 
-def test_a_network_that_holds_its_last_pass_is_refused(small):
+def test_a_network_that_holds_its_last_pass_is_copied(small):
     net = copy.deepcopy(small)
     net.kept = net(torch.rand(2, 1, 28, 28))
-    with pytest.raises(UserError, match=r"Small cannot be copied \(RuntimeError: .*last forward"):
+    assert rs.evaluate(rs.network(net, mean=MEAN, std=STD), "digits").accuracy > 0.7
+    net.kept = (i for i in ())
+    with pytest.raises(UserError, match=r"Small cannot be copied \(TypeError: .*no part of it"):
         rs.network(net)
+
+
+def test_names_that_are_needed_are_not_overwritten(small):
+    net = copy.deepcopy(small)
+    net.architecture = "deep"
+    with pytest.raises(UserError, match="has architecture of its own, names that are needed"):
+        rs.network(net)
+
+
+def test_weights_that_are_none_yet_or_no_numbers_are_refused(small):
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+    with pytest.raises(UserError, match="Sequential has no weights yet; run it once"):
+        rs.network(lazy, image_size=8)
+    net = copy.deepcopy(small)
+    net.fc.bias.data[3] = float("nan")
+    with pytest.raises(UserError, match=r"fc\.bias in Small has 1 of 10 numbers that are NaN"):
+        rs.network(net)
+
+
+def test_doubts_are_warnings(known, digits):
+    _, test = rs.load_data("digits", image_size=28)
+    other = replace(test, classes=tuple("abcdefghij"))
+    with pytest.warns(UserWarning, match="have other names than those of Small"):
+        rs.evaluate(known, other)
+    untrained = rs.network(Small(), dataset="digits")
+    with pytest.warns(UserWarning, match="near chance"):
+        rs.attack(untrained, test.between(0, 40), tier="quick")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"step_size": 0.0}, r"step_size=0\.0 is not a number above 0"),
+        ({"restarts": 0}, "restarts=0 is not"),
+        ({"steps": -1}, "steps=-1 is not"),
+        ({"epsilon": "8/255"}, "epsilon='8/255' is not"),
+        ({"norm": "l7"}, "unknown norm 'l7'"),
+        ({"batch_size": 0}, "batch_size=0 is not"),
+        ({"tier": "best"}, "unknown tier 'best'"),
+    ],
+)
+def test_settings_of_attacks_are_checked(known, settings, told):
+    with pytest.raises(UserError, match=told):
+        rs.attack(known, "digits", **settings)
 
 
 def test_a_forward_that_was_put_on_the_object_is_refused(small):
@@ -239,7 +291,10 @@ def test_what_load_could_not_read_is_not_saved(known, tmp_path, tiny10s):
 def test_own_images(digits):
     _, test = digits
     whole = rs.split(test.images, test.labels, name="mine")
-    assert torch.equal(whole.images, test.images) and whole.classes == tuple("0123456789")
+    assert torch.equal(whole.images, test.images)
+    assert whole.images.data_ptr() != test.images.data_ptr() and whole.classes == tuple(
+        "0123456789"
+    )
     fractions = test.images.numpy().astype("float64") / 255
     assert torch.equal(rs.split(fractions, test.labels).images, test.images)
     last = np.repeat(fractions, 3, axis=1).transpose(0, 2, 3, 1)
@@ -260,6 +315,8 @@ def test_own_images(digits):
         (torch.rand(4, 1, 8, 8), torch.zeros(4), r"kind torch.float32"),
         (torch.rand(4, 1, 8, 8), torch.arange(4) - 1, r"run from -1 to 2"),
         (torch.rand(0, 1, 8, 8), torch.zeros(0).long(), r"there are no images"),
+        (torch.rand(4, 1, 8, 8), torch.eye(4).long(), r"give labels\.argmax\(1\)"),
+        (torch.rand(4, 1, 8, 8), list("abcd"), r"labels are no array of numbers"),
     ],
 )
 def test_images_and_labels_that_cannot_be(images, labels, told):

@@ -12,6 +12,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.models.probe import channels_taken
 from robust_stitching.models.unwrapping import unwrapped
+from robust_stitching.stitching.controls import with_random_weights
 
 NETS = """
     import torch
@@ -200,6 +201,46 @@ def test_two_functions_of_one_name_are_told_apart_by_their_code(nets, tmp_path):
     for named in (texts, texts[::-1]):
         loaded = checkpoints.load(tmp_path / "frank.pt", model=",".join(named))
         assert torch.equal(loaded.network(images), frank(images)) and not loaded.notes
+
+
+def test_what_the_code_imports_beside_it_counts(nets, tmp_path):
+    saved(tmp_path / "model.pt", models.asked_for(f"{nets}:mine"))
+    assert checkpoints.load(tmp_path / "model.pt", model=f"{nets}:mine").notes == ()
+    (nets.parent / "parts.py").write_text("from torch.nn import Linear as head\nx = 1\n")
+    (note,) = checkpoints.load(tmp_path / "model.pt", model=f"{nets}:mine").notes
+    assert "another text than the nets.py:mine" in note
+
+
+def test_code_is_called_without_arguments(tmp_path, monkeypatch):
+    code = tmp_path / "args.py"
+    code.write_text(
+        "import sys\nfrom torch import nn\nassert sys.argv == [__file__]\n"
+        "_net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+        "def same(num_classes=3):\n    assert len(sys.argv) == 1\n    return _net\n"
+    )
+    monkeypatch.setattr("sys.argv", ["train.py", "-e", "3"])
+    sizes = {"in_channels": 1, "image_size": 8}
+    entry = models.asked_for(f"{code}:same")
+    first, second = (models.build(entry, num_classes=None, **sizes) for _ in range(2))
+    assert first is not second
+    torch.save(first.state_dict(), tmp_path / "w.pth")  # it takes a number and ignores it
+    loaded = checkpoints.load(
+        tmp_path / "w.pth", model=f"{code}:same", dataset="digits", image_size=8
+    )
+    assert loaded.classes == 3
+
+
+def test_fronts_that_are_the_same_at_every_seed_are_refused(tmp_path, digits):
+    code = tmp_path / "seeds.py"
+    code.write_text(
+        "import torch\nfrom torch import nn\n"
+        "def net(num_classes):\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(1024, num_classes))\n"
+    )
+    entry = models.asked_for(f"{code}:net")
+    network = models.build(entry, num_classes=10, in_channels=1, image_size=32)
+    with pytest.raises(UserError, match=r"seeds\.py:net gives the same at every seed"):
+        with_random_weights(network, digits[0].between(0, 20), seed=0, number=0)
 
 
 def test_weights_of_plain_pytorch_say_sizes_and_classes(nets, tmp_path):

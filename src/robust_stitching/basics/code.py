@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +32,16 @@ class Function(NamedTuple):
         except OSError as error:
             raise UserError(f"the code {self.path} cannot be read ({error.strerror}).") from error
 
-    def hash(self) -> str:
-        """A text that differs where the file's text or the function's name does."""
-        return hashlib.sha256(self.name.encode() + b"\0" + self.text()).hexdigest()[:16]
+    def hash(self, beside: Iterable[Path] = ()) -> str:
+        """A text that differs where the function's name, the text of its file, or that of one of
+        the files `beside` it does."""
+        parts = [self.name.encode(), self.text(), *(_bytes_of(path) for path in sorted(beside))]
+        whole = b"".join(hashlib.sha256(part).digest() for part in parts)
+        return hashlib.sha256(whole).hexdigest()[:16]
+
+
+def _bytes_of(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def functions_in(text: str) -> list[Function]:

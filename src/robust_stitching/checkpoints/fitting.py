@@ -96,12 +96,12 @@ def fit(
     require_stored(state, path)
     options = entry.options_of(state, dataset)
     make = partial(frame_of, entry, image_size, tuple(options.items()))
-    classes = _size(make(2, 3), make(3, 3), state) or 2
+    classes = _size(make(2, 3), make(3, 3), state)
+    own_number = classes is None and entry.code is not None  # that its function was told changes it
+    classes = classes or 2
     channels = _size(make(2, 3), make(2, 1), state) or 3
     amiss = published_misfit(make(classes, channels), state)
-    if "num_classes" in entry.fixed:
-        classes = None
-    return Fit(entry, state, classes, channels, image_size, options, amiss)
+    return Fit(entry, state, None if own_number else classes, channels, image_size, options, amiss)
 
 
 @lru_cache(maxsize=8)
@@ -215,7 +215,7 @@ def require_stored(state: State, path: Path) -> None:
             raise UserError(f"{name} in {path} {kind}; save the network's state dict again.")
 
 
-def require_finite(state: State, path: Path) -> None:
+def require_finite(state: State, path: Path | str) -> None:
     """Raise UserError for a number that is NaN or infinite, naming its tensor."""
     for name, value in state.items():
         if value.is_floating_point() and not bool(value.isfinite().all()):

@@ -5,7 +5,6 @@ module called again gets ``_1``, ``_2``. Operations that are no modules carry th
 behind the path of the module that calls them (``flatten``).
 """
 
-import copy
 import threading
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs.asking import ask_the_images
@@ -325,7 +325,7 @@ def join(
             f"the output of the end model does not depend on layer '{end_layer}'; choose another."
         )
     parts = nn.Module()
-    parts.front, parts.transform, parts.end = copy.deepcopy(front), transform, copy.deepcopy(end)
+    parts.front, parts.transform, parts.end = copy_of(front), transform, copy_of(end)
 
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)

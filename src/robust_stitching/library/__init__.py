@@ -1,7 +1,8 @@
 """What a researcher calls from Python, on networks and images that live in memory or in files.
 
 ``import robust_stitching as rs`` has all of these functions as its own. They print nothing, change
-no network that they are given, and keep no file unless they are asked to.
+no network that they are given, and keep no file unless they are asked to. What is to be doubted of
+their numbers is a warning of Python's.
 """
 
 from robust_stitching.library.actions import attack, compare, evaluate, stitch, write_report

@@ -1,9 +1,11 @@
 """What is done with networks: evaluate, attack, compare, stitch, and report a stitch."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from robust_stitching import similarity
@@ -14,12 +16,13 @@ from robust_stitching.data import AnySplit
 from robust_stitching.evaluation import Accuracy
 from robust_stitching.evaluation import evaluate as measure
 from robust_stitching.evaluation.known import Robustness
+from robust_stitching.evaluation.misread import signs
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.evaluation.robustness import robustness
 from robust_stitching.evaluation.suites import suite, threat_on
 from robust_stitching.library.images import load_data
 from robust_stitching.library.networks import network as as_network
-from robust_stitching.plans import stitching
+from robust_stitching.plans import AttackPlan, EvaluatePlan, NetworkRef, stitching
 from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.similarity import Comparison
 from robust_stitching.stitching.files import write_files
@@ -27,6 +30,9 @@ from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import StitchResult
 from robust_stitching.stitching.run import stitch as run_stitch
+
+IN_MEMORY = NetworkRef("in memory")
+"""The network of plans that are made to check what was said besides."""
 
 AnyNetwork = Checkpoint | nn.Module
 """What `network` or `load` returned, or a module of which everything can be found out."""
@@ -50,9 +56,12 @@ def evaluate(
     ------
     UserError : see `Checkpoint.answerable`.
     """
+    EvaluatePlan(checkpoint=IN_MEMORY, batch_size=batch_size)  # which checks what was said
     (checkpoint,), split = _looked_up(images, [network])
-    split, _ = checkpoint.answerable(split)
-    return measure(checkpoint.network, split, batch_size, _bar(progress))
+    split, notes = checkpoint.answerable(split)
+    accuracy = measure(checkpoint.network, split, batch_size, _bar(progress))
+    _doubt(*notes, *signs(checkpoint, split, accuracy.accuracy, accuracy.loss))
+    return accuracy
 
 
 def attack(
@@ -83,8 +92,11 @@ def attack(
     ------
     UserError : see `Checkpoint.answerable` and `suites.suite`.
     """
+    asked = {"tier": tier, "norm": norm, "epsilon": epsilon, "steps": steps, "restarts": restarts}
+    asked |= {"step_size": step_size, "seed": seed, "batch_size": batch_size}
+    AttackPlan(checkpoint=IN_MEMORY, **asked)  # which checks what was said
     (checkpoint,), split = _looked_up(images, [network])
-    split, _ = checkpoint.answerable(split)
+    split, notes = checkpoint.answerable(split)
     attacks = suite(
         tier,
         threat_on(split, epsilon, norm),
@@ -95,7 +107,9 @@ def attack(
         attributes=split.attributes,
     )
     settings = {"seed": seed, "batch_size": batch_size, "progress": _bar(progress)}
-    return robustness(checkpoint.network, split, attacks, **settings)
+    known = robustness(checkpoint.network, split, attacks, **settings)
+    _doubt(*notes, *known.warnings, *signs(checkpoint, split, known.clean_accuracy()))
+    return known
 
 
 def compare(
@@ -125,9 +139,11 @@ def compare(
     (first, second), split = _looked_up(images, [network1, network2])
     first.require_images(split)
     second.require_images(split)
+    pair = look_at((first, second), split, progress=_bar(progress))
+    _doubt(*pair.notes)
     return similarity.compare(
         *(first.network, second.network, split, layers1, layers2, measures),
-        order=look_at((first, second), split, progress=_bar(progress)).order,
+        order=pair.order,
         progress=_bar(progress),
         **settings,
     )
@@ -202,8 +218,14 @@ def _bar(progress: bool) -> Progress:
     return shown if progress else silent
 
 
-def _device_of(checkpoint: Checkpoint) -> Any:
-    return next(checkpoint.network.parameters()).device
+def _doubt(*notes: str) -> None:
+    """Warn of what is to be doubted, as Python does: once for each place and text."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+
+
+def _device_of(checkpoint: Checkpoint) -> torch.device:
+    return next(checkpoint.network.parameters(), torch.empty(0)).device
 
 
 def _networks(

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from robust_stitching import data
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.progress import shown, silent
 from robust_stitching.data import AnySplit, Split
 from robust_stitching.runs.inputs import resolved
@@ -43,7 +44,7 @@ def split(
     ------
     UserError : for other shapes, values out of these ranges, numbers without a class.
     """
-    pixels, numbers = _pixels(torch.as_tensor(images)), torch.as_tensor(labels)
+    pixels, numbers = _pixels(_tensor(images, "images")), _tensor(labels, "labels")
     whole = not numbers.is_floating_point() and not numbers.is_complex()
     if numbers.ndim not in (1, 2) or len(numbers) != len(pixels) or not whole:
         raise UserError(
@@ -53,6 +54,11 @@ def split(
     numbers, attributes = numbers.long(), numbers.ndim == 2
     if not len(pixels):
         raise UserError("there are no images; give one at least.")
+    if attributes and numbers.shape[1] > 1 and len(numbers) > 1 and _one_hot(numbers):
+        raise UserError(
+            f"labels of shape {tuple(numbers.shape)} are attributes, but every image has exactly "
+            "one; where these are classes, give labels.argmax(1)."
+        )
     low, high = int(numbers.min()), int(numbers.max())
     count = numbers.shape[1] if attributes else high + 1
     names = tuple(map(str, range(count))) if classes is None else tuple(classes)
@@ -63,6 +69,20 @@ def split(
             f"{'attributes are' if attributes else 'classes are'} named; number them from 0."
         )
     return Split(name=name, images=pixels, labels=numbers, classes=names)
+
+
+def _tensor(values: Any, what: str) -> torch.Tensor:
+    """An array as a tensor; UserError for what is no array of numbers."""
+    if isinstance(values, torch.Tensor):
+        return values.detach()
+    try:
+        return torch.from_numpy(np.array(values))  # which also puts negative strides in order
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} are no array of numbers ({first_line(error)}).") from error
+
+
+def _one_hot(labels: torch.Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(dim=1) == 1).all())
 
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:
@@ -78,7 +98,7 @@ def _pixels(images: torch.Tensor) -> torch.Tensor:
             "scale them to squares."
         )
     if images.dtype == torch.uint8:
-        return images.contiguous()
+        return images.clone(memory_format=torch.contiguous_format)
     if not images.is_floating_point():
         raise UserError(f"images of kind {images.dtype} are neither uint8 nor fractions in [0, 1].")
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):

@@ -1,18 +1,20 @@
 """Networks: any module that lives in memory, and those in files."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.copying import copy_of
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.own_lines import line_of_forward
 from robust_stitching.checkpoints import Checkpoint, name_of
 from robust_stitching.checkpoints.constants import normalise
+from robust_stitching.checkpoints.fitting import require_finite
 from robust_stitching.graphs.graph import Layer, graph_of
 from robust_stitching.models.adopting import adopted
 from robust_stitching.models.own import SIZES
@@ -63,17 +65,15 @@ def network(
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"a network is an nn.Module, not {module!r:.60}; give one.")
-    try:
-        made = copy.deepcopy(unwrapped(module)).eval()
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            f"the network {type(module).__name__} cannot be copied ({first_line(error)}); remove "
-            "what it holds of its last forward pass."
-        ) from error
+    _check_said(image_size, in_channels, classes)
+    made = copy_of(unwrapped(module)).eval()
+    if any(is_lazy(value) for value in (*made.parameters(), *made.buffers())):
+        raise UserError(f"{type(made).__name__} has no weights yet; run it once on images first.")
     name, notes = name or type(made).__name__, []
     known = None if dataset is None else resolved(dataset)
     names = classes if classes is not None else known and data.names_of(known)
-    if _is_ours(made):
+    require_finite(made.state_dict(), name)
+    if models.says_what_it_is(made):
         name = name_of(made.architecture)
     else:
         if _in_float32(made):
@@ -84,10 +84,9 @@ def network(
                 f"{name} wants {' and '.join(wanted)} beside the images ({line_of_forward(made)}), "
                 "which nobody tells it; give its forward defaults."
             )
-        made.architecture = {"model": name, "in_memory": True}
         shape = _image_shape(made, name, in_channels, image_size, known)
         made = adopted(made, shape[0], logits_at(made, shape, names and len(names)))
-        made.input_shape = shape
+        made.architecture, made.input_shape = {"model": name, "in_memory": True}, shape
         made.architecture |= {
             "num_classes": require_logits(made, None),
             "in_channels": shape[0],
@@ -95,7 +94,7 @@ def network(
         }
         models.settle_format(made, models.normalisation_of(made)[1])
     if mean is not None or std is not None:
-        normalise(made, mean, std, name)
+        normalise(made, *map(_listed_numbers, (mean, std)), name)
     count = checkpoints.classes_of(made.architecture)
     if classes is not None and len(classes) != count:
         raise UserError(
@@ -154,14 +153,25 @@ def layers(network: Checkpoint | nn.Module) -> list[Layer]:
 _network = network
 
 
-def _is_ours(module: nn.Module) -> bool:
-    """Whether a module says what it is as those of the registry and stitched ones do."""
-    said = getattr(module, "architecture", None)
-    return (
-        isinstance(said, dict)
-        and bool(said.keys() & {"num_classes", "front"})
-        and hasattr(module, "input_shape")
-    )
+def _check_said(size: Any, channels: Any, classes: Any) -> None:
+    """Raise UserError for sizes and names that nothing can have."""
+    for name, value in (("image_size", size), ("in_channels", channels)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name}={value!r} is not a whole number of at least 1.")
+    if channels not in (None, *CHANNELS):
+        raise UserError(f"in_channels={channels}, but images have 1 channel or 3.")
+    if classes is not None:
+        names = list(classes) if isinstance(classes, tuple | list) else []
+        texts = all(isinstance(name, str) for name in names)
+        if not names or not texts or len(set(names)) < len(names):
+            raise UserError(
+                f"classes={classes!r:.60} is no list of different names, one for each answer."
+            )
+
+
+def _listed_numbers(values: Any) -> Sequence[float] | None:
+    """One number stands for all channels."""
+    return (float(values),) if isinstance(values, int | float) else values
 
 
 def _in_float32(module: nn.Module) -> bool:

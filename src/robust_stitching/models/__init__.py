@@ -6,7 +6,7 @@ A file of this package registers what it has, and is all that a new network need
 from importlib import import_module
 from pkgutil import iter_modules
 
-from robust_stitching.models.adopting import normalisation_of
+from robust_stitching.models.adopting import normalisation_of, says_what_it_is
 from robust_stitching.models.answers import answering
 from robust_stitching.models.own import asked_for, at_a_size, example, rebuilt
 from robust_stitching.models.placing import placed, settle_format
@@ -42,6 +42,7 @@ __all__ = [
     "normalisation_of",
     "placed",
     "rebuilt",
+    "says_what_it_is",
     "settle_format",
     "takes",
 ]

@@ -6,6 +6,9 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.models.answers import Place
 from robust_stitching.models.layers import Normalize
 
+OURS = ("architecture", "input_shape")
+"""Attributes that every network has here."""
+
 NAMES = ("normalize", "normalize_images")
 """What the first layer is called: the second where a network has something of the first name."""
 
@@ -22,15 +25,22 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
 
     Raises
     ------
-    UserError : for a network whose forward was put on the object, where a class's does not count.
+    UserError : for a network whose forward was put on the object, where a class's does not count,
+        and for one that has attributes of its own under names that are needed.
     """
     if "forward" in vars(network):
         raise UserError(
             f"the forward of this {type(network).__name__} was replaced on the object, which no "
             "copy of it would have; write a class that has it."
         )
-    theirs = type(network)
-    name = next(name for name in NAMES if not hasattr(network, name))
+    taken = [] if says_what_it_is(network) else [a for a in OURS if hasattr(network, a)]
+    free = [name for name in NAMES if not hasattr(network, name)]
+    if taken or not free:
+        raise UserError(
+            f"the network {type(network).__name__} has {' and '.join(taken or NAMES)} of its own, "
+            "names that are needed here; call it otherwise."
+        )
+    theirs, name = type(network), free[0]
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         output = theirs.forward(_as_it_was(self, theirs, name), getattr(self, name)(x))
@@ -39,6 +49,12 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
     network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
     setattr(network, name, Normalize(channels))
     return network
+
+
+def says_what_it_is(network: nn.Module) -> bool:
+    """Whether a network has what those of the registry and stitched ones have."""
+    said = getattr(network, "architecture", None)
+    return isinstance(said, dict) and bool(said.keys() & {"num_classes", "front"})
 
 
 def _as_it_was(network: nn.Module, theirs: type[nn.Module], name: str) -> nn.Module:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from robust_stitching.basics.code import Function, function_in
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.models import registry
 from robust_stitching.models.adopting import adopted
@@ -53,11 +54,14 @@ def asked_for(text: str) -> Entry:
     own = function_in(text)
     if own is None:
         return registry.entry(text)
-    code = own.hash()
-    known = _named.get(code)
-    if known is None or known.file != own.path.resolve():  # which may have other neighbours
-        known = _named[code] = _entry(own, code)
-    return known
+    path = own.path.resolve()
+    for entry in _named.values():
+        same = entry.name == own.short and entry.files[0] == path
+        if same and entry.code == own.hash(entry.files[1:]):
+            return entry
+    entry = _entry(own)
+    _named[entry.code] = entry
+    return entry
 
 
 def rebuilt(architecture: Mapping[str, Any], seed: int = 0) -> Network:
@@ -106,11 +110,11 @@ def example(text: str, image_size: int | None = None) -> Network:
     return make(image_size) if image_size else at_a_size(entry, None, make)
 
 
-def _entry(own: Function, code: str) -> Entry:
+def _entry(own: Function) -> Entry:
     path = own.path.resolve()
-    module = ModuleType(f"{PREFIX}{code}")
+    module = ModuleType(f"{PREFIX}{own.hash()}_{len(_named)}")
     module.__file__ = str(path)
-    with _beside(path.parent), _told(own), torch.random.fork_rng(devices=[]):
+    with _beside(path) as imported, _told(own), torch.random.fork_rng(devices=[]):
         sys.modules[module.__name__] = module  # where dataclasses, among others, look for it
         exec(compile(own.text(), str(path), "exec"), vars(module))
     make = getattr(module, own.name, None)
@@ -124,8 +128,8 @@ def _entry(own: Function, code: str) -> Entry:
         own.short,
         partial(_made, make, own, taken),
         external=True,
-        code=code,
-        file=path,
+        code=own.hash(imported),
+        files=(path, *imported),
         fixed=frozenset(TOLD) - taken,
     )
 
@@ -147,30 +151,36 @@ def _taken(make: Callable, own: Function) -> frozenset[str]:
 
 
 def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) -> nn.Module:
-    with _beside(own.path.resolve().parent), _told(own):
+    with _beside(own.path.resolve()), _told(own):
         network = make(**{name: sizes[name] for name in taken})
     if not isinstance(network, nn.Module):
         raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
-    network = unwrapped(network).float()
-    channels, size, told = sizes["in_channels"], sizes["image_size"], sizes["num_classes"]
-    if "in_channels" not in taken:
-        channels = channels_taken(network, size, first=channels)
+    network = copy_of(unwrapped(network)).float()  # some return the same one at every call
+    size, told = sizes["image_size"], sizes["num_classes"]
+    channels = channels_taken(network, size, first=sizes["in_channels"])
     return adopted(network, channels, logits_at(network, (channels, size, size), told))
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """Let code import what lies beside it, as a script may. What it imports from there is forgotten
-    again, so that another folder may have modules of the same names."""
-    before = set(sys.modules)
+def _beside(path: Path) -> Iterator[list[Path]]:
+    """Let the code in a file import what lies beside it, as a script called without arguments may.
+
+    What it imports from there is forgotten again, so that another folder may have modules of the
+    same names, and its files are in the list that is yielded.
+    """
+    before, argv, folder = set(sys.modules), sys.argv, path.parent
+    imported: list[Path] = []
+    sys.argv = [str(path)]
     sys.path.insert(0, str(folder))
     try:
-        yield
+        yield imported
     finally:
+        sys.argv = argv
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
             if file and not name.startswith(PREFIX) and Path(file).is_relative_to(folder):
+                imported.append(Path(file))
                 del sys.modules[name]
 
 

@@ -67,7 +67,7 @@ class Entry:
     remarks : what a reader has to know of published weights that were read with these options.
     external : whether others wrote it, who promise nothing about the sizes of images and answers.
     code : the hash of the user's code that makes it, see `own`; None for all others.
-    file : where that code lies.
+    files : where that code lies: the file of the function, then those that it imports beside it.
     fixed : which of the arguments of `make` change nothing, since its weights have those sizes.
     """
 
@@ -82,7 +82,7 @@ class Entry:
     remarks: Callable[[Mapping[str, Any]], list[str]] = lambda options: []
     external: bool = False
     code: str | None = None
-    file: Path | None = None
+    files: tuple[Path, ...] = ()
     fixed: frozenset[str] = frozenset()
 
     @property
@@ -212,7 +212,7 @@ def build(
         model,
         seed,
         in_channels=in_channels,
-        num_classes=num_classes or 0,
+        num_classes=num_classes or 2,
         image_size=size,
         **options,
     )

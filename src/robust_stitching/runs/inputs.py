@@ -17,7 +17,7 @@ from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.plans import DataRef, NetworkRef
 
-OF_NETWORKS = re.compile(r"(?<![\w.])(mean|std|weights|model|image_size)(?=[=`])")
+OF_NETWORKS = re.compile(r"(?<![\w.])(mean|std|weights|model)(?=[=`])")
 """Settings of a network, as sentences name them: ``mean=…`` or `` `mean` ``."""
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robust_stitching import models
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import AnySplit
@@ -36,6 +37,11 @@ def with_random_weights(network: nn.Module, split: AnySplit, seed: int, number: 
     require_factory(network)
     own_seed = generator_for(seed, "twin", number).initial_seed()
     twin = _twin(network, own_seed).to(split.device)
+    if network.architecture.get("code") and _alike(twin, _twin(network, own_seed + 1)):
+        raise UserError(
+            f"`controls` need fronts with fresh weights, but {network.architecture['model']} gives "
+            "the same at every seed; let it neither seed nor load weights, or leave `controls` out."
+        )
     name, normalize = models.normalisation_of(network)
     setattr(twin, name, copy.deepcopy(normalize))
     wake(twin, own_seed)
@@ -63,12 +69,18 @@ def require_factory(network: nn.Module) -> None:
                 )
 
 
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
+
+
 def _twin(network: nn.Module, seed: int) -> nn.Module:
     """A network of the same architecture as it begins: as whoever builds it makes it, or, in
     memory, as its modules begin by themselves."""
     if not network.architecture.get("in_memory"):
         return models.rebuilt(network.architecture, seed)
-    twin = copy.deepcopy(network).cpu()
+    twin = copy_of(network).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in twin.modules():
@@ -79,7 +91,10 @@ def _twin(network: nn.Module, seed: int) -> nn.Module:
 
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
-    """What gives a module's own weights the values that they begin with."""
+    """What gives a module's own weights the values that they begin with; None for one whose weights
+    are computed before each pass, as by `torch.nn.utils.weight_norm`: from what, nobody says."""
+    if module._forward_pre_hooks:
+        return None
     own = getattr(module, "reset_parameters", None)
     return own or getattr(module, "_reset_parameters", None)
 
