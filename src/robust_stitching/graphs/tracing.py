@@ -165,7 +165,11 @@ class Tracer(fx.Tracer):
     def length(self, symbol: Symbol) -> Any:
         """What ``len(symbol)`` is."""
         one, _ = self.values.of(symbol.node)
-        return self._size(symbol, 0) if isinstance(one, Tensor) else len(one)
+        if isinstance(one, Tensor):
+            return self._size(symbol, 0)
+        if not hasattr(one, "__len__"):  # whoever wants it takes the symbol for a tensor
+            raise NoGraph(symbol.open)
+        return len(one)
 
     def _size(self, symbol: Symbol, dim: int | None = None) -> Any:
         one, other = (tuple(value.shape) for value in self.values.of(symbol.node))

@@ -104,7 +104,8 @@ class Values:
                 for name, value in vars(self._network).items():
                     if isinstance(value, Tensor) and name not in vars(self.owner):
                         setattr(self.owner, name, value.to(META))  # that tracing made
-                return run(self.owner, META, *args)
+                with torch.device(META):  # what is made without saying where
+                    return run(self.owner, META, *args)
             except Exception:
                 self.by_values, self._owner = True, None
         return run(self._network, self.device, *args)
