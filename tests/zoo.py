@@ -452,6 +452,22 @@ class Gated(Convolutional):
         return x * self.gamma.view(1, -1, 1, 1)
 
 
+@kind
+class ReadingWeights(Convolutional):
+    """What it computes depends on its weights, in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(6, 1, 1))
+
+    def body(self, x):
+        if not any(
+            bool(weight.any()) for name, weight in self.named_parameters() if name == "gain"
+        ):
+            return x * 2
+        return x * self.gain
+
+
 # Transformers
 
 

@@ -14,7 +14,9 @@ from torch import Tensor, fx, nn
 
 from robust_stitching.basics.modes import without_tf32
 from robust_stitching.basics.own_lines import line_of_forward
+from robust_stitching.graphs.signature import signature
 from robust_stitching.graphs.symbols import NoGraph
+from robust_stitching.graphs.tracing import CONSTANT, trace
 from robust_stitching.models.probe import with_own_buffers
 
 SIZES = (1, 2)
@@ -46,10 +48,11 @@ class Difference(NamedTuple):
 
 def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
     """Raise `NoGraph` unless a graph, with the nodes of some layers, is what its network does."""
+    filled = twin(network, fill=True)
     with torch.random.fork_rng(devices=()), without_tf32():
-        difference = _difference(twin(network, fill=True), graph)
-        # Where weights decide what is computed, other weights are no proof of anything.
-        difference = difference and _difference(twin(network), graph)
+        difference = _difference(filled, graph)
+        if difference and _weights_decide(network, filled):
+            difference = _difference(twin(network), graph)
         if difference is None:
             return
         if _by_chance(twin(network)):
@@ -57,8 +60,17 @@ def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> 
                 "its answers change by themselves in evaluation mode, as by a dropout that does "
                 "not ask for the mode"
             )
-        where, module = _where(twin(network), graph, named)
+        where, module = _where(filled, graph, named)
         raise NoGraph(f"{difference}{where}", module)
+
+
+def _weights_decide(network: nn.Module, filled: nn.Module) -> bool:
+    """Whether a network with other weights is another one, by what its forward reads of them in
+    Python: then its graph is none of those weights."""
+    if any(name.startswith(CONSTANT) for name in vars(network)):
+        return True
+    one, other = (signature(net, trace(net)) for net in (network, filled))
+    return one != other
 
 
 def twin(network: nn.Module, fill: bool = False) -> nn.Module:
