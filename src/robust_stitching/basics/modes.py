@@ -23,6 +23,30 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
 
 
 @contextmanager
+def untouched(network: nn.Module, but: str) -> Iterator[None]:
+    """Whatever attributes, parameters, buffers and modules are set within the block are afterwards
+    as they were before, and the values of buffers; but for names that begin with `but`."""
+    dicts = [held for m in network.modules() for held in (vars(m), *_registers(m))]
+    before = [(held, dict(held)) for held in dicts]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for held, then in before:
+            for name in [name for name in held if name not in then and not name.startswith(but)]:
+                del held[name]
+            held.update({k: v for k, v in then.items() if not k.startswith(but)})
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+def _registers(module: nn.Module) -> list[dict]:
+    return [module._parameters, module._buffers, module._modules]
+
+
+@contextmanager
 def attackable(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and frozen parameters, for gradients with respect to images; modes and
     `requires_grad` are put back afterwards."""
