@@ -138,7 +138,7 @@ def answers(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), x.grad
 
 
-@pytest.mark.parametrize("name", zoo.KINDS)
+@pytest.mark.parametrize("name", sorted(zoo.KINDS.keys() - {"Scored"}))  # by a mean over images
 def test_a_layer_has_images_where_it_says(name):
     """Of three images one is changed: nothing of the others changes at any layer."""
     network = made(name)

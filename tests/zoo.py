@@ -452,6 +452,23 @@ class Gated(Convolutional):
         return x * self.gamma.view(1, -1, 1, 1)
 
 
+class Score(nn.Module):
+    """A module that returns a number beside a tensor."""
+
+    def forward(self, x):
+        return x, float(x.mean())
+
+
+@kind
+class Scored(Convolutional):
+    def __init__(self):
+        super().__init__(score=Score())
+
+    def body(self, x):
+        x, mean = self.score(x)
+        return x * mean
+
+
 @kind
 class Recording(Convolutional):
     """Keeps what it sees, and counts."""
