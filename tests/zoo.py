@@ -456,7 +456,7 @@ class Score(nn.Module):
     """A module that returns a number beside a tensor."""
 
     def forward(self, x):
-        return x, float(x.mean())
+        return x, round(float(x.detach().mean()), 1)
 
 
 @kind
