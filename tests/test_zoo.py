@@ -79,7 +79,10 @@ def hooked(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 def attributes(network: nn.Module) -> list[dict]:
     """What modules hold by their names, but for tensors that tracing makes of constants."""
     own = [{n: v for n, v in vars(m).items() if "constant" not in n} for m in network.modules()]
-    return [{n: v if isinstance(v, int) else id(v) for n, v in held.items()} for held in own]
+    inside = [str(v) for held in own for v in held.values() if isinstance(v, dict | list)]
+    return [
+        {n: v if isinstance(v, int) else id(v) for n, v in held.items()} for held in own
+    ] + inside
 
 
 @pytest.mark.parametrize("name", zoo.KINDS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,25 +26,32 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
 @contextmanager
 def untouched(network: nn.Module, but: str) -> Iterator[None]:
     """Whatever attributes, parameters, buffers and modules are set within the block are afterwards
-    as they were before, and the values of buffers; but for names that begin with `but`."""
-    dicts = [held for m in network.modules() for held in (vars(m), *_registers(m))]
-    before = [(held, dict(held)) for held in dicts]
+    as they were before, and what is in dictionaries and lists that modules hold, and the values of
+    buffers; but for names that begin with `but`."""
+    holding = [held for module in network.modules() for held in (vars(module), *_inside(module))]
+    before = [(held, held.copy()) for held in holding]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
     try:
         yield
     finally:
         for held, then in before:
-            for name in [name for name in held if name not in then and not name.startswith(but)]:
-                del held[name]
-            held.update({k: v for k, v in then.items() if not k.startswith(but)})
+            if isinstance(held, list):
+                held[:] = then
+                continue
+            for key in [key for key in held if key not in then and not str(key).startswith(but)]:
+                del held[key]
+            for key, value in then.items():
+                if held.get(key, held) is not value and not str(key).startswith(but):
+                    held[key] = value
         with torch.no_grad():
             for buffer, version, value in buffers:
                 if buffer._version != version:
                     buffer.copy_(value)
 
 
-def _registers(module: nn.Module) -> list[dict]:
-    return [module._parameters, module._buffers, module._modules]
+def _inside(module: nn.Module) -> list[Any]:
+    """The dictionaries and lists that a module holds, those of its parameters and hooks, too."""
+    return [held for held in vars(module).values() if isinstance(held, dict | list)]
 
 
 @contextmanager
