@@ -1,5 +1,5 @@
-"""The proof that a graph is the network that it was traced from: the same logits, and the same
-gradients at the images, for two sizes of a batch.
+"""The proof that a graph is the network that it was traced from: the same logits for two sizes of a
+batch, and the same gradient at the images.
 
 Tracing sees operations alone. What else a forward does, in Python, with the state of torch, by
 chance, would be lost, and whatever is cut and joined would be another network. Nothing is changed
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
     """Raise `NoGraph` unless a graph, with the nodes of some layers, is what its network does."""
     filled = twin(network, fill=True)
-    with torch.random.fork_rng(devices=()), without_tf32():
+    with torch.random.fork_rng(devices=_gpus(network)), without_tf32():
         difference = _difference(filled, graph)
         if difference and _weights_decide(network, filled):
             difference = _difference(twin(network), graph)
@@ -122,14 +122,14 @@ Run = Callable[[Tensor], Tensor]
 
 
 def _logits(run: Run, images: Tensor, seed: int) -> Answers:
-    torch.manual_seed(seed)
+    _seed(images.device, seed)
     with torch.no_grad():
         return {"logits": run(images.clone())}  # some networks overwrite what they are given
 
 
 def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
     """The gradient is that of a projection of the logits in which none cancels another."""
-    torch.manual_seed(seed)
+    _seed(images.device, seed)
     images = images.clone().requires_grad_()
     with torch.enable_grad():
         logits = run(images.clone())
@@ -138,6 +138,19 @@ def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
             (logits * weights.to(logits)).sum().backward()
     gradient = torch.zeros_like(images) if images.grad is None else images.grad
     return {"logits": logits.detach(), "gradient at the images": gradient}
+
+
+def _gpus(network: nn.Module) -> list[torch.device]:
+    devices = {weight.device for weight in network.parameters()}
+    return [device for device in devices if device.type == "cuda"]
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Of this device alone: `torch.manual_seed` is for all of them."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -176,7 +189,7 @@ def _where(
     images = _images(network, SIZES[-1])
     noted = _Noting(network, graph)
     with torch.no_grad():
-        torch.manual_seed(1)
+        _seed(images.device, 1)
         noted.run(images.clone())
         for name, module in modules.items():
             module.register_forward_hook(noting(name))
