@@ -174,7 +174,9 @@ def test_doubts_are_warnings(known, digits):
     other = replace(test, classes=tuple("abcdefghij"))
     with pytest.warns(UserWarning, match="have other names than those of Small"):
         rs.evaluate(known, other)
-    untrained = rs.network(Small(), dataset="digits")
+    untrained = Small()
+    nn.init.zeros_(untrained.fc.weight)
+    untrained = rs.network(untrained, dataset="digits")
     with pytest.warns(UserWarning, match="near chance"):
         rs.attack(untrained, test.between(0, 40), tier="quick")
 

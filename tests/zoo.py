@@ -67,8 +67,8 @@ class ViewedFlat(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)
-        self.fc1, self.fc2 = nn.Linear(6, 12), nn.Linear(12, 5)
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 2)
+        self.fc1, self.fc2 = nn.Linear(24, 12), nn.Linear(12, 5)
 
     def forward(self, x):
         x = F.relu(F.max_pool2d(self.conv1(x), 2), inplace=True)
@@ -452,6 +452,60 @@ class Gated(Convolutional):
         return x * self.gamma.view(1, -1, 1, 1)
 
 
+class Score(nn.Module):
+    """A module that returns a number beside a tensor."""
+
+    def forward(self, x):
+        return x, round(float(x.detach().mean()), 1)
+
+
+@kind
+class Scored(Convolutional):
+    def __init__(self):
+        super().__init__(score=Score())
+
+    def body(self, x):
+        x, mean = self.score(x)
+        return x * mean
+
+
+@kind
+class Recording(Convolutional):
+    """Keeps what it sees, and counts."""
+
+    def __init__(self):
+        super().__init__(act=nn.ReLU())
+        self.register_buffer("count", torch.zeros(()))
+        self.calls, self.last, self.all, self.cache = 0, None, [], {}
+
+    def body(self, x):
+        self.calls += 1
+        self.all.append(x.detach())
+        if "bias" not in self.cache:  # as LeViT does in evaluation mode
+            self.cache["bias"] = self.fc.weight.detach().sum()
+        x = x + self.cache["bias"]
+        self.count += 1
+        self.seen = self.last = x.detach()
+        self.act.seen = {"input": x.detach()}
+        return self.act(x)
+
+
+@kind
+class ReadingWeights(Convolutional):
+    """What it computes depends on its weights, in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(6, 1, 1))
+
+    def body(self, x):
+        if not any(
+            bool(weight.any()) for name, weight in self.named_parameters() if name == "gain"
+        ):
+            return x * 2
+        return x * self.gain
+
+
 # Transformers
 
 
@@ -631,6 +685,21 @@ class TorchTransformer(nn.Module):
 
 KINDS["torch's transformer"] = partial(TorchTransformer, True, norm_first=True)
 KINDS["torch's transformer, sequence first"] = partial(TorchTransformer, False)
+
+
+@kind
+class SequenceFirst(nn.Module):
+    """Tokens before images, and a token that is repeated for each of those."""
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.conv, self.token = nn.Conv2d(3, dim, 4, 4), nn.Parameter(torch.randn(1, 1, dim))
+        self.mix, self.head = nn.Linear(dim, dim), nn.Linear(dim, 5)
+
+    def forward(self, x):
+        x = self.mix(self.conv(x).flatten(2).permute(2, 0, 1))
+        x = torch.cat([self.token.expand(1, x.shape[1], -1), x])
+        return self.head(torch.tanh(x).mean(0))
 
 
 @kind
@@ -864,3 +933,15 @@ class OverwrittenWithoutGradient(Convolutional):
         with torch.no_grad():
             x.mul_(2)
         return x
+
+
+@refused("the logits of 1 image would be others by up to")
+class HiddenByZeros(AloneOtherwise):
+    """As above, in a branch that is worth nothing before it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(6, 1, 1))
+
+    def body(self, x):
+        return x + self.gain * super().body(x)

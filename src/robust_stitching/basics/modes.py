@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,37 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     copy of them, since some networks overwrite what they are given."""
     with evaluating(network):
         return network(images.clone())
+
+
+@contextmanager
+def untouched(network: nn.Module, but: str) -> Iterator[None]:
+    """Whatever attributes, parameters, buffers and modules are set within the block are afterwards
+    as they were before, and what is in dictionaries and lists that modules hold, and the values of
+    buffers; but for names that begin with `but`."""
+    holding = [held for module in network.modules() for held in (vars(module), *_inside(module))]
+    before = [(held, held.copy()) for held in holding]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for held, then in before:
+            if isinstance(held, list):
+                held[:] = then
+                continue
+            for key in [key for key in held if key not in then and not str(key).startswith(but)]:
+                del held[key]
+            for key, value in then.items():
+                if held.get(key, held) is not value and not str(key).startswith(but):
+                    held[key] = value
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+def _inside(module: nn.Module) -> list[Any]:
+    """The dictionaries and lists that a module holds, those of its parameters and hooks, too."""
+    return [held for held in vars(module).values() if isinstance(held, dict | list)]
 
 
 @contextmanager

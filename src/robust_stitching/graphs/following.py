@@ -226,7 +226,7 @@ def _product(left: Places | None, right: Places | None, shape: Sequence[int]) ->
             return counted(shape[free], free, len(shape))
         if weights and name in ("row", "column"):
             return _mean(getattr(known, name), [summed])
-        return torch.full([1] * len(shape), float(UNKNOWN))
+        return torch.full([1] * len(shape), float(UNKNOWN), device="cpu")
 
     return Places(*map(pick, Places._fields))
 
@@ -324,7 +324,7 @@ def _continued(places: Places, padding: Sequence[int]) -> Places:
             axis, n = part.ndim - 1 - i // 2, part.shape[-1 - i // 2]
             if n > 1:
                 before, behind = padding[i : i + 2]
-                at = torch.arange(-before, n + behind, dtype=part.dtype)
+                at = torch.arange(-before, n + behind, dtype=part.dtype, device="cpu")
                 part = _read(part, axis, at)
         return part
 
@@ -341,7 +341,7 @@ def _spread(places: Places, shape: Sequence[int]) -> Places:
         for name, part in found.items():
             n = sizes[name]
             if (n > 1 and n != m) or (from_one and name == owner):
-                at = (torch.arange(m, dtype=part.dtype) + 0.5) * n / m - 0.5
+                at = (torch.arange(m, dtype=part.dtype, device="cpu") + 0.5) * n / m - 0.5
                 found[name] = _read(part, axis, at)
     return Places(**found)
 

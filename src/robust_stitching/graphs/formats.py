@@ -39,10 +39,11 @@ def in_any_format(graph: fx.Graph, values: Mapping[fx.Node, Any], owner: nn.Modu
 
 
 def _takes_any(owner: nn.Module, node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    """Whether the module of a node works on channels that come last. Those of torch do."""
+    """Whether the module of a node works on channels that come last. Torch's and ours do."""
     module = owner.get_submodule(node.target)
     given = [values.get(n) for n in node.all_input_nodes]
-    if type(module).__module__.startswith("torch.nn") or any(v is None for v in given):
+    known = type(module).__module__.startswith(("torch.nn.", "robust_stitching."))
+    if known or any(value is None for value in given):
         return True
     if not any(isinstance(value, Tensor) and value.ndim == 4 for value in given):
         return True

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, unknown
-from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.modes import evaluating, untouched
 from robust_stitching.graphs.asking import ask_the_images
 from robust_stitching.graphs.formats import in_any_format
 from robust_stitching.graphs.inplace import (
@@ -32,7 +32,7 @@ from robust_stitching.graphs.places import Arrangement
 from robust_stitching.graphs.proof import prove
 from robust_stitching.graphs.signature import signature, written
 from robust_stitching.graphs.symbols import NoGraph
-from robust_stitching.graphs.tracing import Trace, no_graph, told, trace
+from robust_stitching.graphs.tracing import CONSTANT, Trace, no_graph, told, trace
 from robust_stitching.graphs.values import META
 from robust_stitching.graphs.watching import arrangements
 
@@ -130,7 +130,7 @@ class Graph:
     ) -> tuple[dict[fx.Node, fx.Node], dict[fx.Node, Arrangement | str]]:
         """Make the graph of a trace; returns the nodes of that to its own, and how those lie."""
         values, anywhere = traced.values, traced.values.anywhere
-        with evaluating(network):
+        with evaluating(network), untouched(network, but=CONSTANT):
             one_of_each = values.first_of_all(traced.graph)
             self.answer_shape = _answer_shape(traced.graph, one_of_each)
             lookouts = anywhere(_lookouts, traced.graph, one_of_each)

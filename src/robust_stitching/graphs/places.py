@@ -53,7 +53,7 @@ def places_of(images: Tensor) -> Places:
 def counted(size: int, axis: int, rank: int) -> Tensor:
     """Consecutive numbers from `BASE` on along one of `rank` axes."""
     shape = [-1 if i == axis else 1 for i in range(rank)]
-    return torch.arange(BASE, BASE + size, dtype=torch.float32).view(shape)
+    return torch.arange(BASE, BASE + size, dtype=torch.float32, device="cpu").view(shape)
 
 
 def _reduced(part: Tensor) -> Tensor:

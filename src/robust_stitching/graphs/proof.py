@@ -1,5 +1,5 @@
-"""The proof that a graph is the network that it was traced from: the same logits, and the same
-gradients at the images, for two sizes of a batch.
+"""The proof that a graph is the network that it was traced from: the same logits for two sizes of a
+batch, and the same gradient at the images.
 
 Tracing sees operations alone. What else a forward does, in Python, with the state of torch, by
 chance, would be lost, and whatever is cut and joined would be another network. Nothing is changed
@@ -14,7 +14,9 @@ from torch import Tensor, fx, nn
 
 from robust_stitching.basics.modes import without_tf32
 from robust_stitching.basics.own_lines import line_of_forward
+from robust_stitching.graphs.signature import signature
 from robust_stitching.graphs.symbols import NoGraph
+from robust_stitching.graphs.tracing import CONSTANT, trace
 from robust_stitching.models.probe import with_own_buffers
 
 SIZES = (1, 2)
@@ -46,10 +48,11 @@ class Difference(NamedTuple):
 
 def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
     """Raise `NoGraph` unless a graph, with the nodes of some layers, is what its network does."""
-    with torch.random.fork_rng(devices=()), without_tf32():
-        difference = _difference(twin(network, fill=True), graph)
-        # Where weights decide what is computed, other weights are no proof of anything.
-        difference = difference and _difference(twin(network), graph)
+    filled = twin(network, fill=True)
+    with torch.random.fork_rng(devices=_gpus(network)), without_tf32():
+        difference = _difference(filled, graph)
+        if difference and _weights_decide(network, filled):
+            difference = _difference(twin(network), graph)
         if difference is None:
             return
         if _by_chance(twin(network)):
@@ -57,8 +60,17 @@ def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> 
                 "its answers change by themselves in evaluation mode, as by a dropout that does "
                 "not ask for the mode"
             )
-        where, module = _where(twin(network), graph, named)
+        where, module = _where(filled, graph, named)
         raise NoGraph(f"{difference}{where}", module)
+
+
+def _weights_decide(network: nn.Module, filled: nn.Module) -> bool:
+    """Whether a network with other weights is another one, by what its forward reads of them in
+    Python: then its graph is none of those weights."""
+    if any(name.startswith(CONSTANT) for name in vars(network)):
+        return True
+    one, other = (signature(net, trace(net)) for net in (network, filled))
+    return one != other
 
 
 def twin(network: nn.Module, fill: bool = False) -> nn.Module:
@@ -110,14 +122,14 @@ Run = Callable[[Tensor], Tensor]
 
 
 def _logits(run: Run, images: Tensor, seed: int) -> Answers:
-    torch.manual_seed(seed)
+    _seed(images.device, seed)
     with torch.no_grad():
         return {"logits": run(images.clone())}  # some networks overwrite what they are given
 
 
 def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
     """The gradient is that of a projection of the logits in which none cancels another."""
-    torch.manual_seed(seed)
+    _seed(images.device, seed)
     images = images.clone().requires_grad_()
     with torch.enable_grad():
         logits = run(images.clone())
@@ -126,6 +138,19 @@ def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
             (logits * weights.to(logits)).sum().backward()
     gradient = torch.zeros_like(images) if images.grad is None else images.grad
     return {"logits": logits.detach(), "gradient at the images": gradient}
+
+
+def _gpus(network: nn.Module) -> list[torch.device]:
+    devices = {weight.device for weight in network.parameters()}
+    return [device for device in devices if device.type == "cuda"]
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Of this device alone: `torch.manual_seed` is for all of them."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -164,7 +189,7 @@ def _where(
     images = _images(network, SIZES[-1])
     noted = _Noting(network, graph)
     with torch.no_grad():
-        torch.manual_seed(1)
+        _seed(images.device, 1)
         noted.run(images.clone())
         for name, module in modules.items():
             module.register_forward_hook(noting(name))

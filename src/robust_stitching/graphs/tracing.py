@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from robust_stitching.basics.errors import UserError, first_line
-from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.modes import evaluating, untouched
 from robust_stitching.basics.own_lines import line_of_forward, own_line
 from robust_stitching.graphs.lending import lent
 from robust_stitching.graphs.norms import told_the_mode
@@ -74,7 +74,8 @@ class Tracer(fx.Tracer):
     def trace(self, root: nn.Module, concrete_args=None) -> fx.Graph:
         for name in [name for name in vars(root) if name.startswith(CONSTANT)]:
             delattr(root, name)  # of an earlier trace, which would be left behind at every one
-        with lent(), torch.enable_grad():  # what is made without gradients can be told by that
+        # What is made without gradients can be told by those that are.
+        with untouched(root, but=CONSTANT), lent(), torch.enable_grad():
             graph = super().trace(root, concrete_args)
         self.named = self.paths.with_all_names(self.named)
         return graph
@@ -165,7 +166,11 @@ class Tracer(fx.Tracer):
     def length(self, symbol: Symbol) -> Any:
         """What ``len(symbol)`` is."""
         one, _ = self.values.of(symbol.node)
-        return self._size(symbol, 0) if isinstance(one, Tensor) else len(one)
+        if isinstance(one, Tensor):
+            return self._size(symbol, 0)
+        if not hasattr(one, "__len__"):  # whoever wants it takes the symbol for a tensor
+            raise NoGraph(symbol.open)
+        return len(one)
 
     def _size(self, symbol: Symbol, dim: int | None = None) -> Any:
         one, other = (tuple(value.shape) for value in self.values.of(symbol.node))

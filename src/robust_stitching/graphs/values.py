@@ -5,6 +5,7 @@ is a plain value there, and the same for both numbers of images, is a fact about
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -100,13 +101,14 @@ class Values:
         """``run(owner, device, *args)``, where `owner` has all that a graph of the network uses, on
         the meta device, or where an operation does not exist there, computing."""
         if not self.by_values:
-            try:
-                for name, value in vars(self._network).items():
-                    if isinstance(value, Tensor) and name not in vars(self.owner):
-                        setattr(self.owner, name, value.to(META))  # that tracing made
-                return run(self.owner, META, *args)
-            except Exception:
-                self.by_values, self._owner = True, None
+            for name, value in vars(self._network).items():
+                if isinstance(value, Tensor) and name not in vars(self.owner):
+                    setattr(self.owner, name, value.to(META))  # that tracing made
+            # The second for what is made without saying where, which takes longer.
+            for where in (nullcontext(), META):
+                with suppress(Exception), where:
+                    return run(self.owner, META, *args)
+            self.by_values, self._owner = True, None
         return run(self._network, self.device, *args)
 
     def _anywhere(self, run: Callable[..., Any], *args: Any) -> Any:

@@ -33,7 +33,8 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
             f"the forward of this {type(network).__name__} was replaced on the object, which no "
             "copy of it would have; write a class that has it."
         )
-    taken = [] if says_what_it_is(network) else [a for a in OURS if hasattr(network, a)]
+    meant = isinstance(getattr(network, "architecture", None), dict)  # as ours, or made for us
+    taken = [] if meant else [name for name in OURS if hasattr(network, name)]
     free = [name for name in NAMES if not hasattr(network, name)]
     if taken or not free:
         raise UserError(
