@@ -165,3 +165,22 @@ def test_a_state_dict_becomes_a_checkpoint(here, call_script, tmp_path):
     )
     assert done.status == 0 and "images of 32×32 pixels" in done.out
     assert call_script("eval_net.py", out, "-m", "nets.py:Mine").status == 0
+
+
+@pytest.mark.parametrize(
+    ("forward", "told"),
+    [
+        ("(self.fc(x), x) if self.training else self.fc(x)", "in training mode; have it return"),
+        ("self.fc(x).detach()", "its answers have no gradient"),
+        ("self.fc(x) if not self.training else x.nonsense", "fails in training mode (Attribute"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(call_script, tmp_path, forward, told):
+    (tmp_path / "n.py").write_text(
+        "from torch import nn\nclass N(nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.fc = nn.Linear(1024, 10)\n"
+        f"    def forward(self, x):\n        x = x.flatten(1)\n        return {forward}\n"
+    )
+    done = call_script("train.py", "-m", f"{tmp_path}/n.py:N", *TRAIN, "-o", tmp_path / "s")
+    assert done.status == 2 and told in done.err and "Traceback" not in done.err
+    assert not (tmp_path / "s").exists()

@@ -85,7 +85,8 @@ def carried_out(
         reuse=args.reuse,
     )
     try:
-        shown = text(done.record)
+        notes = [parser.spelled(note) for note in done.record["notes"]]
+        shown = text(done.record | {"notes": notes})
     except (KeyError, TypeError, AttributeError) as error:
         if not done.reused:
             raise

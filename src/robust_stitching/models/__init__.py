@@ -10,7 +10,7 @@ from robust_stitching.models.adopting import normalisation_of, says_what_it_is
 from robust_stitching.models.answers import answering
 from robust_stitching.models.own import asked_for, at_a_size, example, rebuilt
 from robust_stitching.models.placing import placed, settle_format
-from robust_stitching.models.probe import takes
+from robust_stitching.models.probe import require_trainable, takes
 from robust_stitching.models.registry import (
     Constants,
     Entry,
@@ -42,6 +42,7 @@ __all__ = [
     "normalisation_of",
     "placed",
     "rebuilt",
+    "require_trainable",
     "says_what_it_is",
     "settle_format",
     "takes",

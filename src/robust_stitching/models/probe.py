@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.models.answers import Place, place_of_logits
@@ -109,6 +110,28 @@ def wanted_beside_images(network: nn.Module) -> list[str]:
     first = next((p for p in inputs if p.kind is not p.KEYWORD_ONLY), None)
     asked = [p for p in inputs if p is not first and p.kind not in open_ended]
     return [p.name for p in asked if p.default is p.empty]
+
+
+def require_trainable(network: nn.Module) -> None:
+    """Raise UserError unless `network` answers in training mode as it does otherwise, and with a
+    gradient at its weights."""
+    name = network.architecture["model"]
+    twin = copy_of(network).train()
+    like = next(twin.parameters(), torch.empty(0))
+    try:
+        returned = twin(torch.rand(2, *network.input_shape).to(like.device))
+    except Exception as error:  # whatever a network of somebody else's raises
+        raise UserError(f"{name} fails in training mode ({first_line(error)}).") from error
+    if not isinstance(returned, Tensor):
+        raise UserError(
+            f"{name} answers with {_described(returned)} in training mode; have it return its "
+            "logits alone there, too."
+        )
+    if not returned.requires_grad:
+        raise UserError(
+            f"{name} has no weights that can be trained: its answers have no gradient; let its "
+            "parameters require one."
+        )
 
 
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:

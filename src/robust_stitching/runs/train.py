@@ -98,6 +98,8 @@ def run(
             std=std,
             seed=plan.init_noise,
         )
+        if entry.code:
+            models.require_trainable(network)
         network = models.placed(network, device)
         iterations, seed = iterations_on(train, plan.training), plan.gradient_noise
         trainer = Trainer(
