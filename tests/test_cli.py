@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import options, process, values
+from robust_stitching.command_line import networks, process, values
 from robust_stitching.plans import settings
 from robust_stitching.plans.settings import Kind
 from robust_stitching.runs.inputs import resolved
@@ -359,6 +359,6 @@ def test_a_folder_is_kept_by_its_whole_path(tmp_path, monkeypatch):
 
 def test_help_lists_every_model_without_importing_any():
     """The names are read off the files; what is built under them is registered."""
-    listed = options.models().partition(", or ")[0].split(", ")
+    listed = networks.models().partition(", or ")[0].split(", ")
     assert sorted(listed) == sorted(models.names())
     assert {"resnet_w1", "resnet_w5", "vgg11", "vgg19"} <= set(listed)

@@ -16,7 +16,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import ComparePlan, from_options
 
@@ -27,8 +27,8 @@ def parser() -> Parser:
     from robust_stitching.similarity.measures import chosen
 
     p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
-    p.setting("model1.path", "model1", help=f"rows of the tables: {options.NETWORK}")
-    p.setting("model2.path", "model2", help=f"columns of the tables: {options.NETWORK}")
+    p.setting("model1.path", "model1", help=f"rows of the tables: {networks.NETWORK}")
+    p.setting("model2.path", "model2", help=f"columns of the tables: {networks.NETWORK}")
     p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.DATASETS}")
     for number in (1, 2):
         p.setting(
@@ -66,7 +66,7 @@ def parser() -> Parser:
     options.add_plan(p)
     options.add_device(p)
     roles = {f"model{n}": (f"model {n}", f"--{{}}{n}", n) for n in ("1", "2")}
-    options.add_networks(p, roles)
+    networks.add_networks(p, roles)
     return p
 
 
@@ -94,7 +94,7 @@ def plan_of(p: Parser, args: argparse.Namespace) -> ComparePlan:
         users = " or ".join(name for name, measure in MEASURES.items() if measure.uses("k"))
         needs = f"is for the measure {users}, which was not asked for."
         options.refuse(args, ("neighbours",), needs)
-    return from_options(ComparePlan, options.settings_of(p, args))
+    return from_options(ComparePlan, networks.settings_of(p, args))
 
 
 def main(argv: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import cli, options, values
+from robust_stitching.command_line import cli, networks, options, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
@@ -36,7 +36,7 @@ def parser() -> Parser:
         help="height and width of the images that it was made for (default: those of its dataset)",
     )
     p.add_argument("-o", "--out", type=Path, required=True, help="where the checkpoint goes")
-    options.add_network(p, None, required=True)
+    networks.add_network(p, None, required=True)
     return p
 
 

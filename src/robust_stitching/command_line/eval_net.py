@@ -6,7 +6,7 @@ python src/bin/eval_net.py archive/lenet/Digits/in0-gn0/model.pt -d mnist --json
 
 import argparse
 
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks
 from robust_stitching.command_line.evaluating import add_evaluation, evaluate_and_print
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import EvaluatePlan, from_options
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         from robust_stitching.command_line.misplaced import check_places
 
         check_places(args, "checkpoint")
-        return from_options(EvaluatePlan, options.settings_of(p, args))
+        return from_options(EvaluatePlan, networks.settings_of(p, args))
 
     args, plan = cli.understood(p, argv, plan_of)
     from robust_stitching.report.accuracy import as_text

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.evaluating import add_evaluation, evaluate_and_print
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_epsilon
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         if args.tier == "standard":
             needed = ("steps", "step_size", "restarts")
             options.refuse(args, needed, "is fixed by AutoAttack; leave it out.")
-        return from_options(AttackPlan, options.settings_of(p, args))
+        return from_options(AttackPlan, networks.settings_of(p, args))
 
     args, plan = cli.understood(p, argv, plan_of)
     if args.json and args.keep and args.json.resolve() == args.keep.resolve():

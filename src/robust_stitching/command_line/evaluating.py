@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics.files import json_file, write_json
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans.settings import Settings
 
@@ -19,7 +19,7 @@ def add_evaluation(parser: Parser, what: str, told: str = "the numbers") -> None
     what : is done with the images, a verb.
     told : what goes into the JSON report.
     """
-    parser.setting("checkpoint.path", "checkpoint", help=f"a network: {options.NETWORK}")
+    parser.setting("checkpoint.path", "checkpoint", help=f"a network: {networks.NETWORK}")
     parser.setting(
         "dataset.name",
         "-d",
@@ -35,7 +35,7 @@ def add_evaluation(parser: Parser, what: str, told: str = "the numbers") -> None
     )
     options.add_plan(parser)
     options.add_device(parser)
-    options.add_network(parser, "checkpoint")
+    networks.add_network(parser, "checkpoint")
 
 
 def evaluate_and_print(

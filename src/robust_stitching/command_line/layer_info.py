@@ -12,7 +12,7 @@ over it: a stitch into the network there lets part of the image pass by the map.
 from pathlib import Path
 
 from robust_stitching.basics.code import function_in
-from robust_stitching.command_line import cli, options, values
+from robust_stitching.command_line import cli, networks, options, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
@@ -22,7 +22,7 @@ def parser() -> Parser:
     p.add_argument(
         "network",
         metavar="model",
-        help=f"{options.NETWORK}, or one of: {options.models()}",
+        help=f"{networks.NETWORK}, or one of: {networks.models()}",
     )
     p.add_argument(
         "--image-size",
@@ -32,7 +32,7 @@ def parser() -> Parser:
     )
     p.add_argument("--clean", action="store_true", help="list the clean cuts only")
     p.add_argument("-d", "--dataset", help="what a bare state dict was made for")
-    options.add_network(p, None)
+    networks.add_network(p, None)
     return p
 
 

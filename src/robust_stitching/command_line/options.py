@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import robust_stitching
-from robust_stitching.basics.code import function_in
 from robust_stitching.basics.declared import declared
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.root import root
-from robust_stitching.command_line import values
+from robust_stitching.command_line import networks, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.plans.parts import TARGETS, Adversary
@@ -19,18 +18,9 @@ DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
     "folder per class"
 )
-CODE = "path/to/file.py:function"
-NETWORK = f"a checkpoint, or {CODE}"
-OTHERS = "networks of one's own, and published ones (bare state dicts)"
 SNAPSHOTS, RESULTS = "snapshots", "results"
 """Folders below the root."""
 PACKAGE = Path(robust_stitching.__file__).parent
-
-
-def models() -> str:
-    """What networks can be asked for, in words."""
-    libraries = [f"{name}:<name>" for name in declared(PACKAGE / "models", "register_library")]
-    return f"{', '.join(declared(PACKAGE / 'models', 'register'))}, or {', '.join(libraries)}"
 
 
 def add_runs(parser: Parser, out: str, *, named: bool = True) -> None:
@@ -97,8 +87,8 @@ def add_training(parser: Parser) -> None:
 
 def add_stitching(parser: Parser) -> None:
     """What both stitching commands take."""
-    parser.setting("front.path", "front_model", help=f"network stitched from: {NETWORK}")
-    parser.setting("end.path", "end_model", help=f"network stitched to: {NETWORK}")
+    parser.setting("front.path", "front_model", help=f"network stitched from: {networks.NETWORK}")
+    parser.setting("end.path", "end_model", help=f"network stitched to: {networks.NETWORK}")
     parser.setting(
         "cut.front_layer",
         "front_layer",
@@ -130,7 +120,7 @@ def add_stitching(parser: Parser) -> None:
         "measured.random_fronts",
         help="how many fronts with random weights --controls takes, whose accuracies spread",
     )
-    add_networks(
+    networks.add_networks(
         parser,
         {
             "front": ("the front", "--front-{}", "1"),
@@ -289,112 +279,6 @@ def adversary(args: argparse.Namespace, said: dict[str, Any], place: str) -> dic
     if args.madry:
         refuse(args, ("beta",), "is the weight of the TRADES term; it needs --robust.")
     return said | {f"{place}.kind": "trades" if trades else "madry"}
-
-
-def add_network(parser: Parser, place: str | None, *, required: bool = False) -> None:
-    """How to read the one network of a command, as `add_networks`.
-
-    Parameters
-    ----------
-    place : in the plan; None for a command without one.
-    required : whether the model has to be said.
-    """
-    group = parser.add_argument_group(OTHERS)
-    about = (
-        "what a bare state dict is of"
-        + ("" if required else "; read from its path if not given")
-        + f". {CODE}, or one of: {models()}"
-    )
-    if place is None:
-        group.add_argument("-m", "--model", required=required, help=about)
-    else:
-        parser.setting(f"{place}.model", "-m", "--model", group=group, help=about)
-        _add_state_dict(parser, group, place, "--state-dict")
-    _add_constants(parser, group, place, "", "the network")
-
-
-def add_networks(parser: Parser, roles: dict[str, tuple[str, str, str]]) -> None:
-    """How to read several networks that others made.
-
-    Parameters
-    ----------
-    roles : their places in the plan, each to what it is called, the form of its flags, and the
-        number behind those of its constants.
-    """
-    group = parser.add_argument_group(OTHERS)
-    for place, (role, flag, number) in roles.items():
-        parser.setting(
-            f"{place}.model",
-            flag.format("code"),
-            group=group,
-            metavar="MODEL",
-            help=f"what the weights of {role} are of, where its file does not say: {CODE}, or a "
-            "name that train.py --help lists",
-        )
-        _add_state_dict(parser, group, place, flag.format("state-dict"))
-        _add_constants(parser, group, place, number, role)
-
-
-def _add_state_dict(parser: Parser, group: argparse._ArgumentGroup, place: str, flag: str) -> None:
-    group.add_argument(
-        flag,
-        metavar="FILE",
-        help=f"its weights, where {CODE} stands in the place of the file",
-    )
-    parser.weights[f"{place}.path"] = flag
-
-
-def settings_of(parser: Parser, args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that arguments say; where code stands in the place of a network's file, the code
-    and the file of `--state-dict` each in its own.
-
-    Raises
-    ------
-    UserError : for code without weights, weights without code, or code that is named twice.
-    """
-    settings = said = parser.settings(args)
-    for path, flag in parser.weights.items():
-        model, weights = path.replace(".path", ".model"), getattr(args, _dest(flag))
-        if function_in(said[path]) is None:
-            if weights is not None:
-                raise UserError(
-                    f"{flag} has the weights of a network that code makes, but {said[path]} is no "
-                    f"{CODE}; leave {flag} out."
-                )
-            continue
-        if weights is None:
-            raise UserError(
-                f"{said[path]} makes a network without weights; name their file, {flag} FILE, or "
-                "train it by train.py."
-            )
-        if said[model] not in (None, said[path]):
-            raise UserError(f"{said[path]} and {said[model]} both name the network; name one.")
-        settings = settings | {path: weights, model: said[path]}
-    return settings
-
-
-def _dest(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_")
-
-
-def _add_constants(
-    parser: Parser, group: argparse._ArgumentGroup, place: str | None, number: str, role: str
-) -> None:
-    about = {
-        "mean": f"mean of the images that {role} was made with, per channel in [0, 1], such as "
-        "0.49,0.48,0.45; before what its file says",
-        "std": "their standard deviation",
-        "weights": f"which weights to take for {role} where its file holds several, such as ema "
-        "(default: the plain ones)",
-    }
-    metavars = {"mean": "MEAN", "std": "STD", "weights": "NAME"}
-    for name, told in about.items():
-        flag, more = f"--{name}{number}", {"metavar": metavars[name], "help": told}
-        if place is None:
-            read = str if name == "weights" else values.numbers
-            group.add_argument(flag, type=read, **more)
-        else:
-            parser.setting(f"{place}.{name}", flag, group=group, **more)
 
 
 def refuse(args: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import gc
 from collections.abc import Callable
 
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import from_options
 from robust_stitching.plans.actions import StitchPlan
@@ -16,7 +16,7 @@ def plan_of(parser: Parser, args: argparse.Namespace) -> StitchPlan:
 
     check_places(args, *(place for place in PLACES if hasattr(args, place)))
     options.refuse_in_stitching(args)
-    said = options.adversary(args, options.settings_of(parser, args), "objective.adversary")
+    said = options.adversary(args, networks.settings_of(parser, args), "objective.adversary")
     return from_options(StitchPlan, said)
 
 

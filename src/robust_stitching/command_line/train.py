@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from robust_stitching.basics.progress import tell_above_bars
-from robust_stitching.command_line import cli, options
+from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import in_words, usual_size
 from robust_stitching.plans import TrainPlan, from_options
@@ -24,7 +24,7 @@ KEYS = ("loss", "accuracy", "robust_accuracy")
 def parser() -> Parser:
     p = Parser(__doc__, TrainPlan)
     p.setting(
-        "model", "-m", "--model", help=f"network: {options.CODE}, or one of: {options.models()}"
+        "model", "-m", "--model", help=f"network: {networks.CODE}, or one of: {networks.models()}"
     )
     p.setting("dataset.name", "-d", "--dataset", help=f"dataset, one of: {options.DATASETS}")
     options.add_training(p)

@@ -77,29 +77,25 @@ def _is_one(value: Any, kinds: Any) -> bool:
 @cache
 def _function(name: str) -> Callable:
     original = getattr(torch, name)
-
-    @wraps(original)
-    def function(*args: Any, **kwargs: Any) -> Any:
-        symbols = symbols_in([args, kwargs])
-        if not symbols:
-            return original(*args, **kwargs)
-        return symbols[0].tracer.create_proxy("call_function", original, args, kwargs)
-
-    return function
+    return _recording(original, "call_function", original)
 
 
 @cache
 def _method(name: str) -> Callable:
-    original = getattr(Tensor, name)
+    return _recording(getattr(Tensor, name), "call_method", name)
+
+
+def _recording(original: Callable, kind: str, target: Callable | str) -> Callable:
+    """`original`, which becomes an operation of the graph where it is given a symbol."""
 
     @wraps(original)
-    def method(*args: Any, **kwargs: Any) -> Any:
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         symbols = symbols_in([args, kwargs])
         if not symbols:
             return original(*args, **kwargs)
-        return symbols[0].tracer.create_proxy("call_method", name, args, kwargs)
+        return symbols[0].tracer.create_proxy(kind, target, args, kwargs)
 
-    return method
+    return recorded
 
 
 def _applied(function: type[Function], *args: Any, **kwargs: Any) -> Any:
