@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching import checkpoints, models
@@ -252,6 +253,72 @@ def test_statistics_are_those_of_equally_large_batches(n):
     assert network.norm.running_mean.item() == pytest.approx(mean, abs=1e-5)
     assert network.norm.running_var.item() == pytest.approx(variance, rel=1e-4)
     assert network.training and network.norm.training and network.norm.momentum == 0.3
+
+
+class Mixed(nn.Module):
+    """Norms of torch, of one's own with the factor of other libraries, counting ones, functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.theirs, self.own, self.counting = nn.BatchNorm2d(6), Own(0.99), Own(None)
+        self.conv = nn.Conv2d(1, 6, 3)
+        self.register_buffer("running_mean", torch.full((6,), 5.0))
+        self.register_buffer("running_var", torch.full((6,), 7.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.counting(self.own(self.theirs(self.conv(x))))
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, training=self.training, momentum=0.7
+        )
+
+
+class Own(nn.Module):
+    def __init__(self, keeps: float | None):
+        super().__init__()
+        self.keeps = keeps
+        self.register_buffer("running_mean", torch.full((6,), 3.0))
+        self.register_buffer("seen", torch.tensor(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x - self.running_mean[:, None, None]
+        self.seen += 1
+        keeps = self.keeps or 1 - 1 / self.seen
+        with torch.no_grad():
+            mean = x.mean((0, 2, 3)) + torch.arange(6.0)
+            self.running_mean.mul_(keeps).add_((1 - keeps) * mean)
+        return x + torch.arange(6.0)[:, None, None]
+
+
+def test_statistics_of_norms_of_ones_own_are_the_means_over_batches_too():
+    """However a norm of somebody's own counts: what its statistics move towards is what matters."""
+    torch.manual_seed(0)
+    split = Split(
+        *("Pixels", torch.randint(0, 256, (201, 1, 8, 8), dtype=torch.uint8)),
+        *(torch.zeros(201, dtype=torch.long), ("a", "b")),
+    )
+    network = Mixed()
+    estimate_statistics(network, split, 0)
+    means, variances = [], []
+    values = network.conv.double()(split.sample(1000, 0).images.double() / 255).detach()
+    added = torch.arange(6.0, dtype=torch.float64)
+    for part in values.tensor_split(3):
+        means.append(part.mean((0, 2, 3)))
+        normed = (part - means[-1][:, None, None]) / (
+            part.var((0, 2, 3), correction=0)[:, None, None] + 1e-5
+        ).sqrt()
+        variances.append(normed.var((0, 2, 3)))
+    expected = {
+        "theirs.running_mean": torch.stack(means).mean(0),
+        "own.running_mean": added,
+        "counting.running_mean": 2 * added,
+        "running_mean": 2 * added,
+        "running_var": torch.stack(variances).mean(0),
+    }
+    got = network.state_dict()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name].double(), value, atol=2e-4, rtol=2e-4)
+    assert got["own.seen"] == got["counting.seen"] == 4
 
 
 def test_one_image_has_no_statistics(digits):

@@ -23,7 +23,7 @@ from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.once import DonorScores, answers
 from robust_stitching.stitching.scores import Scores
-from robust_stitching.stitching.statistics import batch_norms, estimate_statistics
+from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
 from robust_stitching.stitching.targets import goal_of
 from robust_stitching.training import Diverged
 from robust_stitching.training.adversarial import warnings_of
@@ -175,7 +175,7 @@ def stitch(
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
-        if not plan.no_bn and batch_norms(matched):
+        if not plan.no_bn and has_statistics(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
     notes += notes_of(train, test, elsewhere)
