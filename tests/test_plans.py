@@ -18,6 +18,7 @@ from robust_stitching.plans import (
     Cut,
     DataRef,
     EvaluatePlan,
+    GridPlan,
     Measurement,
     NetworkRef,
     Objective,
@@ -51,6 +52,8 @@ PLANS = [
     TrainPlan(model="tiny10", adversary=Adversary("madry"), image_size=64),
     STITCH,
     EVERYTHING,
+    GridPlan(front=A, end=B, dataset=DIGITS),
+    GridPlan(front=A, end=B, dataset=DIGITS, front_layers=("bn1",), cells="pairs", seeds=3),
     ComparePlan(model1=A, model2=B, dataset=DIGITS),
     ComparePlan(model1=A, model2=B, dataset=DIGITS, layers1=("conv1",), measures=("cka", "cca")),
     EvaluatePlan(checkpoint=A),
@@ -115,7 +118,7 @@ def test_what_is_no_plan_is_refused_by_name(owner, values, told):
 
 
 def test_settings_have_one_name_each():
-    for owner in (plans.Stitching, TrainPlan, ComparePlan, AttackPlan):
+    for owner in (plans.Stitching, GridPlan, TrainPlan, ComparePlan, AttackPlan):
         settings = [path.rpartition(".")[2] for path, whose, _ in leaves(owner) if not _ref(whose)]
         assert len(set(settings)) == len(settings)
 
@@ -134,6 +137,14 @@ def test_flat_settings_make_the_same_plan_again():
     values = flat(how)
     assert values["epochs"] == 3 and values["adversary"]["kind"] == "madry"
     assert plans.from_flat(plans.Stitching, values) == how
+
+
+def test_a_cell_of_a_grid_is_the_stitch_that_has_its_settings():
+    how = {"transform": Transform("ps_inv"), "objective": Objective(l1=0.1), "debug": True}
+    grid = GridPlan(front=A, end=B, dataset=DIGITS, seeds=3, seed=4, **how)
+    cell = grid.cell("bn3", "bn4", 6)
+    expected = stitching("bn3", "bn4", init="ps_inv", l1=0.1, seed=6, debug=True)
+    assert cell == replace(expected, measured=Measurement(similarity_images=2000))
 
 
 # Identity

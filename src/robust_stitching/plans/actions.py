@@ -1,9 +1,10 @@
-"""The actions: train, stitch, compare, attack and evaluate, one plan each."""
+"""The actions: train, stitch, once or for all layers, compare, attack and evaluate: a plan each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from robust_stitching.plans.parts import (
+    CELLS,
     NORMS,
     POSITIONS,
     SPLITS,
@@ -59,26 +60,36 @@ class TrainPlan(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stitching(Settings):
-    """How two networks are stitched, whichever they are.
+class Stitched(Settings):
+    """How networks are stitched, whichever they are and wherever they are cut.
 
     Attributes
     ----------
     no_bn : freeze the running statistics of the donors' batch norms too.
     seed : of order and augmentation, of random first values, of random fronts, of attacks.
-    save_frequency : the map is kept every `save_frequency` × epochs iterations.
     debug : use a few batches only.
     """
 
-    cut: Cut
     transform: Transform = setting(Transform())
     training: Optimisation = setting(Optimisation(epochs=30, lr=1e-3, optimizer="adam"))
     objective: Objective = setting(Objective())
     measured: Measurement = setting(Measurement())
     no_bn: bool = False
     seed: int = setting(0, SEED)
-    save_frequency: int = setting(10, AT_LEAST_ONE)
     debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stitching(Stitched):
+    """One stitch of two networks, whichever they are.
+
+    Attributes
+    ----------
+    save_frequency : the map is kept every `save_frequency` × epochs iterations.
+    """
+
+    cut: Cut
+    save_frequency: int = setting(10, AT_LEAST_ONE)
 
 
 def stitching(front_layer: str, end_layer: str, **settings: Any) -> Stitching:
@@ -108,6 +119,43 @@ class StitchPlan(Stitching):
     end: NetworkRef
     dataset: DataRef
     eval_dataset: DataRef | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPlan(Stitched):
+    """Stitch every layer of one network to every layer of another.
+
+    Attributes
+    ----------
+    dataset, eval_dataset : as in `StitchPlan`.
+    front_layers, end_layers : None takes the clean cuts.
+    cells : which of them are stitched: all with all; those of the same name or, where they have
+        none in common, of the same depth ("diagonal"); the first with the first, and so on
+        ("pairs").
+    seeds : how many times, with `seed` and those that follow.
+    attack_all : also attack direct matching, the map before training, and see what transfers.
+    frank_models : leave every stitched network as a file of its own.
+    """
+
+    KIND: ClassVar[str] = "grid"
+    FORMAT: ClassVar[int] = 1
+
+    front: NetworkRef
+    end: NetworkRef
+    dataset: DataRef
+    eval_dataset: DataRef | None = None
+    front_layers: tuple[str, ...] | None = setting(None, SOME)
+    end_layers: tuple[str, ...] | None = setting(None, SOME)
+    cells: str = setting("all", choices=CELLS)
+    measured: Measurement = setting(Measurement(similarity_images=2000))
+    seeds: int = setting(1, AT_LEAST_ONE)
+    attack_all: bool = False
+    frank_models: bool = False
+
+    def cell(self, front_layer: str, end_layer: str, seed: int) -> Stitching:
+        """The stitch of two of the layers, by one of the seeds."""
+        shared = {own.name: getattr(self, own.name) for own in fields(Stitched)}
+        return Stitching(**shared | {"cut": Cut(front_layer, end_layer), "seed": seed})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ REPORTED_TIER = "gradient"
 NORMS = ("linf", "l2")
 POSITIONS = ("pooled", "all")
 SPLITS = ("test", "train")
+CELLS = ("all", "diagonal", "pairs")
 ADVERSARIES = ("madry", "trades")
 
 
@@ -192,11 +193,14 @@ class Measurement(Settings):
     robust_images : how many test images are attacked, chosen at random by the seed.
     eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
     tier : which attacks they are, see `evaluation.suites`.
+    similarity_images : how many test images activations are compared on, chosen at random by the
+        seed; None takes all.
     controls : also stitch the end to itself, and fronts with random weights.
     random_fronts : how many of those.
     """
 
     no_pinv: bool = False
+    similarity_images: int | None = setting(None, AT_LEAST_ONE)
     no_robustness: bool = False
     robust_images: int = setting(200, AT_LEAST_ONE)
     eval_epsilon: float | None = setting(None, RADIUS)
