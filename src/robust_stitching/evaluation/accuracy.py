@@ -1,5 +1,6 @@
 """Loss and accuracy of a network on a split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +35,24 @@ def predict(
     what: str = "evaluating",
 ) -> Tensor:
     """The logits for a whole split, float32 of shape (N, classes)."""
-    logits = []
-    with evaluating(network), progress(len(split), what) as bar:
+    return predict_all([network], split, batch_size, progress, what)[0]
+
+
+def predict_all(
+    networks: Sequence[nn.Module],
+    split: AnySplit,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress = silent,
+    what: str = "evaluating",
+) -> list[Tensor]:
+    """The same of several networks in one pass, each of which sees the very same batches."""
+    logits: list[list[Tensor]] = [[] for _ in networks]
+    with evaluating(*networks), progress(len(split), what) as bar:
         for images, labels in split.batches(batch_size):
-            logits.append(network(images).float())
+            for network, own in zip(networks, logits, strict=True):
+                own.append(network(images).float())
             bar.update(len(labels))
-    return torch.cat(logits)
+    return [torch.cat(own) for own in logits]
 
 
 def accuracy_of(logits: Tensor, labels: Tensor) -> Accuracy:

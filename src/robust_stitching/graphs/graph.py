@@ -290,20 +290,38 @@ def layout_of(network: nn.Module, layer: str, role: str = "layer") -> Layout:
     return traced.layers[layer].layout
 
 
-def features(network: nn.Module, layers: Sequence[str]) -> nn.Module:
+def features(network: nn.Module, layers: Sequence[str], moving: bool = False) -> fx.GraphModule:
     """A network that returns the activations of `layers` as a tuple.
 
     `LOGITS` names the logits; "output" does, too, where no layer is called that.
 
-    It shares its modules with `network` and contains none that these layers do not need.
+    It contains no module that these layers do not need, and shares them with `network`; but where
+    `moving`, it has copies, and its batch norms that are functions have a mode, as in `join`.
     """
     traced = graph_of(network)
+    owner = copy_of(network) if moving else None
     logits = {LOGITS, "output"} - traced.layers.keys() - traced.refused.keys()
     wanted = [traced.output.args[0] if layer in logits else traced.node(layer) for layer in layers]
     piece = fx.Graph()
-    copied = _copy(traced, needed(wanted), piece, {}, prefix="")
+    copied = _copy(traced, needed(wanted), piece, {}, prefix="", owner=owner)
     piece.output(tuple(_canonical(traced, node, copied[node], piece) for node in wanted))
-    return fx.GraphModule(network, piece)
+    return fx.GraphModule(owner or network, piece)
+
+
+def behind(piece: fx.GraphModule, module: str) -> fx.GraphModule:
+    """A part of a graph, which takes images and what `module`, that the graph calls once, would be
+    given for them: nothing is left of what that alone is computed from. It shares its modules."""
+    (called,) = (n for n in piece.graph.nodes if n.target == module)
+    (image,) = (n for n in piece.graph.nodes if n.op == "placeholder")
+    (output,) = (n for n in piece.graph.nodes if n.op == "output")
+    (given,) = called.all_input_nodes
+    left = fx.Graph()
+    copied = {image: left.placeholder("images"), given: left.placeholder("given")}
+    kept = needed([output], stop=given)
+    for node in piece.graph.nodes:
+        if node in kept and node not in copied:
+            copied[node] = left.node_copy(node, copied.__getitem__)
+    return fx.GraphModule(piece, left)
 
 
 def join(

@@ -1,5 +1,6 @@
 """A stitched ("frank") network: two donors and the map between them, as one graph."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -83,16 +84,24 @@ class StitchedNetwork(fx.GraphModule):
         (output,) = (n for n in self.graph.nodes if n.op == "output")
         return image in graph.needed([output], stop=mapped)
 
+    def watching(self, layers: Sequence[str]) -> nn.Module:
+        """A function of images that gives the activations at some layers."""
+        return graph.features(self, layers)
+
     def train(self, mode: bool = True) -> "StitchedNetwork":
         """Training mode for the map and, unless frozen, for the donors' batch norms; everything
         else of the donors (dropout) stays in evaluation mode."""
         super().train(mode)
-        moving = mode and not self.meta.get("freeze_statistics", False)
         for name, donor in self.named_children():
             if name != "transform":
-                for module in donor.modules():
-                    module.training = moving and keeps_statistics(module)
+                let_move(donor, mode and not self.meta.get("freeze_statistics", False))
         return self
+
+
+def let_move(donor: nn.Module, moving: bool) -> None:
+    """Evaluation mode for all of a donor but, where they are to move, its batch norms."""
+    for module in donor.modules():
+        module.training = moving and keeps_statistics(module)
 
 
 def rebuild(architecture: dict[str, Any]) -> nn.Module:

@@ -38,12 +38,18 @@ class Moments:
         x, y = x.double(), y.double()
         mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
         x, y = x - mean_x, y - mean_y
+        self.merge(m, mean_x, mean_y, x.T @ x, x.T @ y, y.T @ y)
+
+    def merge(
+        self, m: int, mean_x: Tensor, mean_y: Tensor, xx: Tensor, xy: Tensor, yy: Tensor
+    ) -> None:
+        """Take in the means of m rows and the sums of their products, centred by these means."""
         step_x, step_y = mean_x - self.mean_x, mean_y - self.mean_y
         total = self.n + m
         weight = self.n * m / total
-        self.xx += x.T @ x + weight * torch.outer(step_x, step_x)
-        self.xy += x.T @ y + weight * torch.outer(step_x, step_y)
-        self.yy += y.T @ y + weight * torch.outer(step_y, step_y)
+        self.xx += xx + weight * torch.outer(step_x, step_x)
+        self.xy += xy + weight * torch.outer(step_x, step_y)
+        self.yy += yy + weight * torch.outer(step_y, step_y)
         self.mean_x += step_x * (m / total)
         self.mean_y += step_y * (m / total)
         self.n = total

@@ -4,15 +4,18 @@ import copy
 import logging
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.behind import Behind
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import Stitching, Transform
 from robust_stitching.plans.parts import NO_MASK
+from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.initial import FROM_DATA, initial_values
@@ -92,25 +95,12 @@ def find_map(
     """
     check_cut(front, end, train, plan)
     state = state or State()
-    network = StitchedNetwork(*front, *end, plan.no_bn, form_of(plan.transform)).to(train.device)
-    log.debug("the stitched graph:\n%s", network.graph)
-    direct = _begin(network, front, end, train, plan, progress, main)
-    untrained = copy.deepcopy(network).eval()
-    asked = terms_of(plan.objective)
-    watched = watch(network, *end, asked)
-    adversary = plan.objective.adversary
-    iterations = iterations_on(train, plan.training)
-    objective = objective_of(
-        adversary, network, iterations, goal, seed=plan.seed, look=watched.look
-    )
-    trainer = Trainer(
-        network,
-        weighted(objective, asked, watched),
-        train,
-        plan.training,
-        evaluate=Examiner(test, adversary, plan.seed),
-        seed=plan.seed,
-    )
+    moments = None
+    if wants_moments(front, end, plan, main):
+        moments = matching.moments_of(*front, *end, train, form_of(plan.transform), progress)
+    network, direct = begun(front, end, plan, train.device, moments, main)
+    untrained = copy.deepcopy(network)
+    trainer = trainer_of(network, end, train, plan, goal, test)
     maps = state.take_up(trainer) or [Map(0, *network.transform.values())]
 
     def after_step(trainer: Trainer) -> None:
@@ -125,31 +115,83 @@ def find_map(
     return TrainedMap(untrained, network.eval(), direct, maps, curve, trainer.precision)
 
 
+def trainer_of(
+    network: StitchedNetwork | Behind,
+    end: Cut,
+    train: AnySplit,
+    plan: Stitching,
+    goal: Goal = LABELS,
+    test: AnySplit | None = None,
+) -> Trainer:
+    """A training of the map that begins.
+
+    Parameters
+    ----------
+    network : whole, or behind a front that it shares with others.
+    end : the network whose end it has, and the layer.
+    test : is looked at after each epoch; None for nothing.
+    """
+    asked = terms_of(plan.objective)
+    watched = watch(network, *end, asked)
+    adversary = plan.objective.adversary
+    objective = objective_of(
+        adversary,
+        network,
+        iterations_on(train, plan.training),
+        goal,
+        seed=plan.seed,
+        look=watched.look,
+    )
+    return Trainer(
+        network,
+        weighted(objective, asked, watched),
+        train,
+        plan.training,
+        evaluate=test and Examiner(test, adversary, plan.seed),
+        seed=plan.seed,
+    )
+
+
+def wants_moments(front: Cut, end: Cut, plan: Stitching, main: bool = True) -> bool:
+    """Whether a stitch needs the moments of the activations on both sides, see `find_map`."""
+    return _reports_direct(front, end, plan, main) or _needs_moments(plan.transform)
+
+
+def _reports_direct(front: Cut, end: Cut, plan: Stitching, main: bool) -> bool:
+    layouts = graph.layout_of(*front), graph.layout_of(*end)
+    size = form_of(plan.transform).shape(*layouts)
+    return main and not plan.measured.no_pinv and not matching.too_large(*size)
+
+
 def _needs_moments(plan: Transform) -> bool:
     return plan.init in FROM_DATA or plan.mask in FROM_CORRELATIONS
 
 
-def _begin(
-    network: StitchedNetwork,
+def begun(
     front: Cut,
     end: Cut,
-    train: AnySplit,
     plan: Stitching,
-    progress: Progress,
-    main: bool,
-) -> Map | None:
-    """Give the map its mask and its first values; returns direct matching where it was made."""
+    device: torch.device,
+    moments: Moments | None,
+    main: bool = True,
+) -> tuple[StitchedNetwork, Map | None]:
+    """A stitched network whose map has its mask and its first values, in evaluation mode, and
+    direct matching, where it was made.
+
+    Parameters
+    ----------
+    moments : of the activations on both sides, see `wants_moments`.
+    main : see `find_map`.
+    """
+    network = StitchedNetwork(*front, *end, plan.no_bn, form_of(plan.transform)).to(device)
+    log.debug("the stitched graph:\n%s", network.graph)
     transform, asked = network.transform, plan.transform
     rows, columns = transform.bias.shape[0], transform.columns
-    reported = main and not plan.measured.no_pinv and not matching.too_large(rows, columns)
-    moments = None
-    if reported or _needs_moments(asked):
-        moments = matching.moments_of(*front, *end, train, transform.form, progress)
     mask = mask_of(asked.mask, columns, rows, plan.seed, moments)
     if mask is not None:
         transform.mask.copy_(mask)
     direct = None
-    if reported or asked.init == "ps_inv":
+    if asked.init == "ps_inv" or _reports_direct(front, end, plan, main):
         direct = Map(0, *matching.direct(moments, mask, asked.low_rank))
     if asked.init == "ps_inv":
         start = direct.weight, direct.bias
@@ -158,4 +200,4 @@ def _begin(
     else:
         start = initial_values(asked.init, columns, rows, plan.seed, asked.low_rank)
     transform.set(*start)
-    return direct
+    return network.eval(), direct

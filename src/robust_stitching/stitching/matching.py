@@ -2,6 +2,8 @@
 direct matching by least squares, under a mask or of a rank too, and the best orthogonal map."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +13,12 @@ from robust_stitching.basics.modes import evaluating
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
-from robust_stitching.graphs.layout import paired_rows
 from robust_stitching.graphs.transform import Form
 from robust_stitching.similarity import Moments
+from robust_stitching.stitching.comoments import Batch, Side
 
 log = logging.getLogger(__name__)
-BATCH_SIZE = 500
+BATCH_SIZE = 100
 BATCH_BYTES = 2**28  # of float64 rows of one side
 MOST_VARIABLES = 6000  # their co-moments and eigenvalues take minutes and a gigabyte
 
@@ -40,29 +42,66 @@ def moments_of(
     ------
     UserError : for more variables than can be handled.
     """
+    (moments,) = moments_of_all(front, end, [(front_layer, end_layer)], split, form, progress)
+    return moments
+
+
+def moments_of_all(
+    front: nn.Module,
+    end: nn.Module,
+    pairs: Sequence[tuple[str, str]],
+    split: AnySplit,
+    form: Form | None = None,
+    progress: Progress = silent,
+) -> list[Moments]:
+    """The same of many pairs of layers, in one pass for all whose batches are equally large."""
     form = form or Form()
-    head, target = graph.features(front, [front_layer]), graph.features(end, [end_layer])
-    source, goal = graph.layout_of(front, front_layer), graph.layout_of(end, end_layer)
-    outputs, inputs = form.shape(source, goal)
-    check_size(outputs, inputs)
-    moments = Moments(inputs, outputs, split.device)
-    largest = 8 * max(outputs, inputs) * (1 if form.flatten else goal.positions)
-    batch_size = max(1, min(BATCH_SIZE, BATCH_BYTES // largest))
+    found, alike = {}, defaultdict(list)
+    for source, goal in dict.fromkeys(pairs):
+        layouts = graph.layout_of(front, source), graph.layout_of(end, goal)
+        outputs, inputs = form.shape(*layouts)
+        check_size(outputs, inputs)
+        found[source, goal] = Moments(inputs, outputs, split.device)
+        largest = 8 * max(outputs, inputs) * (1 if form.flatten else layouts[1].positions)
+        alike[max(1, min(BATCH_SIZE, BATCH_BYTES // largest))].append((source, goal))
+    for batch_size, some in alike.items():
+        taken = {pair: found[pair] for pair in some}
+        _gather(front, end, taken, split, batch_size, form.flatten, progress)
+    return [found[pair] for pair in pairs]
+
+
+def _gather(
+    front: nn.Module,
+    end: nn.Module,
+    moments: Mapping[tuple[str, str], Moments],
+    split: AnySplit,
+    batch_size: int,
+    flatten: bool,
+    progress: Progress,
+) -> None:
+    """Let moments take in what two networks make of a split."""
+    sources, goals = (list(dict.fromkeys(names)) for names in zip(*moments, strict=True))
+    head, target = graph.features(front, sources), graph.features(end, goals)
+    theirs = {name: graph.layout_of(front, name) for name in sources}
+    ours = {name: graph.layout_of(end, name) for name in goals}
     with evaluating(head, target), progress(len(split), "direct matching") as bar:
         for images, labels in split.batches(batch_size):
-            (x,), (y,) = head(images), target(images)
-            if form.flatten:
-                moments.update(x.flatten(1), y.flatten(1))
-            else:
-                moments.update(*paired_rows(x, source, y, goal))
+            xs = dict(zip(sources, head(images), strict=True))
+            ys = dict(zip(goals, target(images), strict=True))
+            batch = Batch(Side(xs, theirs), Side(ys, ours))
+            for (source, goal), own in moments.items():
+                if flatten:
+                    own.update(xs[source].flatten(1), ys[goal].flatten(1))
+                else:
+                    batch.give(source, goal, own)
             bar.update(len(labels))
-    log.debug(
-        "moments over %d positions: %d of %d front channels are dead",
-        moments.n,
-        int((moments.xx.diagonal() == 0).sum()),
-        len(moments.xx),
-    )
-    return moments
+    for (source, goal), own in moments.items():
+        log.debug(
+            "moments of %s and %s over %d positions: %d of %d front channels are dead",
+            *(source, goal, own.n),
+            int((own.xx.diagonal() == 0).sum()),
+            len(own.xx),
+        )
 
 
 def too_large(rows: int, columns: int) -> bool:

@@ -157,7 +157,7 @@ class Trainer:
             progress(images, "training", " images") as bar,
         ):
             self._restore_random()
-            bar.initial = bar.n = self._images_seen()
+            bar.initial = bar.n = self.images_seen()
             while self.epoch < self.config.epochs:
                 bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}", refresh=False)
                 try:
@@ -168,20 +168,19 @@ class Trainer:
                 after_epoch(self)
         return self.history
 
-    def _images_seen(self) -> int:
+    def images_seen(self) -> int:
+        """By all steps so far."""
         epoch, steps = divmod(self.iteration, self.steps_per_epoch)
         return epoch * len(self.data) + steps * self.config.batch_size
 
     def _run_epoch(self, after_step: Callable[["Trainer"], None], bar: tqdm) -> None:
-        done = self.iteration - self.epoch * self.steps_per_epoch
-        batches = self.data.epoch(
-            self.config.batch_size, seed=self.seed, epoch=self.epoch, skip=done
-        )
         self.network.train()
         spent_before = self._spent
         started = looked = time.perf_counter()
-        for images, labels in batches:
-            self._step(images, labels)
+        for images, labels in self.data.epoch(
+            self.config.batch_size, seed=self.seed, epoch=self.epoch, skip=self.steps_done
+        ):
+            self.step(images, labels)
             bar.update(len(labels))
             now = time.perf_counter()
             self._spent = spent_before + now - started
@@ -190,10 +189,16 @@ class Trainer:
                 looked = now
             if self.iteration % self.steps_per_epoch:
                 after_step(self)
-        self._close_epoch()
+        self.close_epoch(self.evaluate and self.evaluate(self.network))
         after_step(self)
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
+    @property
+    def steps_done(self) -> int:
+        """Of the epoch under way."""
+        return self.iteration - self.epoch * self.steps_per_epoch
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """One step on a batch, the next one of the epoch under way."""
         lr = learning_rate(self.config, self.iteration, self.iterations)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -208,9 +213,16 @@ class Trainer:
         self.meter.add(outcome, labels)
         self.iteration += 1
 
-    def _close_epoch(self) -> None:
+    def close_epoch(self, test: Metrics | None, seconds: float | None = None) -> None:
+        """Note an epoch whose last step was made.
+
+        Parameters
+        ----------
+        test : what a look at the test split showed.
+        seconds : that the epoch took, where somebody else has fed the steps.
+        """
         train = self.read_meter()
-        test = self.evaluate(self.network) if self.evaluate else None
+        spent = self._spent if seconds is None else seconds
         self.history.append(
             EpochRecord(
                 epoch=self.epoch + 1,
@@ -222,8 +234,8 @@ class Trainer:
                 test_accuracy=test and test.accuracy,
                 train_robust_accuracy=train.robust_accuracy,
                 test_robust_accuracy=test and test.robust_accuracy,
-                seconds=round(self._spent, 3),
-                images_per_second=round(len(self.data) / max(self._spent, 1e-9), 1),
+                seconds=round(spent, 3),
+                images_per_second=round(len(self.data) / max(spent, 1e-9), 1),
             )
         )
         self.meter, self._spent = Meter(self.device), 0.0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.behind import Behind
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Objective as ObjectivePlan
 from robust_stitching.plans.settings import LARGEST
@@ -96,7 +97,7 @@ class Watch:
 
 
 def watch(
-    network: StitchedNetwork, end: nn.Module, layer: str, asked: Mapping[Term, float]
+    network: StitchedNetwork | Behind, end: nn.Module, layer: str, asked: Mapping[Term, float]
 ) -> Watch:
     """Look at what the terms want of a network that is stitched to `end` at `layer`."""
     names = list(graph.graph_of(end).layers) if asked else []
@@ -105,7 +106,7 @@ def watch(
     if not layers:
         return Watch(layer, (), at_logits, None)
     inside = ["transform" if name == layer else f"end.{name}" for name in layers]
-    piece = graph.features(network, [*inside, graph.LOGITS])
+    piece = network.watching([*inside, graph.LOGITS])
 
     def look(_: nn.Module, images: Tensor) -> Pass:
         *activations, logits = piece(images)

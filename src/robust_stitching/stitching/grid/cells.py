@@ -1,0 +1,66 @@
+"""Which layers of two networks are stitched to each other."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.stages import stages
+from robust_stitching.graphs.wrong_network import telling_whose_layer
+from robust_stitching.plans import GridPlan
+
+Pair = tuple[str, str]
+"""A layer of the front and one of the end."""
+
+
+def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
+    """The cells of a grid, row by row, a front layer each.
+
+    Raises
+    ------
+    UserError : for unknown layers, lists of layers that make no pairs, and networks without clean
+        cuts where none are named.
+    """
+    rows = layers_of(front, plan.front_layers, "front")
+    columns = layers_of(end, plan.end_layers, "end")
+    with telling_whose_layer(("the front model", front, rows), ("the end model", end, columns)):
+        for network, layers, role in ((front, rows, "front layer"), (end, columns, "end layer")):
+            for layer in layers:
+                graph.layout_of(network, layer, role)
+    if plan.cells == "all":
+        return [(row, column) for row in rows for column in columns]
+    common = [layer for layer in rows if layer in columns]
+    if plan.cells == "diagonal" and common:
+        return [(layer, layer) for layer in common]
+    if plan.cells == "diagonal":
+        return _of_equal_depth(rows, columns)
+    if len(rows) != len(columns):
+        raise UserError(
+            f"`cells` are pairs, but {len(rows)} front layers and {len(columns)} end layers are "
+            "named; name equally many."
+        )
+    return list(dict.fromkeys(zip(rows, columns, strict=True)))
+
+
+def layers_of(network: nn.Module, named: Sequence[str] | None, whose: str) -> list[str]:
+    """The layers that are named, or a clean cut for each stage, see `stages`."""
+    if named is not None:
+        return list(dict.fromkeys(named))
+    clean = stages(network)
+    if not clean:
+        raise UserError(
+            f"the {whose} model has no clean cuts; name its layers (`{whose}_layers`), as "
+            "`layer_info` lists them."
+        )
+    return clean
+
+
+def _of_equal_depth(rows: Sequence[str], columns: Sequence[str]) -> list[Pair]:
+    """Each layer of the side that has fewer, with the one at the same share of the other's."""
+    n = min(len(rows), len(columns))
+
+    def spread(layers: Sequence[str]) -> list[str]:
+        return [layers[round(i * (len(layers) - 1) / max(n - 1, 1))] for i in range(n)]
+
+    return list(zip(spread(rows), spread(columns), strict=True))
