@@ -10,6 +10,7 @@ COMMANDS = (
     "layer_info",
     "find_transform",
     "find_cross_dataset_transform",
+    "stitch_map",
     "compare_nets",
     "eval_net",
     "eval_net_robustness",

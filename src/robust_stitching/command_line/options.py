@@ -86,9 +86,8 @@ def add_training(parser: Parser) -> None:
 
 
 def add_stitching(parser: Parser) -> None:
-    """What both stitching commands take."""
-    parser.setting("front.path", "front_model", help=f"network stitched from: {networks.NETWORK}")
-    parser.setting("end.path", "end_model", help=f"network stitched to: {networks.NETWORK}")
+    """What both commands that make one stitch take."""
+    _add_donors(parser)
     parser.setting(
         "cut.front_layer",
         "front_layer",
@@ -96,13 +95,38 @@ def add_stitching(parser: Parser) -> None:
     )
     parser.setting("cut.end_layer", "end_layer", help="layer whose activation the map replaces")
     parser.setting("dataset.name", "dataset", help=f"data to train the map on, one of: {DATASETS}")
-    add_training(parser)
+    _add_training_of_maps(parser)
     parser.setting(
         "save_frequency",
         "-s",
         "--save-frequency",
         help="how often the map is kept, in iterations, times the number of epochs",
     )
+
+
+def add_grid(parser: Parser) -> None:
+    """What a map of all layers takes in place of two of them."""
+    _add_donors(parser)
+    parser.setting("dataset.name", "dataset", help=f"data to train the maps on, one of: {DATASETS}")
+    for side in ("front", "end"):
+        parser.setting(
+            f"{side}_layers",
+            metavar="LAYER",
+            help=f"layers of the {side} model, as layer_info.py lists them, with spaces or commas "
+            "between them (default: a clean cut for each stage, the last before weights mix "
+            "channels again)",
+        )
+    _add_training_of_maps(parser)
+
+
+def _add_donors(parser: Parser) -> None:
+    parser.setting("front.path", "front_model", help=f"network stitched from: {networks.NETWORK}")
+    parser.setting("end.path", "end_model", help=f"network stitched to: {networks.NETWORK}")
+
+
+def _add_training_of_maps(parser: Parser) -> None:
+    """How maps are trained, and what they are measured beside."""
+    add_training(parser)
     parser.setting(
         "seed",
         help="seed of the order and augmentation of batches, of first values of the map where they "
@@ -120,6 +144,13 @@ def add_stitching(parser: Parser) -> None:
         "measured.random_fronts",
         help="how many fronts with random weights --controls takes, whose accuracies spread",
     )
+    parser.setting(
+        "measured.similarity_images",
+        "--similarity-images",
+        type=_images,
+        metavar="N",
+        help="how many test images activations are compared on, chosen by the seed, or all",
+    )
     networks.add_networks(
         parser,
         {
@@ -127,6 +158,14 @@ def add_stitching(parser: Parser) -> None:
             "end": ("the end", "--end-{}", "2"),
         },
     )
+
+
+ALL = "all"
+
+
+def _images(text: str) -> int | None:
+    """A number of images; None for all."""
+    return None if text == ALL else values.reader(Kind(int), AT_LEAST_ONE)(text)
 
 
 def _add_map(parser: Parser) -> None:

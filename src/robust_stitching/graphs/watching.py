@@ -19,6 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from robust_stitching.graphs.following import Call, followed
 from robust_stitching.graphs.places import Arrangement, Places, arrangement, places_of
+from robust_stitching.graphs.transform import LinearMap
 
 NOT_FOLLOWED = "no image can be followed through the operations before it"
 
@@ -51,6 +52,8 @@ def arrangements(
             value = super().run_node(n)
             if watch.failed and not _orders_answers(n):
                 lost.append(n)
+            if n.op == "call_module" and _mixes_all(module.get_submodule(n.target)):
+                watch.lay_out(value)
             if isinstance(value, Tensor) and n.op != "output":
                 seen[n] = watch.places(value), value.shape
             return value
@@ -64,6 +67,12 @@ def arrangements(
         node: NOT_FOLLOWED if places is None else arrangement(places, shape)
         for node, (places, shape) in seen.items()
     }
+
+
+def _mixes_all(module: nn.Module) -> bool:
+    """Whether a module gives maps, or vectors, each number of which is made of all of an image."""
+    flat = isinstance(module, LinearMap) and module.form.flatten
+    return flat and not module.target.prefix
 
 
 def _orders_answers(node: fx.Node) -> bool:
@@ -88,6 +97,10 @@ class Watch(TorchDispatchMode):
     def places(self, value: Any) -> Places | None:
         """Of a tensor, as far as they are known."""
         return self._known.get(value) if isinstance(value, Tensor) else None
+
+    def lay_out(self, value: Tensor) -> None:
+        """Take a tensor for maps (N, C, H, W), or vectors (N, C)."""
+        self._known[value] = places_of(value)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

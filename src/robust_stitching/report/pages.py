@@ -118,9 +118,14 @@ def numbers(heading: str, rows: Sequence[Sequence[str]], number: int, caption: s
 
 def picture(figure: Figure, number: int, caption: str) -> Flowable:
     """A figure as wide as the text, and its caption, on one page."""
-    width, height = figure.get_size_inches()
-    image = Image(io.BytesIO(as_png(figure)), WIDTH * inch, WIDTH * inch * height / width)
-    return KeepTogether([Spacer(1, 4), image, paragraph(caption, CAPTION, f"Figure {number}")])
+    under = paragraph(caption, CAPTION, f"Figure {number}")
+    return KeepTogether([Spacer(1, 4), image(figure, WIDTH), under])
+
+
+def image(figure: Figure, width: float) -> Flowable:
+    """A figure of that width, in inches."""
+    own, height = figure.get_size_inches()
+    return Image(io.BytesIO(as_png(figure)), width * inch, width * inch * height / own)
 
 
 def _rules(rows: int) -> list[tuple]:

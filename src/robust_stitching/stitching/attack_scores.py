@@ -69,12 +69,14 @@ def measure_attacks(
     progress: Progress = silent,
     tier: str = REPORTED_TIER,
     known: Mapping[str, Known] = NOTHING,
+    transfers: bool = True,
 ) -> AttackScores:
     """Attack every network with the suite of a tier, and hand attacks on some to all others.
 
     Parameters
     ----------
     known : what is known of some of them.
+    transfers : see what attacks on some do to the others.
     """
     attacks = suite(tier, threat, len(split.classes), attributes=split.attributes)
     clean, robust, warnings = {}, {}, list(attacks.notes)
@@ -105,7 +107,7 @@ def measure_attacks(
         transfer = {
             name: _transfer(name, networks, split, how, partial(moved, name), known)
             for name in SOURCES
-            if name in networks
+            if name in networks and transfers
         }
     return AttackScores(
         threat=threat,
@@ -115,7 +117,10 @@ def measure_attacks(
         robust=robust,
         cumulative=attacks.cumulative,
         transfer=transfer,
-        settings={**attacks.settings, "transfer attack": f"PGD-{TRANSFER_STEPS}"},
+        settings={
+            **attacks.settings,
+            **({"transfer attack": f"PGD-{TRANSFER_STEPS}"} if transfers else {}),
+        },
         warnings=tuple(warnings),
     )
 

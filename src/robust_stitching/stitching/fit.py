@@ -82,6 +82,7 @@ def find_map(
     main: bool = True,
     progress: Progress = silent,
     state: State | None = None,
+    moments: Moments | None = None,
 ) -> TrainedMap:
     """Make the map between two layers and train it.
 
@@ -92,11 +93,11 @@ def find_map(
     main : find direct matching, too, if it is not too large; a control needs it only where its
         start is made of it.
     state : where the training is kept and gone on with; bit for bit as without an interruption.
+    moments : of the activations on both sides, where somebody has them, see `wants_moments`.
     """
     check_cut(front, end, train, plan)
     state = state or State()
-    moments = None
-    if wants_moments(front, end, plan, main):
+    if moments is None and wants_moments(front, end, plan, main):
         moments = matching.moments_of(*front, *end, train, form_of(plan.transform), progress)
     network, direct = begun(front, end, plan, train.device, moments, main)
     untrained = copy.deepcopy(network)

@@ -73,7 +73,9 @@ def measure_on(
     seed : of the choice of images that are attacked, and of the attacks.
     known : what is known of some of the networks: of donors, which are measured once.
     """
-    scores = measure(networks, split, not plan.no_pinv, progress, known)
+    scores = measure(
+        networks, split, not plan.no_pinv, progress, known, plan.similarity_images, seed
+    )
     attacks = None
     if not plan.no_robustness:
         answering = {

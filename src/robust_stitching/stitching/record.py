@@ -6,12 +6,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from robust_stitching.basics.files import as_json
 from robust_stitching.basics.origin import commit, versions
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.misread import LOG
-from robust_stitching.plans import Stitching, as_values, flat
+from robust_stitching.graphs.transform import LinearMap
+from robust_stitching.plans import as_values, flat
+from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.run import StitchResult
 
@@ -24,6 +28,7 @@ CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
 DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 sums"
 INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
+SOME = ", on {0.similarity_images:,} images chosen by the seed, or all if these are fewer"
 
 
 def as_record(result: StitchResult, command: str) -> dict[str, Any]:
@@ -34,32 +39,53 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     ----------
     command : the command line that asked for the run.
     """
+    network = result.network
     record = {
+        **about(result, command, network.transform.bias.device, result.precision),
+        "transformation": transformation(network.transform),
+        **numbers(result.measured, n_train_images=result.train_images),
+        "elsewhere": result.elsewhere and numbers(result.elsewhere),
+        "curve": [asdict(epoch) for epoch in result.trained.curve],
+    }
+    return as_json(record)
+
+
+def about(result: Any, command: str, device: torch.device, precision: str) -> dict[str, Any]:
+    """What a record says of a stitch, or of a grid of them, before any number.
+
+    Parameters
+    ----------
+    result : with plan, seconds, notes, front and end.
+    precision : that maps were trained in.
+    """
+    plan = result.plan
+    looked_at = "" if plan.measured.similarity_images is None else SOME.format(plan.measured)
+    return {
         "command": command,
-        "plan": as_values(result.plan),
-        "params": flat(result.plan) | {"precision": result.precision},
-        "versions": versions(result.network.transform.bias.device),
+        "plan": as_values(plan),
+        "params": flat(plan) | {"precision": precision},
+        "versions": versions(device),
         "commit": commit(),
         "seconds": round(result.seconds, 1),
         "notes": result.notes,
         "estimators": {
-            "cka": CKA_ESTIMATOR,
-            "debiased_cka": DEBIASED_ESTIMATOR,
-            "l2": L2_DEFINITION,
+            "cka": CKA_ESTIMATOR + looked_at,
+            "debiased_cka": DEBIASED_ESTIMATOR + looked_at,
+            "l2": L2_DEFINITION + looked_at,
             "interval": INTERVAL,
         },
-        "seed_varies": seed_varies(result.plan),
+        "seed_varies": seed_varies(plan),
         "donors": {"front": _donor(result.front), "end": _donor(result.end)},
-        "transformation": {
-            "in_shape": list(result.network.transform.source.shape),
-            "out_shape": list(result.network.transform.target.shape),
-            "parameters": result.network.transform.size,
-        },
-        **_numbers(result.measured, n_train_images=result.train_images),
-        "elsewhere": result.elsewhere and _numbers(result.elsewhere),
-        "curve": [asdict(epoch) for epoch in result.trained.curve],
     }
-    return as_json(record)
+
+
+def transformation(transform: LinearMap) -> dict[str, Any]:
+    """What is said of a map."""
+    return {
+        "in_shape": list(transform.source.shape),
+        "out_shape": list(transform.target.shape),
+        "parameters": transform.size,
+    }
 
 
 def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -82,7 +108,7 @@ def learning_curve(checkpoint: Path) -> dict[str, list[float]] | None:
     return curve if read else None
 
 
-def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
+def numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     """What was measured on one dataset, of which `of_data` tells more."""
     scores = {name: one.as_dict() for name, one in measured.scores.items()}
     attacks = measured.attacks
@@ -92,7 +118,7 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
         scores[name]["robust_interval"] = robust and {
             attack: interval_of(share, attacks.n_images) for attack, share in robust.items()
         }
-    stitched = scores["stitched"]["accuracy"]
+    stitched = scores.get("stitched", {}).get("accuracy")  # of a grid some may have diverged
     control = {name: scores[name]["accuracy"] for name in CONTROLS if name in scores}
     if measured.random_fronts:
         control["random_front"] = fmean(measured.random_fronts)
@@ -103,8 +129,11 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
         "l2": measured.l2,
         **{name: scores.get(name) for name in NETWORKS},
         "random_fronts": list(measured.random_fronts) or None,
-        "gaps": {name: stitched - accuracy for name, accuracy in control.items()},
-        "transfer": attacks and attacks.transfer,
+        "gaps": {
+            name: None if stitched is None else stitched - accuracy
+            for name, accuracy in control.items()
+        },
+        "transfer": attacks and (attacks.transfer or None),
         "attacks": attacks
         and {
             "norm": attacks.threat.norm,
@@ -122,7 +151,7 @@ def _numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     }
 
 
-def seed_varies(plan: Stitching) -> list[str]:
+def seed_varies(plan: Stitched) -> list[str]:
     """What another seed would change of a run: error bars over seeds are about that, no more."""
     varied = ["the order and the augmentation of the batches"]
     if plan.transform.init in ("random", "perm"):

@@ -15,18 +15,20 @@ from robust_stitching.data import AnySplit, notes_of
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import Stitching, as_values
+from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_fit, check_robustness, check_target, check_terms
-from robust_stitching.stitching.donors import doubts_about, in_one_order
+from robust_stitching.stitching.donors import Donors, doubts_about, in_one_order
 from robust_stitching.stitching.fit import Cut, TrainedMap, check_cut, find_map
 from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
-from robust_stitching.stitching.once import DonorScores, answers
+from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
+from robust_stitching.stitching.once import DonorScores, Known, answers
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
 from robust_stitching.stitching.targets import goal_of
 from robust_stitching.training import Diverged
-from robust_stitching.training.adversarial import warnings_of
+from robust_stitching.training.objectives import Goal
 
 DEBUG_BATCHES = 3
 NOTHING = Keeping()
@@ -106,6 +108,75 @@ class StitchResult:
         }
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Two networks and data that were found to fit.
+
+    Attributes
+    ----------
+    pair : the networks, with their answers in one order.
+    train, test, elsewhere : with their classes in that order; a few batches where `debug`.
+    goal : what a stitched network is to answer.
+    known : what is known of the donors, under "front" and "end".
+    """
+
+    front: Checkpoint
+    end: Checkpoint
+    pair: Donors
+    train: AnySplit
+    test: AnySplit
+    elsewhere: AnySplit | None
+    goal: Goal
+    known: dict[str, Known]
+
+    def look_at_donors(self, progress: Progress = silent) -> list[str]:
+        """Notes on the donors, with what their answers show."""
+        alone = {"front": self.pair.front, "end": self.pair.end}
+        logits = answers(alone, self.test, self.known, progress)
+        return [*self.pair.notes, *doubts_about(self.front, self.end, self.test, logits)]
+
+
+def prepared(
+    front: Checkpoint,
+    end: Checkpoint,
+    train: AnySplit,
+    test: AnySplit,
+    plan: Stitched,
+    elsewhere: AnySplit | None = None,
+    donors: DonorScores | None = None,
+) -> Prepared:
+    """Bring networks and data together, wherever the networks will be cut.
+
+    Raises
+    ------
+    UserError : for classes or images that do not fit, and targets, terms and attacks that these
+        networks or data do not have.
+    """
+    for split in filter(None, (train, elsewhere)):
+        check_fit(front, end, split)
+    check_target(plan.objective, front, train)
+    check_terms(plan.objective, plan.training.batch_size)
+    pair = in_one_order(front, end, train, test, elsewhere)
+    train, test, elsewhere = pair.splits
+    if not plan.measured.no_robustness:
+        check_robustness(plan.measured, *filter(None, (test, elsewhere)))
+    if plan.debug:
+        few = DEBUG_BATCHES * plan.training.batch_size
+        train, test = train.sample(few), test.sample(few)
+        elsewhere = elsewhere and elsewhere.sample(few)
+    donors = DonorScores() if donors is None else donors
+    return Prepared(
+        front,
+        end,
+        pair,
+        train,
+        test,
+        elsewhere,
+        goal_of(plan.objective, pair.front, pair.end),
+        {"front": donors.of(pair.front), "end": donors.of(pair.end)},
+    )
+
+
 def stitch(
     front: Checkpoint,
     end: Checkpoint,
@@ -139,47 +210,37 @@ def stitch(
         classes or images that do not; Diverged when training does.
     """
     started = time.perf_counter()
-    for split in filter(None, (train, elsewhere)):
-        check_fit(front, end, split)
-    check_target(plan.objective, front, train)
-    check_terms(plan.objective, plan.training.batch_size)
-    wanted, layers = plan.measured, plan.cut
-    pair = in_one_order(front, end, train, test, elsewhere)
-    train, test, elsewhere = pair.splits
-    if not wanted.no_robustness:
-        check_robustness(wanted, *filter(None, (test, elsewhere)))
-    if plan.debug:
-        few = DEBUG_BATCHES * plan.training.batch_size
-        train, test = train.sample(few), test.sample(few)
-        elsewhere = elsewhere and elsewhere.sample(few)
-
-    front_cut, end_cut = (pair.front, layers.front_layer), (pair.end, layers.end_layer)
+    ready = prepared(front, end, train, test, plan, elsewhere, donors)
+    pair, train, elsewhere = ready.pair, ready.train, ready.elsewhere
+    front_cut, end_cut = (pair.front, plan.cut.front_layer), (pair.end, plan.cut.end_layer)
     with telling_whose_layer(
-        ("the front model", front.network, [layers.front_layer]),
-        ("the end model", end.network, [layers.end_layer]),
+        ("the front model", front.network, [plan.cut.front_layer]),
+        ("the end model", end.network, [plan.cut.end_layer]),
     ):
         check_cut(front_cut, end_cut, train, plan)
-    goal = goal_of(plan.objective, pair.front, pair.end)
-    if wanted.controls:
+    if plan.measured.controls:
         _check_controls(pair.front, end_cut, train, plan)
-    donors = DonorScores() if donors is None else donors
-    alone = {"front": pair.front, "end": pair.end}
-    known = {name: donors.of(network) for name, network in alone.items()}
-    doubts = doubts_about(front, end, test, answers(alone, test, known, progress))
-    notes = [*pair.notes, *doubts]
+    notes = ready.look_at_donors(progress)
     warn(*notes)
-    training = {"train": train, "test": test, "plan": plan, "goal": goal, "progress": progress}
+    training = {
+        "train": train,
+        "test": ready.test,
+        "plan": plan,
+        "goal": ready.goal,
+        "progress": progress,
+    }
     trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
     joined = {"untrained": trained.untrained, "stitched": trained.network}
-    if trained.direct is not None and not wanted.no_pinv:
+    if trained.direct is not None and not plan.measured.no_pinv:
         matched = copy.deepcopy(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
         if not plan.no_bn and has_statistics(matched):
             joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
-    notes += notes_of(train, test, elsewhere)
-    notes += _notes(front, end, trained, train, elsewhere, plan)
+    notes += notes_of(train, ready.test, elsewhere)
+    notes += notes_of_cut(trained.network, trained.direct, plan)
+    notes += notes_of_pair(front, end, train, elsewhere, plan)
     fronts = []
     for name, state, cut in _control_cuts(front_cut, end_cut, train, plan):
         try:
@@ -201,12 +262,12 @@ def stitch(
             split,
             networks,
             fronts=fronts,
-            plan=wanted,
+            plan=plan.measured,
             seed=plan.seed,
             progress=progress,
-            known=known,
+            known=ready.known,
         )
-        for split in (test, elsewhere)
+        for split in (ready.test, elsewhere)
     )
     return StitchResult(
         plan=plan,
@@ -243,64 +304,3 @@ def _control_cuts(
     for number in range(plan.measured.random_fronts):
         twin = controls.with_random_weights(network, train, plan.seed, number)
         yield controls.RANDOM, f"{controls.RANDOM}-{number}", (twin, layer)
-
-
-def _notes(
-    front: Checkpoint,
-    end: Checkpoint,
-    trained: TrainedMap,
-    train: AnySplit,
-    elsewhere: AnySplit | None,
-    plan: Stitching,
-) -> list[str]:
-    notes, network = [], trained.network
-    if network.leaks:
-        notes.append(
-            f"The cut at '{plan.cut.end_layer}' leaks: a skip connection of the end network jumps "
-            "over it, so part of the image reaches the output without passing the map."
-        )
-    notes += [
-        f"The attack in training is weaker than it seems: {warning}"
-        for warning in warnings_of(plan.objective.adversary)
-    ]
-    transform = network.transform
-    if transform.resizes:
-        notes.append(
-            f"Activations of {transform.source} were brought to the positions of "
-            f"{transform.target} before the map."
-        )
-    if trained.direct is None and not plan.measured.no_pinv:
-        notes.append(
-            f"A map of {len(transform.bias):,}×{transform.columns:,} units is too large for direct "
-            "matching, which was left out."
-        )
-    if transform.mask is not None:
-        left_over = int((~transform.mask.any(dim=1)).sum())
-        notes.append(
-            f"The mask {plan.transform.mask} leaves {int(transform.mask.sum()):,} of "
-            f"{transform.mask.numel():,} entries"
-            + (f"; {left_over} channels of the end are their bias alone." if left_over else ".")
-        )
-    grey = {
-        split.name: [
-            side
-            for side, donor in (("front", front), ("end", end))
-            if donor.network.input_shape[0] > split.channels
-        ]
-        for split in filter(None, (train, elsewhere))
-    }
-    for name, sides in grey.items():
-        if sides:
-            notes.append(
-                f"The channel of the grey images of {name} was repeated for the "
-                f"{' and the '.join(sides)} network, which {'take' if sides[1:] else 'takes'} "
-                "colour."
-            )
-    if front.classes != len(train.classes):
-        notes.append(
-            f"The front network tells {front.classes} classes apart, the data has "
-            f"{len(train.classes)}: it has no accuracy here."
-        )
-    if plan.debug:
-        notes.append("A debugging run on a few batches: these numbers mean nothing.")
-    return notes

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
 from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
-from robust_stitching.similarity.stream import Batch, NetworkStream
+from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.similarity.values import Answers
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
 
@@ -73,6 +73,8 @@ def measure(
     similarity: bool = True,
     progress: Progress = silent,
     known: Mapping[str, Known] = NOTHING,
+    similarity_images: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Scores]:
     """Scores of every network on `split`, each against the one called "end".
 
@@ -81,44 +83,65 @@ def measure(
     networks : name to (network, layer whose activation is compared).
     similarity : compare activations and logits too, not only answers.
     known : what is known of some of them, the answers of which are looked up there.
+    similarity_images : how many images activations are compared on, chosen by the seed; None takes
+        all.
     """
     plain = {name: network for name, (network, _) in networks.items()}
     logits, ckas, distances = answers(plain, split, known, progress), {}, {}
-    if similarity:
-        others, ckas, distances = _looked_at(networks, split, progress, known)
-    else:
-        others = {
-            name: predict(network, split, progress=progress, what=f"evaluating {name}")
+    compared_on = looked_on(split, similarity_images, seed)
+    if not similarity or compared_on is not split:
+        logits |= {
+            name: predict(network, split, BATCH_SIZE, progress, f"evaluating {name}")
             for name, network in plain.items()
             if name not in known
         }
-    logits |= others
-    reference = logits[END]
-    best = accuracy_of(reference, split.labels)
-    scores = {}
-    for name in networks:
-        own = logits[name]
-        exact, debiased = ckas.get(name, (None, None))
-        at_cut = {
-            "cka_to_end": _number(exact),
-            "debiased_cka_to_end": _number(debiased),
-            "l2_to_end": distances[name].mean().item() if name in distances else None,
-        }
-        if own.shape != reference.shape:  # a front trained on other classes answers other questions
-            scores[name] = Scores(None, None, len(split), **at_cut)
-            continue
-        accuracy = accuracy_of(own, split.labels)
-        between = _logit_similarity(own, reference) if similarity else {}
-        scores[name] = Scores(
-            accuracy=accuracy.accuracy,
-            loss=accuracy.loss,
-            n_images=accuracy.n_images,
-            relative_accuracy=accuracy.accuracy / best.accuracy if best.accuracy else None,
-            outputs=compare_outputs(own, reference, split.labels),
-            **at_cut,
-            **between,
+    if similarity:
+        others, ckas, distances = _looked_at(networks, compared_on, progress, logits)
+        logits |= others
+    return {
+        name: scored(
+            logits[name], logits[END], split.labels, ckas.get(name), distances.get(name), similarity
         )
-    return scores
+        for name in networks
+    }
+
+
+def looked_on(split: AnySplit, images: int | None, seed: int) -> AnySplit:
+    """The images of a split on which activations are compared: all, or so many of them."""
+    return split if images is None or images >= len(split) else split.sample(images, seed)
+
+
+def scored(
+    own: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    ckas: tuple[float, float] | None,
+    distances: Tensor | None,
+    similarity: bool,
+) -> Scores:
+    """The scores of a network by its logits and those of the end, and, where activations were
+    compared, exact and debiased CKA at the cut, and the distance of each image's from the end's.
+
+    A front that was trained on other classes answers other questions: it has no accuracy.
+    """
+    exact, debiased = ckas or (None, None)
+    at_cut = {
+        "cka_to_end": _number(exact),
+        "debiased_cka_to_end": _number(debiased),
+        "l2_to_end": None if distances is None else distances.mean().item(),
+    }
+    if own.shape != reference.shape:
+        return Scores(None, None, len(labels), **at_cut)
+    accuracy, best = accuracy_of(own, labels), accuracy_of(reference, labels).accuracy
+    return Scores(
+        accuracy=accuracy.accuracy,
+        loss=accuracy.loss,
+        n_images=accuracy.n_images,
+        relative_accuracy=accuracy.accuracy / best if best else None,
+        outputs=compare_outputs(own, reference, labels),
+        **at_cut,
+        **(_logit_similarity(own, reference) if similarity else {}),
+    )
 
 
 def _looked_at(
@@ -130,12 +153,32 @@ def _looked_at(
     """By the names of the networks: the logits of those that are not `known`, the exact and the
     debiased CKA of their activations with those of "end", and the distance of each image's from it
     where shapes agree."""
-    names, gaps = list(networks), defaultdict(list)
     looked_at = [
         (network, {layer: graph.layout_of(network, layer)}) for network, layer in networks.values()
     ]
+    names = list(networks)
     asked = [number for number, name in enumerate(names) if name not in known]
     stream, own_answers = NetworkStream(looked_at, split, BATCH_SIZE, answering=asked), Answers()
+    ckas, distances = compared(stream, names, progress, [own_answers.take])
+    logits = own_answers.logits() if asked else []
+    return dict(zip((names[number] for number in asked), logits, strict=True)), ckas, distances
+
+
+def compared(
+    stream: Stream,
+    names: Sequence[str],
+    progress: Progress = silent,
+    takers: Sequence[Callable[[Batch], None]] = (),
+) -> tuple[dict[str, tuple[float, float]], dict[str, Tensor]]:
+    """The exact and the debiased CKA of activations with those of "end", and the distance of each
+    image's from it where shapes agree.
+
+    Parameters
+    ----------
+    names : of the activations of the stream.
+    takers : what else its batches are handed to.
+    """
+    gaps = defaultdict(list)
     blocks = Blocks(stream.n, BATCH_SIZE, len(names), stream.image_bytes, [GramSums])
 
     def measure_gaps(batch: Batch) -> None:
@@ -145,14 +188,13 @@ def _looked_at(
                 gap = own.double() - activations[END].double()
                 gaps[name].append(gap.flatten(1).norm(dim=1))
 
-    stream.gather([own_answers.take, measure_gaps], blocks, progress, "CKA")
+    stream.gather([*takers, measure_gaps], blocks, progress, "CKA")
     sums, end = blocks.taken[GramSums], names.index(END)
     exact = normalised(sums.biased())[:, end].tolist()
     debiased = [math.nan] * len(names)
     if stream.n >= LEAST_IMAGES:
         debiased = normalised(sums.unbiased())[:, end].tolist()
     return (
-        dict(zip((names[number] for number in asked), own_answers.logits(), strict=True)),
         dict(zip(names, zip(exact, debiased, strict=True), strict=True)),
         {name: torch.cat(parts) for name, parts in gaps.items()},
     )

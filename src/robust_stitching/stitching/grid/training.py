@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,18 +14,24 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import accuracy_of, predict_all
+from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import Behind, SharedFront
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Stitching
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.fit import begun, trainer_of
+from robust_stitching.stitching.fit import Cut, begun, find_map, form_of, trainer_of
 from robust_stitching.stitching.grid.cells import Pair
-from robust_stitching.stitching.keeping import Map
+from robust_stitching.stitching.keeping import Map, State
 from robust_stitching.training import Diverged, EpochRecord, Trainer
 from robust_stitching.training.objectives import Goal
-from robust_stitching.training.trainer import Metrics
+from robust_stitching.training.optimisation import precision_on
+from robust_stitching.training.trainer import REFRESH_SECONDS, Metrics
 
-REFRESH_SECONDS = 0.5
+GROUP_BYTES = 2**29
+"""What the maps that are trained together may take."""
+
+COPIES = 6
+"""Of a map: before training, by direct matching, and in training with gradient and two moments."""
 
 
 @dataclass
@@ -222,7 +228,43 @@ def _share_weights(network: StitchedNetwork, front: nn.Module, end: nn.Module) -
                     module._parameters[name] = nn.Parameter(theirs.detach(), requires_grad=False)
 
 
-def groups_of(pairs: Sequence[Pair], bytes_each: int, limit: int) -> list[list[Pair]]:
-    """Cells in groups, row by row, none of which takes more than `limit` bytes."""
-    size = max(1, limit // max(bytes_each, 1))
-    return [list(pairs[i : i + size]) for i in range(0, len(pairs), size)]
+def groups_of(
+    plans: Mapping[Pair, Stitching], front: nn.Module, end: nn.Module
+) -> Iterator[dict[Pair, Stitching]]:
+    """Cells in groups whose maps fit into `GROUP_BYTES` while they are trained together."""
+    group: dict[Pair, Stitching] = {}
+    filled = 0
+    for pair, plan in plans.items():
+        layouts = graph.layout_of(front, pair[0]), graph.layout_of(end, pair[1])
+        rows, columns = form_of(plan.transform).shape(*layouts)
+        filled += 4 * COPIES * rows * columns
+        if group and filled > GROUP_BYTES:
+            yield group
+            group, filled = {}, 4 * COPIES * rows * columns
+        group[pair] = plan
+    if group:
+        yield group
+
+
+def train_alone(
+    front: Cut,
+    end: Cut,
+    plan: Stitching,
+    train: AnySplit,
+    test: AnySplit,
+    *,
+    goal: Goal,
+    moments: Moments | None,
+    main: bool = True,
+    progress: Progress = silent,
+    state: State | None = None,
+) -> TrainedCell:
+    """The same of a single cell, by itself, as `fit.find_map` trains it."""
+    how = {"goal": goal, "main": main, "progress": progress, "state": state, "moments": moments}
+    try:
+        one = find_map(front, end, train, test, plan, **how)
+    except Diverged as error:
+        network, direct = begun(front, end, plan, train.device, moments, main)
+        precision = precision_on(train.device, plan.training.precision)
+        return TrainedCell(network, network, direct, [], precision, str(error))
+    return TrainedCell(one.untrained, one.network, one.direct, one.curve, one.precision)

@@ -1,0 +1,1 @@
+"""Reports on grids of stitches, drawn from their JSON records."""

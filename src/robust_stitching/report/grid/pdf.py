@@ -1,0 +1,129 @@
+"""The report of a grid of stitches for people."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reportlab.lib.units import inch
+from reportlab.platypus import Flowable, KeepTogether, Table
+
+from robust_stitching.report import pages
+from robust_stitching.report.drawing import WIDTH
+from robust_stitching.report.grid.figures import curves, heat_map_of
+from robust_stitching.report.grid.quantities import quantities
+from robust_stitching.report.grid.verdict import verdict
+from robust_stitching.report.stitch.text import NORM_SIGNS
+from robust_stitching.report.tables import flat
+
+ACROSS = 2
+"""Heat maps side by side, where their names leave them room."""
+
+
+def write_pdf(path: Path, record: Mapping[str, Any], made: str) -> None:
+    """Set the report of a grid.
+
+    Parameters
+    ----------
+    made : when it was, as it stands in the file's properties.
+    """
+    donors, data = record["donors"], record["data"]
+    front, end = donors["front"], donors["end"]
+    title = f"Stitching every layer of {front['model']} to {end['model']} on {data['name']}"
+    seeds = record["seeds"]
+    over = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    byline = (
+        f"{len(record['front_layers'])} × {len(record['end_layers'])} layers, "
+        f"{len(record['cells']):,} maps, trained on {data['n_train_images']:,} images for "
+        f"{record['params']['epochs']} epoch{'s' if record['params']['epochs'] > 1 else ''}, "
+        f"{over}; measured on {data['n_images']:,} test images."
+    )
+    story = [
+        pages.paragraph(title, pages.TITLE),
+        pages.paragraph(byline, pages.BYLINE),
+        *[pages.paragraph(sentence) for sentence in verdict(record)],
+        *[pages.paragraph(note, label="Note") for note in record["notes"]],
+        pages.paragraph("What was stitched", pages.SECTION),
+        pages.facts(_donors(record), (0.10, 0.45, 0.45)),
+        *_figures(record),
+        KeepTogether(
+            [
+                pages.paragraph("How it was made", pages.SECTION),
+                pages.paragraph(record["command"], pages.CODE),
+                pages.facts(_settings(record), (0.25, 0.75)),
+            ]
+        ),
+    ]
+    pages.write(path, title, story, made)
+
+
+def _donors(record: Mapping[str, Any]) -> list[list[str]]:
+    donors, cell = record["donors"], record["cells"][0]
+    sides = ("front", "end")
+
+    def right(side: str) -> str:
+        accuracy, ends = cell[side]["accuracy"], cell[side]["accuracy_interval"]
+        if accuracy is None:
+            return "none: made for other classes"
+        low, high = ends
+        return f"{accuracy:.2%} ({low:.1%} to {high:.1%})"
+
+    return [
+        ["", *sides],
+        [
+            "network",
+            *(f"{donors[s]['model']}, {donors[s]['parameters']:,} parameters" for s in sides),
+        ],
+        ["file", *(donors[s]["path"] or "in memory" for s in sides)],
+        ["trained on", *(donors[s]["dataset"] or "not known" for s in sides)],
+        ["accuracy", *map(right, sides)],
+    ]
+
+
+def _figures(record: Mapping[str, Any]) -> list[Flowable]:
+    """The curves first, then the heat maps, two in a row."""
+    story: list[Flowable] = []
+    along, number = curves(record), 1
+    if along is not None:
+        band = ", the range over seeds as a band" if len(record["seeds"]) > 1 else ""
+        caption = f"Along the diagonal, by depth{band}. {_attacked(record)}"
+        story.append(pages.picture(along, number, caption))
+        number += 1
+    found = quantities(record)
+    for some in (found[i : i + ACROSS] for i in range(0, len(found), ACROSS)):
+        pictures = [pages.image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
+        row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(some), hAlign="LEFT")
+        titles = " and ".join(quantity.title for quantity in some)
+        caption = f"{titles[0].upper()}{titles[1:]}: front layers upwards, end layers to the right."
+        under = pages.paragraph(caption, pages.CAPTION, f"Figure {number}")
+        story.append(KeepTogether([row, under]))
+        number += 1
+    return story
+
+
+def _attacked(record: Mapping[str, Any]) -> str:
+    attacks = record["cells"][0]["attacks"]
+    if attacks is None:
+        return ""
+    return (
+        f"Under attack: {NORM_SIGNS[attacks['norm']]} radius {attacks['epsilon']:.4g}, "
+        f"{attacks['n_images']:,} test images, per-image worst case of the tier {attacks['tier']}."
+    )
+
+
+def _settings(record: Mapping[str, Any]) -> list[list[str]]:
+    settings = ", ".join(
+        key if value is True else f"{key} {value}"
+        for key, value in flat(record["params"]).items()
+        if value is not None and value is not False and value != []
+    )
+    versions = ", ".join(f"{name} {known}" for name, known in record["versions"].items())
+    code = f"commit {record['commit']}" if record["commit"] else "not under git"
+    estimators = "; ".join(f"{name}: {told}" for name, told in record["estimators"].items())
+    return [
+        ["setting", "value"],
+        ["settings", settings],
+        ["estimators", estimators],
+        ["versions", f"{versions}, {code}"],
+        ["another seed varies", "; ".join(record["seed_varies"])],
+        ["time taken", f"{record['seconds']:.0f} s"],
+    ]

@@ -1,0 +1,76 @@
+"""Stitching every layer with every layer as a plan says, into a folder of results."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from robust_stitching.basics.files import slug, write_json
+from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.data import notes_of
+from robust_stitching.plans import GridPlan
+from robust_stitching.report.grid.files import write_files
+from robust_stitching.runs.done import Done, same_plan
+from robust_stitching.runs.inputs import data_of, network_of
+from robust_stitching.runs.listener import NOBODY, Listener
+from robust_stitching.runs.unfinished import begun, plain
+from robust_stitching.stitching.grid.files import write_maps
+from robust_stitching.stitching.grid.record import as_record
+from robust_stitching.stitching.grid.run import stitch_grid
+from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.once import DonorScores
+from robust_stitching.training.adversarial import warnings_of
+from robust_stitching.training.optimisation import precision_on
+
+
+def run(
+    plan: GridPlan,
+    out: Path,
+    device: torch.device,
+    listener: Listener = NOBODY,
+    *,
+    name: str | None = None,
+    command: str = "robust_stitching.runs.grid.run(plan, out, device)",
+    resume: bool = False,
+    reuse: bool = False,
+    donors: DonorScores | None = None,
+) -> Done:
+    """Stitch as a plan says, and leave everything in ``<out>/<name>/``; parameters and errors as
+    those of `runs.stitch.run` and of `stitching.grid.run.stitch_grid`."""
+    front, known_front = network_of(plan.front, "front", device, otherwise=plan.dataset.name)
+    end, known_end = network_of(plan.end, "end", device, otherwise=plan.dataset.name)
+    looked_at, progress = (device, front, end), listener.progress
+    train, test, dataset = data_of(plan.dataset, *looked_at, progress=progress)
+    elsewhere, other = None, None
+    if plan.eval_dataset is not None:
+        _, elsewhere, other = data_of(plan.eval_dataset, *looked_at, progress=progress)
+    plan = replace(plan, front=known_front, end=known_end, dataset=dataset, eval_dataset=other)
+    listener.tell(*notes_of(train, test, elsewhere))
+    done = same_plan(out, name and plain(name), plan) if reuse else None
+    if done is not None:
+        return done
+    listener.warn(*warnings_of(plan.objective.adversary))
+    circumstances = {"precision": precision_on(device, plan.training.precision)}
+    begin = {"circumstances": circumstances, "resume": resume, "tell": listener.say}
+    with begun(out, name, plan, **begin) as unfinished:
+        result = stitch_grid(
+            *(front, end, train, test, plan, progress, elsewhere),
+            warn=listener.warn,
+            keeping=Keeping(unfinished.state),
+            donors=donors,
+        )
+        made = time.strftime("%Y-%m-%d_%H-%M-%S")
+        stem = slug(f"{front.model}-{end.model}_{made}")
+        names, maps = write_maps(result, unfinished.folder)
+        record = as_record(result, command, names)
+        try:
+            paths = {"json": unfinished.folder / "json" / f"{stem}.json", **maps}
+            write_json(paths["json"], record)
+            paths |= write_files(record, unfinished.folder, stem, made)
+            with uninterrupted():
+                paths = unfinished.finish(paths)
+        except Exception:
+            listener.unwritten(record)
+            raise
+    return Done(unfinished.final, record, paths)

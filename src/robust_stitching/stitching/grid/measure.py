@@ -1,0 +1,242 @@
+"""What is measured of a grid on one dataset, column by column: all cells of a column are compared
+with the end network at the same layer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.data import AnySplit
+from robust_stitching.evaluation.accuracy import predict_all
+from robust_stitching.evaluation.suites import threat_on
+from robust_stitching.graphs import graph
+from robust_stitching.graphs.behind import Behind, SharedFront
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.plans import GridPlan
+from robust_stitching.similarity.stream import Batch, Stream
+from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
+from robust_stitching.stitching.grid.cells import Pair
+from robust_stitching.stitching.measure import UNATTACKED, Measured
+from robust_stitching.stitching.once import BATCH_SIZE, Known, answers
+from robust_stitching.stitching.scores import END, Scores, compared, looked_on, scored
+
+FRONT = "front"
+
+
+class Stitch(NamedTuple):
+    """A stitched network, and the donor and the layer of its front."""
+
+    network: StitchedNetwork
+    donor: nn.Module
+    layer: str
+
+
+@dataclass
+class Stitches:
+    """The stitches of a grid.
+
+    Attributes
+    ----------
+    cells : of each cell, name to stitch, as `StitchResult.measured` has them.
+    fronts : of each cell, stitches of random fronts.
+    """
+
+    cells: dict[Pair, dict[str, Stitch]]
+    fronts: dict[Pair, list[Stitch]] = field(default_factory=dict)
+
+
+class Name(NamedTuple):
+    """Of a network in a column: the front layer of its cell, and what it is."""
+
+    row: str
+    what: str
+
+
+def measure_grid(
+    split: AnySplit,
+    donors: tuple[nn.Module, nn.Module],
+    stitches: Stitches,
+    *,
+    plan: GridPlan,
+    seed: int,
+    progress: Progress = silent,
+    known: Mapping[str, Known],
+) -> dict[Pair, Measured]:
+    """Measure every cell on a split.
+
+    Parameters
+    ----------
+    donors : front and end.
+    known : what is known of these, under "front" and "end": they are measured once.
+    """
+    columns: dict[str, list[str]] = {}
+    for row, column in stitches.cells:
+        columns.setdefault(column, []).append(row)
+    own = answers(dict(zip((FRONT, END), donors, strict=True)), split, known, progress)
+    found: dict[Pair, Measured] = {}
+    for column, rows in columns.items():
+        one = _Column(donors, column, rows, stitches)
+        scores = one.scores(split, own, plan, seed, progress)
+        for row in rows:
+            names = (FRONT, END, *stitches.cells[row, column])
+            of_cell = {name: scores[row, name] for name in names}
+            attacks = None
+            if not plan.measured.no_robustness:
+                attacks = one.attacked(split, row, of_cell, plan, seed, progress, known)
+            found[row, column] = Measured(
+                split.name,
+                split.source,
+                len(split),
+                of_cell,
+                attacks,
+                tuple(scores[name].accuracy for name in one.random if name.row == row),
+            )
+    return {pair: found[pair] for pair in stitches.cells}
+
+
+def together(stitches: Mapping[Name, Stitch]) -> dict[Name, Behind]:
+    """The stitched networks, those whose fronts are of one network, with the same statistics in
+    their batch norms as far as both go, behind one that they share."""
+    groups: list[tuple[nn.Module, dict[str, Tensor], list[Name]]] = []
+    for name, own in stitches.items():
+        buffers = dict(own.network.front.named_buffers())
+        for donor, known, names in groups:
+            common = known.keys() & buffers.keys()
+            if donor is own.donor and all(torch.equal(known[b], buffers[b]) for b in common):
+                known |= buffers
+                names.append(name)
+                break
+        else:
+            groups.append((own.donor, buffers, [name]))
+    made = {}
+    for donor, buffers, names in groups:
+        layers = list(dict.fromkeys(stitches[name].layer for name in names))
+        front = SharedFront(donor, layers).to(stitches[names[0]].network.transform.bias.device)
+        front.piece.load_state_dict(buffers, strict=False)
+        made |= {n: Behind(stitches[n].network, front, stitches[n].layer) for n in names}
+    return {name: made[name] for name in stitches}
+
+
+class _Column(Stream):
+    """The cells of a column as a stream of what they have at the cut.
+
+    Attributes
+    ----------
+    names : of the activations of a batch.
+    same : each stitch of a cell to the first that is the same, as the end stitched to itself is.
+    random : of stitches with random fronts.
+    """
+
+    def __init__(
+        self,
+        donors: tuple[nn.Module, nn.Module],
+        column: str,
+        rows: Sequence[str],
+        stitches: Stitches,
+    ):
+        self.donors, self.column, self.rows = donors, column, rows
+        cells = {
+            Name(row, what): own
+            for row in rows
+            for what, own in stitches.cells[row, column].items()
+        }
+        first = {id(own.network): name for name, own in reversed(cells.items())}
+        self.same = {name: first[id(own.network)] for name, own in cells.items()}
+        self.stitched = {name: own for name, own in cells.items() if self.same[name] == name}
+        self.random = {
+            Name(row, f"random {number}"): own
+            for row in rows
+            for number, own in enumerate(stitches.fronts.get((row, column), ()))
+        }
+        self.behind = together(self.stitched | self.random)
+        self.names = [END, *(Name(row, FRONT) for row in rows), *self.stitched]
+        front, end = donors
+        self.pieces = graph.features(front, rows), graph.features(end, [column])
+        units = graph.layout_of(end, column).units * (1 + len(self.stitched))
+        units += sum(graph.layout_of(front, row).units for row in rows)
+        self.image_bytes, self.batch_size = 4 * units, BATCH_SIZE
+
+    def scores(
+        self,
+        split: AnySplit,
+        own: Mapping[str, Tensor],
+        plan: GridPlan,
+        seed: int,
+        progress: Progress,
+    ) -> dict[tuple[str, str], Scores]:
+        """By front layer and network.
+
+        Parameters
+        ----------
+        own : the logits of the donors.
+        """
+        networks = [*self.behind.values()]
+        logits = dict(
+            zip(
+                self.behind,
+                predict_all(networks, split, BATCH_SIZE, progress, f"evaluating → {self.column}"),
+                strict=True,
+            )
+        )
+        similarity = not plan.measured.no_pinv
+        ckas, distances = {}, {}
+        if similarity:
+            self.split = looked_on(split, plan.measured.similarity_images, seed)
+            self.n = len(self.split)
+            ckas, distances = compared(self, self.names, progress)
+
+        def score(values: Tensor, name: str | Name) -> Scores:
+            at_cut = ckas.get(name), distances.get(name)
+            return scored(values, own[END], split.labels, *at_cut, similarity)
+
+        by_name = {name: score(values, name) for name, values in logits.items()}
+        found = by_name | {name: by_name[first] for name, first in self.same.items()}
+        for row in self.rows:
+            found[row, FRONT] = score(own[FRONT], Name(row, FRONT))
+            found[row, END] = score(own[END], END)
+        return found
+
+    def attacked(
+        self,
+        split: AnySplit,
+        row: str,
+        scores: Mapping[str, Scores],
+        plan: GridPlan,
+        seed: int,
+        progress: Progress,
+        known: Mapping[str, Known],
+    ) -> AttackScores:
+        """A cell under attack: what was trained beside the donors, unless all is wanted."""
+        networks: dict[str, nn.Module] = dict(zip((FRONT, END), self.donors, strict=True))
+        networks |= {
+            name.what: self.stitched[first].network
+            for name, first in self.same.items()
+            if name.row == row
+        }
+        wanted = set(networks) - set(UNATTACKED) if plan.attack_all else {FRONT, END, "stitched"}
+        asked = [what for what in networks if what in wanted and scores[what].accuracy is not None]
+        return measure_attacks(
+            {what: networks[what] for what in asked},
+            split.sample(plan.measured.robust_images, seed),
+            threat_on(split, plan.measured.eval_epsilon),
+            seed,
+            progress,
+            plan.measured.tier,
+            known,
+            transfers=plan.attack_all,
+        )
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        split = replace(self.split, augmentation=None).between(start, self.n)
+        for number, (images, _) in enumerate(split.batches(self.batch_size)):
+            front, end = (piece(images) for piece in self.pieces)
+            mapped = [self.behind[name].look(images)[0] for name in self.stitched]
+            yield Batch(start + number * self.batch_size, [*end, *front, *mapped], [])
+
+    def looking(self) -> AbstractContextManager[None]:
+        return evaluating(*self.pieces, *self.behind.values())

@@ -1,0 +1,54 @@
+"""A grid of stitches as plain values: the JSON report, from which everything is drawn."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from robust_stitching.basics.files import as_json
+from robust_stitching.stitching.grid.run import Cell, GridResult
+from robust_stitching.stitching.record import about, numbers, transformation
+
+
+def as_record(result: GridResult, command: str, files: Mapping[int, str]) -> dict[str, Any]:
+    """The JSON report of a grid, as it comes back from its file; of every cell the keys are those
+    of the report of a stitch.
+
+    Parameters
+    ----------
+    command : the command line that asked for it.
+    files : by the number of a cell the name of the file that its map lies in.
+    """
+    first = result.cells[0]
+    device = first.trained.network.transform.bias.device
+    cuts = [cell.plan.cut for cell in result.cells]
+    record = {
+        **about(result, command, device, first.trained.precision),
+        "data": {
+            "name": first.measured.data,
+            "n_images": first.measured.n_images,
+            "n_train_images": result.train_images,
+        },
+        "front_layers": list(dict.fromkeys(cut.front_layer for cut in cuts)),
+        "end_layers": list(dict.fromkeys(cut.end_layer for cut in cuts)),
+        "seeds": list(dict.fromkeys(cell.plan.seed for cell in result.cells)),
+        "cells": [
+            _cell(cell, result.train_images) | {"map": files.get(number)}
+            for number, cell in enumerate(result.cells)
+        ],
+    }
+    return as_json(record)
+
+
+def _cell(cell: Cell, train_images: int) -> dict[str, Any]:
+    return {
+        "front_layer": cell.plan.cut.front_layer,
+        "end_layer": cell.plan.cut.end_layer,
+        "seed": cell.plan.seed,
+        "error": cell.error,
+        "notes": cell.notes,
+        "leaks": cell.trained.network.leaks,
+        "transformation": transformation(cell.trained.network.transform),
+        **numbers(cell.measured, n_train_images=train_images),
+        "elsewhere": cell.elsewhere and numbers(cell.elsewhere),
+        "curve": [asdict(epoch) for epoch in cell.trained.curve],
+    }

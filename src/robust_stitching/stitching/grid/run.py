@@ -1,0 +1,261 @@
+"""A grid of stitches: a frozen plan and two networks in, a result out."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from robust_stitching.basics.progress import Progress, silent
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit, notes_of
+from robust_stitching.plans import GridPlan, Stitching
+from robust_stitching.similarity import Moments
+from robust_stitching.stitching import controls, matching
+from robust_stitching.stitching.controls import RANDOM, SELF
+from robust_stitching.stitching.fit import check_cut, form_of, wants_moments
+from robust_stitching.stitching.grid.cells import Pair, cells_of
+from robust_stitching.stitching.grid.measure import Stitch, Stitches, measure_grid
+from robust_stitching.stitching.grid.training import (
+    TrainedCell,
+    groups_of,
+    train_alone,
+    train_cells,
+)
+from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.measure import Measured
+from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
+from robust_stitching.stitching.once import DonorScores
+from robust_stitching.stitching.run import NOTHING, Prepared, prepared
+from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One stitch of a grid.
+
+    Attributes
+    ----------
+    trained : the networks and the training log; None where training diverged.
+    measured, elsewhere : as in `StitchResult`; without "stitched" where training diverged.
+    error : why there is none.
+    """
+
+    plan: Stitching
+    trained: TrainedCell
+    measured: Measured
+    elsewhere: Measured | None
+    error: str | None
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """All that came out of a grid.
+
+    Attributes
+    ----------
+    cells : seed by seed, row by row.
+    train_images, class_names, notes, seconds : as in `StitchResult`.
+    """
+
+    plan: GridPlan
+    front: Checkpoint
+    end: Checkpoint
+    cells: list[Cell]
+    train_images: int
+    class_names: tuple[str, ...]
+    notes: list[str]
+    seconds: float
+
+
+def stitch_grid(
+    front: Checkpoint,
+    end: Checkpoint,
+    train: AnySplit,
+    test: AnySplit,
+    plan: GridPlan,
+    progress: Progress = silent,
+    elsewhere: AnySplit | None = None,
+    warn: Callable[..., None] = lambda *notes: None,
+    keeping: Keeping = NOTHING,
+    donors: DonorScores | None = None,
+) -> GridResult:
+    """Stitch every layer of one network to every layer of another, as the plan says, and measure
+    every cell.
+
+    Each cell is what `stitching.run.stitch` makes of its plan (`GridPlan.cell`), its numbers under
+    attack aside, see `GridPlan.attack_all`. Maps that are trained under attack are trained one by
+    one, since the images differ.
+
+    Parameters
+    ----------
+    warn, keeping, donors : see `stitching.run.stitch`.
+
+    Raises
+    ------
+    UserError : see `stitching.run.stitch` and `cells_of`.
+    """
+    started = time.perf_counter()
+    ready = prepared(front, end, train, test, plan, elsewhere, donors)
+    pair = ready.pair.front, ready.pair.end
+    pairs = cells_of(plan, *pair)
+    for row, column in pairs:
+        check_cut((pair[0], row), (pair[1], column), ready.train, plan.cell(row, column, plan.seed))
+    if plan.measured.controls:
+        controls.require_factory(pair[0])
+    notes = ready.look_at_donors(progress)
+    warn(*notes)
+    grid = _Grid(plan, ready, pairs, progress, keeping)
+    cells = [cell for seed in range(plan.seed, plan.seed + plan.seeds) for cell in grid.cells(seed)]
+    return GridResult(
+        plan=plan,
+        front=front,
+        end=end,
+        cells=cells,
+        train_images=len(ready.train),
+        class_names=ready.pair.class_names,
+        notes=[
+            *notes,
+            *notes_of(ready.train, ready.test, ready.elsewhere),
+            *notes_of_pair(front, end, ready.train, ready.elsewhere, plan),
+            *grid.notes,
+        ],
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass
+class _Grid:
+    """A grid in the making."""
+
+    plan: GridPlan
+    ready: Prepared
+    pairs: list[Pair]
+    progress: Progress
+    keeping: Keeping
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.moments = self._moments_between(self.ready.pair.front, self.ready.pair.end, self.pairs)
+
+    def cells(self, seed: int) -> Iterator[Cell]:
+        """The cells of one seed, trained and measured."""
+        plan, ready, donors = self.plan, self.ready, (self.ready.pair.front, self.ready.pair.end)
+        trained = self._trained(*donors, self.pairs, seed, "stitched", self.moments)
+        stitches = Stitches(
+            {pair: self._networks(pair, trained[pair], seed) for pair in self.pairs}
+        )
+        if plan.measured.controls:
+            self._add_controls(stitches, seed)
+        measured, elsewhere = (
+            split
+            and measure_grid(
+                split,
+                donors,
+                stitches,
+                plan=plan,
+                seed=seed,
+                progress=self.progress,
+                known=ready.known,
+            )
+            for split in (ready.test, ready.elsewhere)
+        )
+        for pair in self.pairs:
+            own = plan.cell(*pair, seed)
+            network = trained[pair].network
+            notes = notes_of_cut(network, trained[pair].direct, own)
+            yield Cell(
+                plan=own,
+                trained=trained[pair],
+                measured=measured[pair],
+                elsewhere=elsewhere and elsewhere[pair],
+                error=trained[pair].error,
+                notes=notes,
+            )
+
+    def _moments_between(
+        self, front: nn.Module, end: nn.Module, pairs: list[Pair], main: bool = True
+    ) -> dict[Pair, Moments]:
+        plan = self.plan.cell(*pairs[0], self.plan.seed)
+        wanted = [p for p in pairs if wants_moments((front, p[0]), (end, p[1]), plan, main)]
+        found = matching.moments_of_all(
+            front, end, wanted, self.ready.train, form_of(plan.transform), self.progress
+        )
+        return dict(zip(wanted, found, strict=True))
+
+    def _trained(
+        self,
+        front: nn.Module,
+        end: nn.Module,
+        pairs: list[Pair],
+        seed: int,
+        what: str,
+        moments: Mapping[Pair, Moments],
+        main: bool = True,
+    ) -> dict[Pair, TrainedCell]:
+        """The maps of some cells, trained together where the images are the same for all."""
+        plans = {pair: self.plan.cell(*pair, seed) for pair in pairs}
+        ready, made = self.ready, {}
+        common = {"goal": ready.goal, "main": main, "progress": self.progress}
+        if self.plan.objective.adversary is not None:
+            for number, (pair, plan) in enumerate(plans.items()):
+                made[pair] = train_alone(
+                    *((front, pair[0]), (end, pair[1]), plan, ready.train, ready.test),
+                    moments=moments.get(pair),
+                    state=self.keeping.of(f"{what}-{seed}-{number}"),
+                    **common,
+                )
+            return made
+        for number, group in enumerate(groups_of(plans, front, end)):
+            made |= train_cells(
+                *(front, end, group, ready.train, ready.test),
+                moments=moments,
+                state=self.keeping.of(f"{what}-{seed}-{number}").file,
+                what=f"training {what}",
+                **common,
+            )
+        return made
+
+    def _networks(self, pair: Pair, trained: TrainedCell, seed: int) -> dict[str, Stitch]:
+        """What is measured of a cell besides donors and controls."""
+        made = {"untrained": trained.untrained}
+        if trained.error is None:
+            made["stitched"] = trained.network
+        if trained.direct is not None and not self.plan.measured.no_pinv:
+            matched = made["direct_matching"] = copy.deepcopy(trained.untrained)
+            matched.transform.set(trained.direct.weight, trained.direct.bias)
+            if not self.plan.no_bn and has_statistics(matched):
+                again = made["direct_matching_recalibrated"] = copy.deepcopy(matched)
+                estimate_statistics(again, self.ready.train, seed)
+        donor = self.ready.pair.front
+        return {name: Stitch(network, donor, pair[0]) for name, network in made.items()}
+
+    def _add_controls(self, stitches: Stitches, seed: int) -> None:
+        """The end stitched to itself at every column, and random fronts at every cell."""
+        front, end, train = self.ready.pair.front, self.ready.pair.end, self.ready.train
+        selves = list(dict.fromkeys((column, column) for _, column in self.pairs))
+        moments = self._moments_between(end, end, selves, main=False)
+        own = self._trained(end, end, selves, seed, SELF, moments, main=False)
+        for row, column in self.pairs:
+            found = own[column, column]
+            if self._sound(found, f"the end stitched to itself at {column}"):
+                stitches.cells[row, column][SELF] = Stitch(found.network, end, column)
+        for number in range(self.plan.measured.random_fronts):
+            twin = controls.with_random_weights(front, train, seed, number)
+            moments = self._moments_between(twin, end, self.pairs, main=False)
+            what = f"{RANDOM}-{number}"
+            for pair, cell in self._trained(
+                twin, end, self.pairs, seed, what, moments, main=False
+            ).items():
+                if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}"):
+                    stitch = Stitch(cell.network, twin, pair[0])
+                    stitches.fronts.setdefault(pair, []).append(stitch)
+                    stitches.cells[pair].setdefault(RANDOM, stitch)
+
+    def _sound(self, cell: TrainedCell, what: str) -> bool:
+        """Whether there is such a control; notes why not."""
+        if cell.error is not None:
+            self.notes.append(f"A control ({what}) was left out: {cell.error}")
+        return cell.error is None

@@ -1,0 +1,371 @@
+"""Grids of stitches: each cell is what a single stitch gives, whatever is shared."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robust_stitching import checkpoints, models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.stages import stages
+from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
+from robust_stitching.report.grid.quantities import diagonal, quantities
+from robust_stitching.report.grid.verdict import verdict
+from robust_stitching.runs import grid as grids
+from robust_stitching.stitching.grid import training
+from robust_stitching.stitching.grid.cells import cells_of
+from robust_stitching.stitching.grid.record import as_record
+from robust_stitching.stitching.grid.run import stitch_grid
+from robust_stitching.stitching.keeping import Keeping
+from robust_stitching.stitching.record import numbers
+from robust_stitching.stitching.run import stitch
+from robust_stitching.training import Trainer
+
+CPU = torch.device("cpu")
+QUICK = {"epochs": 2, "batch_size": 32, "init": "ps_inv", "no_robustness": True}
+ATTACKED = {"no_robustness": False, "robust_images": 12, "tier": "quick", "eval_epsilon": 0.02}
+
+
+@pytest.fixture(scope="module")
+def donors(tiny10s):
+    return [checkpoints.load(path) for path in tiny10s]
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    return digits[0].between(0, 80), digits[1].between(0, 60)
+
+
+def plan_of(paths=("a.pt", "b.pt"), **settings):
+    front, end = (NetworkRef(str(path)) for path in paths)
+    refs = {"front": front, "end": end, "dataset": DataRef("digits")}
+    return from_flat(GridPlan, refs | QUICK | settings)
+
+
+def differences(one, other, where=""):
+    """Where two records differ in more than the last digits of a similarity: the sums of Gram
+    matrices of several activations are added in another order than those of a few."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            yield from differences(one.get(key), other.get(key), f"{where}/{key}")
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{where}/{number}")
+    elif "cka" in where and isinstance(one, float) and isinstance(other, float):
+        if not math.isclose(one, other, abs_tol=1e-9):
+            yield where
+    elif one != other:
+        yield where
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"controls": True, "random_fronts": 2, "attack_all": True, **ATTACKED},
+        {"no_bn": True, "init": "random", "target_type": "soft_12", "temperature": 2},
+        {"cka_reg": -0.5, "l1": 0.01, "mask": "semi-match", "init": "random"},
+        {"low_rank": 3, "no_pinv": True, "seeds": 2, "seed": 5},
+        {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
+        {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
+    ],
+    ids=["controls and attacks", "soft targets", "terms", "seeds", "flatten", "under attack"],
+)
+def test_every_cell_is_its_single_stitch(settings, donors, data):
+    """Weights and statistics to the last bit, and everything that is measured."""
+    layers = {"front_layers": ["relu3", "relu7"], "end_layers": ["relu2", "bn7"]}
+    plan = plan_of(**(layers | settings))
+    result = stitch_grid(*donors, *data, plan)
+    assert len(result.cells) == plan.seeds * len(plan.front_layers) * len(plan.end_layers)
+    assert [cell.plan.seed for cell in result.cells][-1] == plan.seed + plan.seeds - 1
+    for cell in result.cells[:: 3 if plan.measured.controls else 1]:
+        alone = stitch(*donors, *data, cell.plan)
+        ours, theirs = cell.trained.network.state_dict(), alone.network.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert not list(differences(numbers(cell.measured), numbers(alone.measured)))
+        known = [
+            {**vars(epoch), "seconds": 0, "images_per_second": 0} for epoch in alone.trained.curve
+        ]
+        assert known == [
+            {**vars(epoch), "seconds": 0, "images_per_second": 0} for epoch in cell.trained.curve
+        ]
+        assert set(cell.notes) <= set(alone.notes)
+        assert set(alone.notes) <= {*cell.notes, *result.notes}
+
+
+def test_donors_stay_as_they_are(donors, data):
+    before = [{k: v.clone() for k, v in d.network.state_dict().items()} for d in donors]
+    stitch_grid(*donors, *data, plan_of(front_layers=["bn2"], end_layers=["bn2", "bn5"]))
+    for donor, then in zip(donors, before, strict=True):
+        now = donor.network.state_dict()
+        assert all(torch.equal(now[key], then[key]) for key in then)
+
+
+def test_another_dataset_is_measured_on_too(donors, data, digits):
+    plan = plan_of(front_layers=["bn3"], end_layers=["bn3", "bn5"])
+    elsewhere = replace(digits[1].between(60, 110), name="Elsewhere")
+    result = stitch_grid(*donors, *data, plan, elsewhere=elsewhere)
+    for cell in result.cells:
+        alone = stitch(*donors, *data, cell.plan, elsewhere=elsewhere)
+        assert not list(differences(numbers(cell.elsewhere), numbers(alone.elsewhere)))
+
+
+def test_without_attack_all_the_trained_networks_alone_are_attacked(donors, data):
+    plan = plan_of(front_layers=["bn3"], end_layers=["bn3"], **ATTACKED)
+    (cell,) = stitch_grid(*donors, *data, plan).cells
+    told, alone = numbers(cell.measured), numbers(stitch(*donors, *data, cell.plan).measured)
+    for name in ("front", "end", "stitched"):
+        assert told[name]["robust"] == alone[name]["robust"] is not None
+    assert told["direct_matching"]["robust"] is told["untrained"]["robust"] is None
+    assert told["transfer"] is None and "transfer attack" not in told["attacks"]
+
+
+def test_groups_that_fit_give_the_same(donors, data, monkeypatch):
+    plan = plan_of(front_layers=["bn2", "bn5"], end_layers=["bn2", "bn5"])
+    together = stitch_grid(*donors, *data, plan)
+    monkeypatch.setattr(training, "GROUP_BYTES", 2 * 4 * training.COPIES * 16 * 32)
+    groups = []
+    train_cells = training.train_cells
+
+    def counted(front, end, plans, *rest, **how):
+        groups.append(len(plans))
+        return train_cells(front, end, plans, *rest, **how)
+
+    monkeypatch.setattr("robust_stitching.stitching.grid.run.train_cells", counted)
+    apart = stitch_grid(*donors, *data, plan)
+    assert len(groups) > 1 and sum(groups) == 4
+    for one, other in zip(together.cells, apart.cells, strict=True):
+        ours, theirs = (c.trained.network.state_dict() for c in (one, other))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_an_interrupted_grid_goes_on_bit_for_bit(donors, data, tmp_path, monkeypatch):
+    plan = plan_of(front_layers=["bn2", "bn5"], end_layers=["bn3"], epochs=3)
+    whole = stitch_grid(*donors, *data, plan)
+    step, steps = Trainer.step, []
+
+    def interrupting(trainer, images, labels):
+        step(trainer, images, labels)
+        steps.append(trainer)
+        if len(steps) == 9:  # within the second epoch, after the first cell's step
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        stitch_grid(*donors, *data, plan, keeping=Keeping(tmp_path))
+    assert len(steps) == 10  # all cells have made the step
+    again = stitch_grid(*donors, *data, plan, keeping=Keeping(tmp_path))
+    assert len(steps) == 2 * 3 * 3
+    for one, other in zip(whole.cells, again.cells, strict=True):
+        ours, theirs = (c.trained.network.state_dict() for c in (one, other))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert one.measured == other.measured
+
+
+def test_a_cell_that_diverges_ends_alone(donors, data, monkeypatch):
+    begun = training.begun
+
+    def broken(front, end, plan, *rest):
+        network, direct = begun(front, end, plan, *rest)
+        if plan.cut.end_layer == "bn5":
+            network.transform.bias.data.fill_(float("inf"))
+        return network, direct
+
+    monkeypatch.setattr(training, "begun", broken)
+    plan = plan_of(front_layers=["bn2"], end_layers=["bn2", "bn5"], controls=True, **ATTACKED)
+    result = stitch_grid(*donors, *data, plan)
+    sound, failed = result.cells
+    assert sound.error is None and "became NaN or infinite" in failed.error
+    record = as_record(result, "command", {})
+    assert record["cells"][0]["stitched"] and record["cells"][1]["stitched"] is None
+    assert record["cells"][1]["direct_matching"]["accuracy"] > 0.1
+    assert any("bn2 → bn5" in sentence for sentence in verdict(record))
+    alone = stitch(*donors, *data, replace(sound.plan, measured=replace(
+        sound.plan.measured, controls=False)))  # fmt: skip
+    assert sound.measured.scores["stitched"] == alone.scores["stitched"]
+
+
+# Which cells there are
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("lenet", ["pool1", "pool2", "relu3", "relu4"]),
+        ("tiny10", [f"relu{n}" for n in range(1, 9)]),
+        (
+            "resnet_w1",
+            ["relu", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2))],
+        ),
+        ("resnet18", ["relu", *(f"layer{n}.{block}" for n in (1, 2, 3, 4) for block in (0, 1))]),
+    ],
+)
+def test_by_default_each_stage_is_cut_where_it_ends(model, expected):
+    network = models.build(model, num_classes=10, in_channels=3)
+    assert stages(network) == expected
+
+
+def test_cells_are_all_or_along_the_diagonal_or_pairs(donors):
+    front, end = (donor.network for donor in donors)
+    eight = [f"relu{n}" for n in range(1, 9)]
+    assert cells_of(plan_of(), front, end) == [(i, j) for i in eight for j in eight]
+    assert cells_of(plan_of(cells="diagonal"), front, end) == [(name, name) for name in eight]
+    some = {"front_layers": ["bn1", "bn2", "bn3"], "end_layers": ["relu1", "relu8"]}
+    assert cells_of(plan_of(cells="diagonal", **some), front, end) == [
+        ("bn1", "relu1"), ("bn3", "relu8"),
+    ]  # fmt: skip
+    two = {"front_layers": ["bn1", "bn2"], "end_layers": ["relu8", "bn2"]}
+    assert cells_of(plan_of(cells="pairs", **two), front, end) == [("bn1", "relu8"), ("bn2", "bn2")]
+    with pytest.raises(UserError, match="3 front layers and 2 end layers"):
+        cells_of(plan_of(cells="pairs", **some), front, end)
+    with pytest.raises(UserError, match="unknown front layer 'bn9'"):
+        cells_of(plan_of(front_layers=["bn9"]), front, end)
+
+
+# What a grid leaves
+
+
+@pytest.fixture(scope="module")
+def done(tiny10s, tmp_path_factory):
+    layers = {"front_layers": ["relu2", "relu4", "relu8"], "end_layers": ["relu2", "relu4"]}
+    plan = plan_of(tiny10s, epochs=1, batch_size=256, frank_models=True, **layers)
+    return grids.run(plan, tmp_path_factory.mktemp("grid"), CPU, name="map")
+
+
+def test_a_run_leaves_its_files(done):
+    record = json.loads(done.paths["json"].read_text())
+    assert record == done.record
+    assert len(record["cells"]) == 6 and record["seeds"] == [0]
+    assert done.paths["pdf"].read_bytes().startswith(b"%PDF")
+    drawn = {path.name for path in done.paths["figures"].iterdir()}
+    assert {"accuracy.png", "accuracy.pdf", "cka.png", "diagonal.png"} <= drawn
+    table = pd.read_csv(done.paths["csv"])
+    row = table[
+        (table.front_layer == "relu4") & (table.end_layer == "relu2")
+        & (table.network == "stitched") & (table.quantity == "accuracy")
+    ]  # fmt: skip
+    cell = next(
+        c for c in record["cells"] if (c["front_layer"], c["end_layer"]) == ("relu4", "relu2")
+    )
+    assert row.value.item() == pytest.approx(cell["stitched"]["accuracy"])
+    assert row.low.item() == pytest.approx(cell["stitched"]["accuracy_interval"][0])
+
+
+def test_maps_make_the_stitched_networks_again(done, donors):
+    """From the donors, the map and the statistics, as they lie in a cell's file."""
+    cell = done.record["cells"][3]
+    kept = checkpoints.read(done.paths["maps"] / cell["map"])
+    front, end = (donor.network for donor in donors)
+    network = StitchedNetwork(front, kept["front_layer"], end, kept["end_layer"]).eval()
+    network.transform.set(kept["weight"], kept["bias"])
+    network.load_state_dict(network.state_dict() | kept["statistics"])
+    frank = checkpoints.load(done.paths["frank_models"] / cell["map"]).network
+    images = torch.rand(4, *network.input_shape)
+    assert torch.equal(network(images), frank(images))
+    assert Path(kept["donors"]["front"]["path"]).is_file() and kept["donors"]["front"]["hash"]
+
+
+def test_the_same_grid_is_not_made_twice(done, tiny10s):
+    plan = done.plan(GridPlan)
+    out = done.folder.parent
+    assert grids.run(plan, out, CPU, reuse=True).reused
+    with pytest.raises(UserError, match="made by the same plan"):
+        grids.run(plan, out, CPU, name="map")
+    with pytest.raises(UserError, match=r"`training.epochs` was 1 and is 2"):
+        grids.run(replace(plan, training=replace(plan.training, epochs=2)), out, CPU, name="map")
+
+
+def record_of(accuracy, rows, columns, random=None, n=1000):
+    """A record that has so many accuracies, seeds × rows × columns."""
+    cells = []
+    for seed, table in enumerate(accuracy):
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                cell = {"front_layer": row, "end_layer": column, "seed": seed, "error": None}
+                cell["stitched"] = {"accuracy": table[i][j]}
+                if random is not None:
+                    cell["random_fronts"] = random
+                    gap = table[i][j] - sum(random) / len(random)
+                    cell["gaps"] = {"random_front": gap}
+                cells.append(cell)
+    return {
+        "front_layers": rows, "end_layers": columns, "seeds": list(range(len(accuracy))),
+        "cells": cells, "data": {"n_images": n},
+    }  # fmt: skip
+
+
+def test_a_front_layer_that_strays_is_named():
+    rows = ["a", "b"]
+    told = verdict(record_of([[[0.9, 0.5], [0.95, 0.8]]], rows, rows))
+    assert len(told) == 1 and told[0].startswith("1 of 2 front layers are stitched better")
+    assert "b (a 95.0%, b 80.0%)" in told[0]
+    within_chance = verdict(record_of([[[0.9, 0.5], [0.82, 0.8]]], rows, rows))
+    assert "None of 2 front layers" in within_chance[0]
+
+
+def test_a_stitch_no_better_than_random_fronts_is_named():
+    rows = ["a", "b"]
+    record = record_of([[[0.9, 0.5], [0.51, 0.8]]], rows, rows, random=[0.5, 0.5])
+    assert "2 of 4 stitches are no better" in verdict(record)[-1]
+    assert "a → b, b → a" in verdict(record)[-1]
+
+
+def test_quantities_are_means_over_seeds_of_what_is_there():
+    record = record_of([[[0.5, 0.7]], [[0.7, None]]], ["a"], ["a", "b"])
+    (accuracy,) = quantities(record)
+    assert accuracy.mean[0].tolist() == pytest.approx([0.6, 0.7])
+    assert np.isnan(accuracy.values[1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        ("abc", "abc", [(0, 0), (1, 1), (2, 2)]),
+        ("abc", "cab", [(0, 1), (1, 2), (2, 0)]),
+        ("abcde", "xyz", [(0, 0), (2, 1), (4, 2)]),
+    ],
+)
+def test_the_diagonal_is_by_name_or_by_depth(rows, columns, expected):
+    record = {"front_layers": list(rows), "end_layers": list(columns)}
+    assert diagonal(record) == expected
+
+
+def test_the_command(tiny10s, call_script, tmp_path):
+    how = ("-i", "ps_inv", "-e", 1, "--no-robustness", "--no-pinv", "-o", tmp_path)
+    layers = ("--front-layers", "relu2", "relu4", "--end-layers", "relu2,relu4")
+    done = call_script(
+        "stitch_map.py", *tiny10s, "digits", *layers, *how, "--run-name", "m", "--diagonal"
+    )
+    assert done.status == 0, done.err
+    assert "accuracy of the stitched network" in done.out and "relu4" in done.out
+    record = json.loads(next((tmp_path / "m" / "json").iterdir()).read_text())
+    assert [(c["front_layer"], c["end_layer"]) for c in record["cells"]] == [
+        ("relu2", "relu2"), ("relu4", "relu4"),
+    ]  # fmt: skip
+    taken = call_script("stitch_map.py", *tiny10s, "digits", *layers, *how, "--run-name", "m")
+    assert taken.status == 2 and "was made by another plan" in taken.err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--front-layers", "bn9"), "unknown front layer 'bn9'; did you mean bn"),
+        (("--no-robustness", "--attack-all"), "--attack-all says what to attack"),
+        (("--seeds", "0"), "'0' is not a whole number of at least 1"),
+        (("--similarity-images", "some"), "'some' is not a whole number of at least 1"),
+        (("-i", "eye"), "needs equally many channels"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(given, told, tiny10s, call_script, tmp_path):
+    done = call_script("stitch_map.py", *tiny10s, "digits", "-o", tmp_path, *given)
+    assert done.status == 2 and told in done.err and done.err.count("\n") <= 3
+    assert not list(tmp_path.iterdir())
