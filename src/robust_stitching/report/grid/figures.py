@@ -14,6 +14,7 @@ from robust_stitching.report.grid.quantities import (
     Quantity,
     diagonal,
     quantities,
+    value_at,
     values_at,
 )
 from robust_stitching.report.heat_maps import figure_of
@@ -79,7 +80,7 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
         for side, style in (("front", "--"), ("end", ":")):
             donor = record["cells"][0][side]
             for place, colour in (("accuracy", "C0"), (f"robust.{WORST}", "C3")):
-                value = _share(donor, place)
+                value = value_at(donor, place)
                 if value is not None:
                     told = f"{side} itself" if place == "accuracy" else None
                     axes.axhline(value, color=colour, linestyle=style, linewidth=0.8, label=told)
@@ -90,13 +91,6 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
         axes.set_xlabel("layer, by depth: front → end")
         figure.legend(loc="outside right upper", fontsize=7.5)
     return figure
-
-
-def _share(donor: Mapping[str, Any], place: str) -> float | None:
-    value: Any = donor
-    for part in place.split("."):
-        value = None if value is None else value.get(part)
-    return value
 
 
 def _names(record: Mapping[str, Any], cells: Sequence[tuple[int, int]]) -> list[str]:

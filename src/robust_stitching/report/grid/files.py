@@ -9,6 +9,7 @@ import pandas as pd
 from robust_stitching.basics.files import replacing
 from robust_stitching.report.drawing import save
 from robust_stitching.report.grid.figures import curves, heat_maps
+from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.pdf import write_pdf
 
 NETWORKS = (
@@ -30,7 +31,7 @@ def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -
 
     Returns
     -------
-    kind to path: "csv", "figures" and "pdf".
+    kind to path: "csv", "figures", "pdf" and "html".
     """
     paths = {kind: folder / kind / f"{stem}.{kind}" for kind in ("csv", "pdf")}
     with replacing(paths["csv"]) as temporary:
@@ -43,6 +44,9 @@ def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -
         save(along, paths["figures"] / "diagonal")
     with replacing(paths["pdf"]) as temporary:
         write_pdf(temporary, record, made)
+    paths["html"] = folder / "html" / f"{stem}.html"
+    with replacing(paths["html"]) as temporary:
+        temporary.write_text(page(record, f"../pdf/{stem}.pdf"), encoding="utf-8")
     return paths
 
 

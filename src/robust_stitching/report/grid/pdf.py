@@ -11,6 +11,7 @@ from robust_stitching.report import pages
 from robust_stitching.report.drawing import WIDTH
 from robust_stitching.report.grid.figures import curves, heat_map_of
 from robust_stitching.report.grid.quantities import quantities
+from robust_stitching.report.grid.text import called_grid, described
 from robust_stitching.report.grid.verdict import verdict
 from robust_stitching.report.stitch.text import NORM_SIGNS
 from robust_stitching.report.tables import flat
@@ -26,20 +27,10 @@ def write_pdf(path: Path, record: Mapping[str, Any], made: str) -> None:
     ----------
     made : when it was, as it stands in the file's properties.
     """
-    donors, data = record["donors"], record["data"]
-    front, end = donors["front"], donors["end"]
-    title = f"Stitching every layer of {front['model']} to {end['model']} on {data['name']}"
-    seeds = record["seeds"]
-    over = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    byline = (
-        f"{len(record['front_layers'])} × {len(record['end_layers'])} layers, "
-        f"{len(record['cells']):,} maps, trained on {data['n_train_images']:,} images for "
-        f"{record['params']['epochs']} epoch{'s' if record['params']['epochs'] > 1 else ''}, "
-        f"{over}; measured on {data['n_images']:,} test images."
-    )
+    title = called_grid(record)
     story = [
         pages.paragraph(title, pages.TITLE),
-        pages.paragraph(byline, pages.BYLINE),
+        pages.paragraph(described(record), pages.BYLINE),
         *[pages.paragraph(sentence) for sentence in verdict(record)],
         *[pages.paragraph(note, label="Note") for note in record["notes"]],
         pages.paragraph("What was stitched", pages.SECTION),

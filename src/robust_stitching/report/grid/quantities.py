@@ -67,18 +67,19 @@ def values_at(record: Mapping[str, Any], place: str) -> np.ndarray:
     values = np.full([len(axis) for axis in axes], np.nan)
     for cell in record["cells"]:
         where = (cell["seed"], cell["front_layer"], cell["end_layer"])
-        value = number_at(cell, place)
+        value = value_at(cell, place)
         if value is not None:
-            values[tuple(axis[name] for axis, name in zip(axes, where, strict=True))] = value
+            number = fmean(value) if isinstance(value, list) else value
+            values[tuple(axis[name] for axis, name in zip(axes, where, strict=True))] = number
     return values
 
 
-def number_at(cell: Mapping[str, Any], place: str) -> float | None:
-    """The number at a place of a cell, whose dots go deeper; None where there is none."""
+def value_at(cell: Mapping[str, Any], place: str) -> Any:
+    """What stands at a place of a cell, whose dots go deeper; None where there is nothing."""
     value: Any = cell
     for part in place.split("."):
         value = None if value is None else value.get(part)
-    return fmean(value) if isinstance(value, list) else value
+    return value
 
 
 def diagonal(record: Mapping[str, Any]) -> list[tuple[int, int]]:

@@ -28,6 +28,24 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     return "\n\n".join(parts)
 
 
+def called_grid(record: Mapping[str, Any]) -> str:
+    """A grid's title."""
+    front, end = (record["donors"][side]["model"] for side in ("front", "end"))
+    return f"Stitching every layer of {front} to {end} on {record['data']['name']}"
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """How many maps there are, how they were trained and measured."""
+    data, seeds, epochs = record["data"], record["seeds"], record["params"]["epochs"]
+    over = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return (
+        f"{len(record['front_layers'])} × {len(record['end_layers'])} layers, "
+        f"{len(record['cells']):,} maps, trained on {data['n_train_images']:,} images for "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}, {over}; measured on {data['n_images']:,} "
+        "test images."
+    )
+
+
 def head(record: Mapping[str, Any]) -> str:
     """What was stitched to what."""
     data = record["data"]
