@@ -1,41 +1,17 @@
 """Values on a command line: checked while they are parsed, told in words when they are wrong."""
 
 import argparse
-import ast
-import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
+from robust_stitching.basics import arithmetic
 from robust_stitching.plans.settings import KINDS, Kind, Limits
-
-_OPERATORS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
 
 
 def number(text: str) -> float:
     """A number, or arithmetic on numbers: "8/255", "0.5*8/255"."""
-
-    def value(node: ast.AST) -> float:
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return float(node.value)
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.operand))
-        raise ValueError
-
-    try:
-        result = value(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
-        result = math.nan
-    if not math.isfinite(result):
+    result = arithmetic.number(text)
+    if result is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or arithmetic such as 8/255")
     return result
 

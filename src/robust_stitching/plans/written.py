@@ -225,6 +225,16 @@ def read(path: Path, owner: type[Plan]) -> Plan:
     ------
     UserError : where there is none, or see `from_values`.
     """
+    return from_values(owner, _values_in(path), f"the plan in {path}")
+
+
+def kind_in(path: Path) -> Any:
+    """Of which kind the plan in a file is; None where it does not say. Errors as `read`."""
+    values = _values_in(path)
+    return values.get("kind") if isinstance(values, Mapping) else None
+
+
+def _values_in(path: Path) -> Any:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -235,5 +245,5 @@ def read(path: Path, owner: type[Plan]) -> Plan:
         told = f"{path} is no JSON ({first_line(error)}); give a plan{which}."
         raise UserError(told) from error
     if isinstance(values, Mapping) and isinstance(values.get("plan"), Mapping):
-        values = values["plan"]
-    return from_values(owner, values, f"the plan in {path}")
+        return values["plan"]
+    return values
