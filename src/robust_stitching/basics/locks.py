@@ -171,6 +171,13 @@ def locked(folder: Path, wait: float = 0) -> Iterator[Lock]:
         lock.release()
 
 
+def holder(folder: Path) -> Holder | None:
+    """Whose the lock of a folder is; None where it is free, or stale by the clock of this
+    machine."""
+    held = _read(Path(os.path.abspath(folder)) / NAME)
+    return None if held is None or _is_stale(held[0], time.time() - held[1]) else held[0]
+
+
 def check_above(path: Path) -> None:
     """Raise `LockLost` where `path` lies in a folder whose lock this process has lost."""
     place = Path(os.path.abspath(path))

@@ -11,6 +11,7 @@ COMMANDS = (
     "find_transform",
     "find_cross_dataset_transform",
     "stitch_map",
+    "sweep",
     "compare_nets",
     "eval_net",
     "eval_net_robustness",

@@ -44,6 +44,7 @@ def run(
     device: torch.device,
     listener: Listener = NOBODY,
     *,
+    folder: Path | None = None,
     resume: bool = False,
     reuse: bool = False,
     after_epoch: Callable[[list[EpochRecord]], None] = lambda history: None,
@@ -58,6 +59,7 @@ def run(
     Parameters
     ----------
     listener : hears of it meanwhile.
+    folder : where it is kept instead.
     resume : go on from ``resume.pt``; the end is bit for bit that of an uninterrupted training.
     reuse : where the folder holds the network of the same plan, that is the result.
     after_epoch : is given the log so far.
@@ -83,7 +85,7 @@ def run(
     listener.tell(*notes)
     if plan.no_augmentation:
         train = replace(train, augmentation=None)
-    folder = out / entry.folder / train.name / plan.label
+    folder = folder or out / entry.folder / train.name / plan.label
     if reuse and (folder / FINISHED).exists():
         _require_same(plan, folder / FINISHED)
         return Trained(folder / FINISHED, _read_log(folder / LOG), reused=True)

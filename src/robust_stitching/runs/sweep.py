@@ -1,0 +1,198 @@
+"""A sweep on this machine: its plans completed by what files say, and its folder made ready.
+
+Every mistake that can be seen beforehand is told here, before anything is written.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from robust_stitching import models
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import claimed, replacing
+from robust_stitching.basics.locks import locked
+from robust_stitching.checkpoints import Checkpoint
+from robust_stitching.data import AnySplit
+from robust_stitching.graphs.graph import graph_of
+from robust_stitching.graphs.wrong_network import telling_whose_layer
+from robust_stitching.plans import ComparePlan, DataRef, GridPlan, NetworkRef, TrainPlan, identity
+from robust_stitching.plans.settings import Settings
+from robust_stitching.plans.sweep import Sweep, said_differently
+from robust_stitching.runs.inputs import data_of, found_again, network_of
+from robust_stitching.runs.units import MODEL, NETWORKS, PLAN, UNITS, Unit, units_in
+from robust_stitching.similarity.compare import prepared
+from robust_stitching.stitching.check import (
+    check_fit,
+    check_robustness,
+    check_target,
+    check_terms,
+)
+
+CPU = torch.device("cpu")
+WAIT = 60.0
+"""Seconds to wait for others who prepare the same folder."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A network of a sweep: as it is, or as it will be when it is trained.
+
+    Attributes
+    ----------
+    ref : how plans refer to it; without a hash before it is trained.
+    named : the same for names of folders, where its training stands for what it leaves.
+    """
+
+    checkpoint: Checkpoint
+    ref: NetworkRef
+    named: NetworkRef
+
+
+class Resolved:
+    """A sweep whose networks and data were looked at.
+
+    Attributes
+    ----------
+    units : all of them, the trainings of networks first.
+
+    Raises
+    ------
+    UserError : for files that are not there, networks that do not fit the data or each other's
+        layers, and settings that exclude each other.
+    """
+
+    def __init__(self, sweep: Sweep, folder: Path):
+        self.sweep, self.folder = sweep, folder
+        self._splits: dict[tuple[str, int], tuple[AnySplit, AnySplit, DataRef]] = {}
+        self._networks: dict[str, Known] = {}
+        trainings = [self._training(key, plan) for key, plan in sweep.trainings.items()]
+        for key, ref in sweep.files.items():
+            checkpoint, known = network_of(ref, f"network {key}", CPU, otherwise=self._dataset)
+            self._networks[key] = Known(checkpoint, known, known)
+        self.units = [*trainings, *self._pairs()]
+
+    @property
+    def _dataset(self) -> str:
+        return self.sweep.asked[0].plan.dataset.name
+
+    def _training(self, key: str, plan: TrainPlan) -> Unit:
+        """The unit that trains a network, of which only the layers are known yet."""
+        entry = models.asked_for(plan.model)
+        train, _, data = data_of(plan.dataset, CPU, image_size=plan.image_size)
+        plan = replace(plan, model=found_again(plan.model), code=entry.code, dataset=data)
+        plan = replace(plan, image_size=train.image_size)
+        network = models.build(
+            entry,
+            num_classes=len(train.classes),
+            in_channels=train.channels,
+            image_size=train.image_size,
+        ).eval()
+        own = {"classes": len(train.classes), "class_names": train.classes, "path": None}
+        checkpoint = Checkpoint(network, f"the network {key}", data.name, **own)
+        path = str(self.folder.resolve() / NETWORKS / key / MODEL)
+        ref = NetworkRef(path, model=plan.model if entry.code else None)
+        self._networks[key] = Known(checkpoint, ref, replace(ref, hash=identity(plan)))
+        return Unit(self.folder, NETWORKS, key, plan, parameters=_size(checkpoint))
+
+    def _pairs(self) -> list[Unit]:
+        units = {}
+        for asked in self.sweep.asked:
+            pair = front, end = self._networks[asked.front], self._networks[asked.end]
+            plan = self._checked(asked.plan, front.checkpoint, end.checkpoint)
+            roles = ("front", "end") if isinstance(plan, GridPlan) else ("model1", "model2")
+            named = replace(plan, **dict(zip(roles, (one.named for one in pair), strict=True)))
+            plan = replace(plan, **dict(zip(roles, (one.ref for one in pair), strict=True)))
+            name = f"{asked.front}-{asked.end}-{identity(named)[:8]}"
+            keys = dict.fromkeys((asked.front, asked.end))
+            units[name] = Unit(
+                self.folder,
+                UNITS,
+                name,
+                plan,
+                tuple(key for key in keys if key in self.sweep.trainings),
+                {"front": asked.front, "end": asked.end, "options": asked.options},
+                _size(front.checkpoint) + _size(end.checkpoint),
+            )
+        return list(units.values())
+
+    def _data(self, ref: DataRef, *networks: Checkpoint) -> tuple[AnySplit, AnySplit, DataRef]:
+        key = ref.name, networks[0].network.input_shape[-1]
+        if key not in self._splits or len({n.network.input_shape[-1] for n in networks}) > 1:
+            self._splits[key] = data_of(ref, CPU, *networks)
+        return self._splits[key]
+
+    def _checked(self, plan: Settings, front: Checkpoint, end: Checkpoint) -> Settings:
+        """A plan with its data known, after a look whether it can be carried out."""
+        train, test, data = self._data(plan.dataset, front, end)
+        plan = replace(plan, dataset=data)
+        if isinstance(plan, ComparePlan):
+            split = test if plan.split == "test" else train
+            for network in (front, end):
+                network.require_images(split)
+            asked = (front.network, end.network, split, plan.layers1, plan.layers2, plan.measures)
+            sizes = {"batch_size": plan.batch_size, "k": plan.neighbours}
+            prepared(*asked, **sizes, positions=plan.positions)
+            return plan
+        splits = [test]
+        if plan.eval_dataset is not None:
+            _, elsewhere, other = self._data(plan.eval_dataset, front, end)
+            end.require_fit(elsewhere)
+            plan = replace(plan, eval_dataset=other)
+            splits.append(elsewhere)
+        check_fit(front, end, train)
+        check_target(plan.objective, front, train)
+        check_terms(plan.objective, plan.training.batch_size)
+        if not plan.measured.no_robustness:
+            check_robustness(plan.measured, *splits)
+        _check_layers(plan, front, end)
+        return plan
+
+    def require_own(self) -> None:
+        """Raise UserError where the folder is that of another sweep; one that this adds to is its
+        own."""
+        now = {(unit.kind, unit.name): unit for unit in self.units}
+        kept = units_in(self.folder)
+        for before in kept:
+            unit = now.get((before.kind, before.name))
+            if unit is None or (unit.kind == NETWORKS and unit.plan_differs()):
+                raise UserError(
+                    f"{self.folder} is of another sweep, which has {before.name}{self._changed()}; "
+                    "choose another `name`, or remove that folder: only what adds units goes on "
+                    "in it."
+                )
+        if not kept and self.folder.exists() and any(self.folder.glob("[!.]*")):
+            raise UserError(
+                f"{self.folder} exists already and holds no sweep; choose another `name`, or "
+                "remove that folder."
+            )
+
+    def _changed(self) -> str:
+        try:
+            before = (self.folder / PLAN).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+        changed = said_differently(before, self.sweep)
+        return f" ({'; '.join(changed)})" if changed else ""
+
+    def prepare(self) -> None:
+        """Make the folder ready: the sweep's text, and a file for each unit."""
+        with claimed(self.folder), locked(self.folder, WAIT):
+            self.require_own()
+            for unit in self.units:
+                unit.write()
+            with replacing(self.folder / PLAN) as temporary:
+                temporary.write_text(self.sweep.text, encoding="utf-8")
+
+
+def _check_layers(plan: GridPlan, front: Checkpoint, end: Checkpoint) -> None:
+    sides = (("front", front, plan.front_layers), ("end", end, plan.end_layers))
+    asked = [(f"the {role}", side.network, layers) for role, side, layers in sides]
+    with telling_whose_layer(*asked):
+        for role, side, layers in sides:
+            for layer in layers or ():
+                graph_of(side.network).node(layer, f"{role} layer")
+
+
+def _size(checkpoint: Checkpoint) -> int:
+    return sum(parameter.numel() for parameter in checkpoint.network.parameters())
