@@ -29,6 +29,8 @@ def run(plan, out, device, listener, *, name=None, command="", resume=False, reu
     each = zip(fronts, ends, strict=True)
     cells = list(each) if plan.cells != "all" else [(f, e) for f in fronts for e in ends]
     with begun(out, name, plan, resume=resume, tell=listener.say) as unfinished:
+        with (out / "made").open("a") as file:
+            file.write(f"{name}\n")
         records = []
         for front_layer, end_layer in cells:
             own = plan.cell(front_layer, end_layer, plan.seed)

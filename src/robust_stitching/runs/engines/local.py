@@ -87,7 +87,7 @@ class Local:
                 begun.process.wait()
             begun.process.stdin.close()
         self._begun.clear()
-        return "the same command goes on from what is there"
+        return "the same command goes on from what is there."
 
 
 def cuda_devices() -> list[str]:
