@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 
 from robust_stitching.basics.locks import locked
+from robust_stitching.plans.places import NETWORKS, UNITS
 from robust_stitching.runs import work
 from robust_stitching.runs.engines import Ended, ended
 from robust_stitching.runs.standing import standing
-from robust_stitching.runs.units import BUSY, NETWORKS, UNITS, Unit, note_end
+from robust_stitching.runs.units import BUSY, Unit, note_end
 from robust_stitching.runs.work import Work
 
 

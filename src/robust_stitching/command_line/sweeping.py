@@ -9,7 +9,8 @@ from tqdm import tqdm
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import shown, tell_above_bars
 from robust_stitching.command_line.process import say
-from robust_stitching.runs.units import NETWORKS, UNITS, Unit, units_in
+from robust_stitching.plans.places import NETWORKS, UNITS
+from robust_stitching.runs.units import Unit, units_in
 
 if TYPE_CHECKING:
     from robust_stitching.runs.engines import Engine

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from robust_stitching.basics.locks import Holder
-from robust_stitching.runs.units import UNITS, Unit
+from robust_stitching.plans.places import RECORDS, UNITS
+from robust_stitching.runs.units import Unit
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def diverged(units: Sequence[Unit]) -> list[str]:
     """The cells of grids that are done whose stitch diverged, each with its error."""
     told = []
     for unit in units:
-        for path in unit.folder.glob("json/[!.]*.json") if unit.kind == UNITS else ():
+        for path in unit.folder.glob(RECORDS) if unit.kind == UNITS else ():
             record = json.loads(path.read_text(encoding="utf-8"))
             told += [
                 f"{unit.name}, {cell['front_layer']} to {cell['end_layer']}: {cell['error']}"

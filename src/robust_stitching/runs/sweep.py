@@ -17,10 +17,11 @@ from robust_stitching.data import AnySplit
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import ComparePlan, DataRef, GridPlan, NetworkRef, TrainPlan, identity
+from robust_stitching.plans.places import MODEL, NETWORKS, PLAN, UNITS
 from robust_stitching.plans.settings import Settings
 from robust_stitching.plans.sweep import Sweep, said_differently
 from robust_stitching.runs.inputs import data_of, found_again, network_of
-from robust_stitching.runs.units import MODEL, NETWORKS, PLAN, UNITS, Unit, units_in
+from robust_stitching.runs.units import Unit, units_in
 from robust_stitching.similarity.compare import prepared
 from robust_stitching.stitching.check import (
     check_fit,

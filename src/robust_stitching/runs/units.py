@@ -1,13 +1,5 @@
 """The units of a sweep in its folder: what each is, and what became of it, as the files there say.
 
-::
-
-    <out>/<name>/plan.toml                  the sweep
-                 plans/<kind>/<unit>.json   the plan of each unit, and what the sweep calls it
-                 networks/<key>/            a trained network
-                 units/<unit>/              the results of a pair by one choice of options
-                 logs/<unit>.log            what its process told
-
 Nothing else holds a state: whoever looks at the files knows what is left to do.
 """
 
@@ -21,10 +13,9 @@ from robust_stitching.basics import locks
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
 from robust_stitching.plans import as_values, identity, read
+from robust_stitching.plans.places import LOGS, MODEL, NETWORKS, PLANS, RECORDS, UNITS
 from robust_stitching.plans.settings import Settings
 
-PLAN, PLANS, NETWORKS, UNITS, LOGS = "plan.toml", "plans", "networks", "units", "logs"
-MODEL = "model.pt"
 BUSY = 75
 """Exit status of a unit that another process works on."""
 
@@ -95,7 +86,7 @@ class Unit:
 
 def is_done(folder: Path) -> bool:
     """Whether the result of a unit is there. It appears whole, by one rename."""
-    return (folder / MODEL).exists() or any(folder.glob("json/[!.]*.json"))
+    return (folder / MODEL).exists() or any(folder.glob(RECORDS))
 
 
 def units_in(sweep: Path) -> list[Unit]:

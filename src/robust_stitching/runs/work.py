@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from robust_stitching.plans.places import NETWORKS
 from robust_stitching.runs.engines import Ended, Engine
-from robust_stitching.runs.units import NETWORKS, Unit
+from robust_stitching.runs.units import Unit
 
 LOOK_EVERY = 5.0
 PUT_OFF = 2.0

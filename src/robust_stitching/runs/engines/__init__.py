@@ -52,7 +52,7 @@ class Engine(Protocol):
         """Those that have ended, once there are some, or after so many seconds."""
 
     def stop(self) -> str:
-        """Leave off; returns what becomes of the units that were begun, as the end of a sentence."""
+        """Leave off; returns what becomes of units that were begun, as a sentence's end."""
 
 
 def arguments(unit: Unit, threads: int) -> list[str]:

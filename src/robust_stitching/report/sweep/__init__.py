@@ -1,0 +1,50 @@
+"""What a sweep shows, drawn from the files of its units alone: a table, figures, pages."""
+
+from pathlib import Path
+
+from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import replacing
+from robust_stitching.plans.places import PLAN
+from robust_stitching.report.drawing import save
+from robust_stitching.report.sweep.figures import SHOWN, curves, file_name, heat_maps
+from robust_stitching.report.sweep.pdf import write_pdf
+from robust_stitching.report.sweep.read import results_in
+from robust_stitching.report.sweep.table import table_of
+
+MAPS_ON_PAGES = 12
+"""Heat maps in the PDF; all of them are files of their own."""
+
+
+def write_files(sweep: Path) -> dict[str, Path]:
+    """Write the table, the figures and the pages of a sweep into its folder; those that are there
+    are replaced.
+
+    Returns
+    -------
+    kind to path: "csv", "figures", a folder, and "pdf".
+
+    Raises
+    ------
+    UserError : where no unit is done yet, or a result cannot be read.
+    """
+    results, total = results_in(sweep)
+    if not results:
+        raise UserError(f"{sweep} has no result yet; wait for the first, or run the sweep again.")
+    table = table_of(results)
+    paths = {"csv": sweep / "table.csv", "figures": sweep / "figures", "pdf": sweep / "sweep.pdf"}
+    with replacing(paths["csv"]) as temporary:
+        table.to_csv(temporary, index=False)
+    lines, maps = [], []
+    for network, quantity, title in SHOWN:
+        figure = curves(table, network, quantity, title)
+        if figure is not None:
+            save(figure, paths["figures"] / file_name("curves", network, quantity))
+            lines.append((f"{title}, along the diagonal; bands: from seed to seed.", figure))
+        for name, figure in heat_maps(table, network, quantity):
+            save(figure, paths["figures"] / file_name("map", network, quantity, name))
+            maps.append((f"{title}, {name}; mean over seeds.", figure))
+    text = (sweep / PLAN).read_text(encoding="utf-8")
+    figures = [*lines, *maps[:MAPS_ON_PAGES]]
+    write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), total))
+    # An index.html of the same table is the next one to be written here.
+    return {kind: path for kind, path in paths.items() if path.exists()}

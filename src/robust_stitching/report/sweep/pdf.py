@@ -1,0 +1,78 @@
+"""A sweep for people: a few pages."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robust_stitching.basics.files import replacing
+from robust_stitching.report import pages
+from robust_stitching.report.sweep.figures import groups, of, options_in, pairs_in
+from robust_stitching.report.tables import shown
+
+COLUMNS = (
+    ("accuracy", "stitched", "accuracy"),
+    ("of the best layer", "stitched", "best"),
+    ("agreement", "stitched", "agreement_with_end"),
+    ("direct matching", "direct_matching", "accuracy"),
+)
+
+
+def write_pdf(
+    path: Path,
+    name: str,
+    plan: str,
+    table: pd.DataFrame,
+    figures: list[tuple[str, Figure]],
+    there: tuple[int, int],
+) -> None:
+    """Set the report of a sweep.
+
+    Parameters
+    ----------
+    plan : its text.
+    figures : each with its caption.
+    there : how many of how many units are in it.
+    """
+    done, all_units = there
+    made = time.strftime("%Y-%m-%d %H:%M:%S")
+    story = [
+        pages.paragraph(name, pages.TITLE),
+        pages.paragraph(f"{done} of {all_units} units, {made}", pages.BYLINE),
+        pages.paragraph("What was asked", pages.SECTION),
+        *[pages.paragraph(line or " ", pages.CODE) for line in ("\n".join(plan.split("\n")),)],
+        *_means(table),
+        *[
+            pages.picture(figure, number, caption)
+            for number, (caption, figure) in enumerate(figures, start=1)
+        ],
+    ]
+    with replacing(path) as temporary:
+        pages.write(temporary, name, story, made)
+
+
+def _means(table: pd.DataFrame) -> list:
+    """A row for each pair and choice of options."""
+    stitched = of(table, "stitched", "accuracy")
+    if stitched.empty:
+        return []
+    rows = [["front → end", "options", "stitches", *(heading for heading, *_ in COLUMNS)]]
+    for pair, part in pairs_in(table[table["front_layer"].notna()]):
+        for name, line in groups(part, options_in(part)):
+            accuracies = of(line, "stitched", "accuracy")
+            if accuracies.empty:
+                continue
+            layers = accuracies.groupby(["front_layer", "end_layer"])["value"].mean()
+            values = {
+                heading: layers.max() if key == "best" else of(line, network, key)["value"].mean()
+                for heading, network, key in COLUMNS
+            }
+            values = {key: None if pd.isna(value) else value for key, value in values.items()}
+            cells = [shown(values, heading, ".2%") for heading, *_ in COLUMNS]
+            rows.append([pair, name or "–", str(len(accuracies)), *cells])
+    caption = (
+        "Means over all layers and seeds that are there; of the best layer, the mean over its "
+        "seeds. table.csv has every number with its interval."
+    )
+    return [pages.numbers("What came of it", rows, 1, caption)]
