@@ -73,7 +73,7 @@ def parser() -> Parser:
 
 def main(argv: list[str]) -> None:
     p = parser()
-    args = p.parse_args(argv)
+    args = p.parse_args(_joined(argv))
     _refuse(args)
     from robust_stitching.plans import sweep as plans
     from robust_stitching.runs.unfinished import plain
@@ -99,6 +99,15 @@ def main(argv: list[str]) -> None:
     if failed:
         sys.stdout.flush()
         sys.exit(1)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """Arguments in which what follows --sbatch, an option itself, is taken for its value."""
+    words, left = [], iter(argv)
+    for word in left:
+        value = next(left, None) if word == "--sbatch" else None
+        words.append(word if value is None else f"{word}={value}")
+    return words
 
 
 def _refuse(args: argparse.Namespace) -> None:

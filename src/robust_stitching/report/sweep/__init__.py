@@ -39,12 +39,21 @@ def write_files(sweep: Path) -> dict[str, Path]:
         figure = curves(table, network, quantity, title)
         if figure is not None:
             save(figure, paths["figures"] / file_name("curves", network, quantity))
-            lines.append((f"{title}, along the diagonal; bands: from seed to seed.", figure))
-        for name, figure in heat_maps(table, network, quantity):
+            lines.append(
+                (
+                    f"{title[0].upper()}{title[1:]} along the diagonal; bands: from seed to seed.",
+                    figure,
+                )
+            )
+        for name, figure in heat_maps(table, network, quantity, title):
             save(figure, paths["figures"] / file_name("map", network, quantity, name))
-            maps.append((f"{title}, {name}; mean over seeds.", figure))
+            maps.append((_caption(title, name, "mean over seeds"), figure))
     text = (sweep / PLAN).read_text(encoding="utf-8")
     figures = [*lines, *maps[:MAPS_ON_PAGES]]
     write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), total))
     # An index.html of the same table is the next one to be written here.
     return {kind: path for kind, path in paths.items() if path.exists()}
+
+
+def _caption(title: str, what: str, how: str) -> str:
+    return f"{title[0].upper()}{title[1:]}, {what}; {how}."

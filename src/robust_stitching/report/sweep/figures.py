@@ -113,24 +113,26 @@ def _lines(axes: Axes, part: pd.DataFrame) -> None:
     axes.set_xticks(range(len(cells)), ticks, rotation=90, fontsize=7)
 
 
-def heat_maps(table: pd.DataFrame, network: str, quantity: str) -> Iterator[tuple[str, Figure]]:
+def heat_maps(
+    table: pd.DataFrame, network: str, quantity: str, title: str
+) -> Iterator[tuple[str, Figure]]:
     """A quantity at all cells, its mean over seeds, a figure for each pair and choice of options
     with more cells than a diagonal; each with what it is called."""
     for pair, part in pairs_in(of(table, network, quantity)):
         for name, line in groups(part, options_in(part)):
             means = line.pivot_table("value", "front_layer", "end_layer", "mean", sort=False)
             if means.count().sum() > max(means.shape):
-                yield ", ".join(filter(None, (pair, name))), _map(means, pair)
+                yield ", ".join(filter(None, (pair, name))), _map(means, pair, title)
 
 
-def _map(means: pd.DataFrame, pair: str) -> Figure:
+def _map(means: pd.DataFrame, pair: str, title: str) -> Figure:
     front, end = pair.split(" → ")
     values = means.to_numpy()
     low, high = (0.0, 1.0) if np.nanmin(values) >= 0 and np.nanmax(values) <= 1 else (None, None)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, WIDTH * 0.7), layout="constrained")
         axes = figure.subplots()
-        heat_map(axes, values, list(means.index), list(means.columns), low, high)
+        heat_map(axes, values, list(means.index), list(means.columns), low, high, scale=title)
         axes.set_ylabel(f"front: {front}")
         axes.set_xlabel(f"end: {end}")
     return figure

@@ -1,16 +1,19 @@
 """A sweep for people: a few pages."""
 
+import textwrap
 import time
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from reportlab.platypus import Flowable, Preformatted
 
 from robust_stitching.basics.files import replacing
 from robust_stitching.report import pages
 from robust_stitching.report.sweep.figures import groups, of, options_in, pairs_in
 from robust_stitching.report.tables import shown
 
+LINE = 105  # characters of code that fit the width
 COLUMNS = (
     ("accuracy", "stitched", "accuracy"),
     ("of the best layer", "stitched", "best"),
@@ -41,7 +44,7 @@ def write_pdf(
         pages.paragraph(name, pages.TITLE),
         pages.paragraph(f"{done} of {all_units} units, {made}", pages.BYLINE),
         pages.paragraph("What was asked", pages.SECTION),
-        *[pages.paragraph(line or " ", pages.CODE) for line in ("\n".join(plan.split("\n")),)],
+        _as_typed(plan),
         *_means(table),
         *[
             pages.picture(figure, number, caption)
@@ -52,7 +55,15 @@ def write_pdf(
         pages.write(temporary, name, story, made)
 
 
-def _means(table: pd.DataFrame) -> list:
+def _as_typed(text: str) -> Preformatted:
+    """A text whose lines stay, unless they are too long."""
+    lines = [
+        textwrap.wrap(line, LINE, subsequent_indent="    ") or [""] for line in text.split("\n")
+    ]
+    return Preformatted("\n".join(part for line in lines for part in line), pages.CODE)
+
+
+def _means(table: pd.DataFrame) -> list[Flowable]:
     """A row for each pair and choice of options."""
     stitched = of(table, "stitched", "accuracy")
     if stitched.empty:
