@@ -68,7 +68,8 @@ def working(folder):
 def wait_until(true, process, seconds=240):
     deadline = time.monotonic() + seconds
     while not true():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -103,3 +104,24 @@ def test_a_cluster_that_does_not_answer(call_script, lenets, tmp_path):
         done = call_script("sweep.py", plan, "-o", tmp_path / "out", "--cluster", f"ray:{address}")
         assert done.status == 2 and f"the Ray cluster {address} does not answer (" in done.err
         assert done.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_interruption_stops_what_it_has_begun(monkeypatch, process_of, lenets, tmp_path):
+    """On a cluster that the sweep starts by itself."""
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format([0], lenets[0]).replace("epochs = 1, lr", "epochs = 9000, lr"))
+    folder = tmp_path / "out" / "mine"
+    process = process_of("sweep.py", plan, "-o", tmp_path / "out", "--cluster", "ray")
+    wait_until((folder / "networks" / "B" / "resume.pt").exists, process)
+    assert len(working(folder)) == 1
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from what is there.\n" in err
+    deadline = time.monotonic() + 30
+    while working(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not (folder / "networks" / "B" / ".lock").exists()  # it was asked to stop, not killed

@@ -8,7 +8,6 @@ left, ends with the input that the worker had given it.
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,9 @@ from robust_stitching.runs.units import Unit
 
 FOREVER = 10**9
 REACHED_WITHIN = 10.0
+PATIENCE = 60.0
+"""Seconds for units to keep their states after they were asked to stop."""
+
 SMALL = 10_000_000
 """Parameters of networks that leave most of a GPU idle."""
 
@@ -58,7 +60,7 @@ class Ray:
         except BaseException:
             self.ray.shutdown()
             raise
-        self._task = self.ray.remote(_task()).options(max_retries=retries)
+        self._task = self.ray.remote(max_retries=retries)(_task())
         self._gpus = self.ray.cluster_resources().get("GPU", 0) > 0
 
     def _require_nodes(self, folder: Path) -> None:
@@ -120,10 +122,12 @@ class Ray:
             return Ended(unit, f"its worker or node went away ({type(error).__name__})")
 
     def stop(self) -> str:
-        for ref in self._units:
-            self.ray.cancel(ref, force=True)
+        refs = list(self._units)
+        for ref in refs:
+            self.ray.cancel(ref)
+        if refs:  # they keep their states
+            self.ray.wait(refs, num_returns=len(refs), timeout=PATIENCE)
         self._units.clear()
-        time.sleep(1)  # for the workers to go, and with them the processes of units
         self.ray.shutdown()
         return "the same command goes on from what is there."
 
@@ -134,6 +138,7 @@ def _task() -> Callable[[list[str], dict[str, str], str], int]:
 
     def carry_out(words: list[str], environment: dict[str, str], log: str) -> int:
         import os
+        import time
 
         with open(log, "ab") as file:
             process = subprocess.Popen(
@@ -143,7 +148,14 @@ def _task() -> Callable[[list[str], dict[str, str], str], int]:
                 stdout=file,
                 stderr=file,
             )
-        return process.wait()
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)  # a cancellation is raised between two looks, not in a wait
+            return process.returncode
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
 
     return carry_out
 
