@@ -221,3 +221,9 @@ def test_options_that_are_refused(options, told, written, call_script, tmp_path)
     done = call_script("sweep.py", written(""), "-o", tmp_path / "out", *options)
     assert (done.status, done.out) == (2, "") and told in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_it_is_one_process(written, call_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = call_script("sweep.py", written(""), "-o", tmp_path / "out")
+    assert done.status == 2 and "leave torchrun out and say --jobs N." in done.err

@@ -1,7 +1,10 @@
 """Sweeps as people write them: what a list comes to, and what is refused."""
 
+import re
+
 import pytest
 
+from conftest import REPOSITORY
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import GridPlan, NetworkRef, TrainPlan
 from robust_stitching.plans.options import options_of
@@ -188,3 +191,16 @@ def test_paths_count_from_the_file(tmp_path, monkeypatch):
     assert found.files["B"] == NetworkRef(
         str(tmp_path / "b.pt"), mean=(0.5,), std=(0.2,), model=f"{tmp_path / 'nets.py'}:mine"
     )
+
+
+def test_the_plan_on_the_page_of_sweeps(tmp_path):
+    path = tmp_path / "page.toml"
+    text = (REPOSITORY / "docs" / "sweeps.md").read_text()
+    path.write_text(re.search(r"^```toml\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[1])
+    found = read(path)
+    assert (found.name, list(found.trainings), list(found.files)) == (
+        "robust-and-standard",
+        ["R"],
+        ["S"],
+    )
+    assert [asked.plan.KIND for asked in found.asked] == ["grid"] * 4 + ["compare"] * 2

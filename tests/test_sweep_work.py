@@ -1,15 +1,18 @@
 """What is done with the units of a sweep, whatever carries them out."""
 
+import io
 import json
 from collections import Counter
 
 import pytest
 
+from robust_stitching.basics.files import write_json
 from robust_stitching.basics.locks import locked
 from robust_stitching.plans.places import NETWORKS, UNITS
 from robust_stitching.runs import work
-from robust_stitching.runs.engines import Ended, ended
-from robust_stitching.runs.standing import standing
+from robust_stitching.runs.engines import Ended, ended, local
+from robust_stitching.runs.engines.local import Local
+from robust_stitching.runs.standing import diverged, standing
 from robust_stitching.runs.units import BUSY, Unit, note_end
 from robust_stitching.runs.work import Work
 
@@ -182,3 +185,51 @@ def test_how_far_it_is(sweep):
     assert now.seconds == 2 and now.seconds_left == 4
     ends = json.loads((second.folder.parent / ".u1.ended.json").read_text())
     assert ends == {"seconds": 3, "error": "no room"}
+
+
+def test_cells_that_diverged_are_named(sweep):
+    for unit, error in zip(sweep[1:], (None, "it diverged", None), strict=False):
+        cell = {"front_layer": "a", "end_layer": "b", "error": error}
+        write_json(unit.folder / "json" / "x.json", {"cells": [cell]})
+    assert diverged(sweep) == ["u1, a to b: it diverged"]
+
+
+# Processes here
+
+
+def test_each_process_has_one_of_several_gpus(sweep, monkeypatch):
+    started = []
+
+    class Process:
+        stdin = io.BytesIO()
+
+        def __init__(self, command, env, **more):
+            started.append((command, env))
+            self.returncode = None
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(local.subprocess, "Popen", Process)
+    engine = Local(3, 2, ["0", "GPU-5"])
+    engine.submit(sweep[:3])
+    assert engine.room() == 0
+    assert [env["CUDA_VISIBLE_DEVICES"] for _, env in started] == ["0", "GPU-5", "0"]
+    assert {env["OMP_NUM_THREADS"] for _, env in started} == {"2"}
+    assert started[0][0][-3:] == ["--threads", "2", "--attached"]
+    engine._begun[1].process.returncode = -9
+    (over,) = engine.wait(0)
+    assert (over.unit, over.error) == (sweep[1], "its process was ended by SIGKILL")
+    engine.submit(sweep[3:4])
+    assert started[3][1]["CUDA_VISIBLE_DEVICES"] == "GPU-5"
+
+
+@pytest.mark.parametrize("devices", [[], ["0"]])
+def test_one_gpu_is_shared(devices, sweep, monkeypatch):
+    environments = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        local.subprocess, "Popen", lambda *args, env, **more: environments.append(env)
+    )
+    Local(2, 1, devices).submit(sweep[:2])
+    assert not any("CUDA_VISIBLE_DEVICES" in env for env in environments)

@@ -10,6 +10,7 @@ results/<name>/, a folder a unit; the same command goes on with what is missing 
 """
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -112,6 +113,11 @@ def _joined(argv: list[str]) -> list[str]:
 
 def _refuse(args: argparse.Namespace) -> None:
     """Raise UserError for options that say nothing beside the others."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}, but a sweep is one process that starts the "
+            "others; leave torchrun out and say --jobs N."
+        )
     kind, _, address = (args.cluster or "").partition(":")
     if args.cluster is not None and kind not in CLUSTERS:
         raise unknown("cluster", args.cluster, ("ray", "ray:ADDRESS", "slurm"))

@@ -72,6 +72,8 @@ class Resolved:
             checkpoint, known = network_of(ref, f"network {key}", CPU, otherwise=self._dataset)
             self._networks[key] = Known(checkpoint, known, known)
         self.units = [*trainings, *self._pairs()]
+        self._networks.clear()  # a sweep may take days, and units read their own
+        self._splits.clear()
 
     @property
     def _dataset(self) -> str:

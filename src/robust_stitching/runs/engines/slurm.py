@@ -152,7 +152,10 @@ class Slurm:
         for unit in over:
             del self._tasks[unit]
         # One that told its error was tried as often as may be; one that did not was killed.
-        return [Ended(unit, "SLURM ended it", again=not unit.ended().get("error")) for unit in over]
+        return [
+            Ended(unit, "SLURM ended it without a result", again=not unit.ended().get("error"))
+            for unit in over
+        ]
 
     def _in_queue(self) -> set[tuple[str, int]]:
         """The tasks that wait or run: array and number."""
