@@ -69,7 +69,7 @@ class Resolved:
         self._networks: dict[str, Known] = {}
         trainings = [self._training(key, plan) for key, plan in sweep.trainings.items()]
         for key, ref in sweep.files.items():
-            checkpoint, known = network_of(ref, f"network {key}", CPU, otherwise=self._dataset)
+            checkpoint, known = network_of(ref, f"networks.{key}", CPU, otherwise=self._dataset)
             self._networks[key] = Known(checkpoint, known, known)
         self.units = [*trainings, *self._pairs()]
         self._networks.clear()  # a sweep may take days, and units read their own
@@ -133,6 +133,8 @@ class Resolved:
             split = test if plan.split == "test" else train
             for network in (front, end):
                 network.require_images(split)
+            if plan.n_images is not None:
+                split = split.sample(plan.n_images, plan.seed)
             asked = (front.network, end.network, split, plan.layers1, plan.layers2, plan.measures)
             sizes = {"batch_size": plan.batch_size, "k": plan.neighbours}
             prepared(*asked, **sizes, positions=plan.positions)
