@@ -68,6 +68,21 @@ def test_rate_is_divided_at_one_and_two_thirds(iteration, expected):
     assert learning_rate(config, iteration, 30) == pytest.approx(0.3 * expected, rel=1e-12)
 
 
+def test_the_cosine_is_that_of_torch():
+    config = Optimisation(epochs=1, lr=0.3, schedule="cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.3)
+    usual = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
+    expected = []
+    for _ in range(30):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        usual.step()
+    assert [learning_rate(config, i, 30) for i in range(30)] == pytest.approx(expected, rel=1e-9)
+    assert learning_rate(config, 30, 30) == pytest.approx(0, abs=1e-12)
+    warm = Optimisation(epochs=1, lr=0.3, schedule="cosine", warmup=4)
+    assert learning_rate(warm, 1, 30) == pytest.approx(expected[1] / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("warmup, length", [(4, 4), (6, 6), (50, 6), (0, 0)])
 def test_rate_rises_over_the_warm_up(warmup, length):
     config = Optimisation(epochs=1, lr=0.3, warmup=warmup)

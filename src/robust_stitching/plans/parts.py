@@ -16,6 +16,7 @@ from robust_stitching.plans.settings import (
 )
 
 OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("steps", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
 NO_MASK = "identity"
@@ -103,13 +104,15 @@ class Optimisation(Settings):
 
     Attributes
     ----------
-    lr : of the first third of the training; a tenth of it in the second, a hundredth in the last.
+    lr : the largest learning rate.
     weight_decay : L2 penalty, added to the gradient.
     optimizer : "sgd" (Nesterov momentum 0.9) or "adam".
     warmup : iterations over which the learning rate rises linearly from 0; never more than a fifth
         of the training; 0 turns it off.
     clip_norm : largest norm of the gradient of all parameters together; 0 turns clipping off.
     precision : "float32", "bfloat16" for autocast, or "auto" for what the device is best at.
+    schedule : of the learning rate; "steps" has a tenth of it in the second third of the training
+        and a hundredth in the last, "cosine" lets it fall to zero.
     """
 
     epochs: int = setting(limits=AT_LEAST_ONE)
@@ -120,6 +123,7 @@ class Optimisation(Settings):
     warmup: int = setting(0, COUNT)
     clip_norm: float = setting(0.0, AT_LEAST_ZERO)
     precision: str = setting("auto", choices=PRECISIONS)
+    schedule: str = setting("steps", choices=SCHEDULES)
 
 
 @dataclass(frozen=True)
