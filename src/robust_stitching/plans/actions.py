@@ -1,5 +1,6 @@
 """The actions: train, stitch, once or for all layers, compare, attack and evaluate: a plan each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from robust_stitching.plans.parts import (
     Optimisation,
     Transform,
 )
+from robust_stitching.plans.recipes import FAST, PAPER, RECIPES, completed
 from robust_stitching.plans.settings import AT_LEAST_ONE, POSITIVE, SEED, SOME, Settings, setting
 from robust_stitching.plans.written import from_flat
 
@@ -65,18 +67,26 @@ class Stitched(Settings):
 
     Attributes
     ----------
+    recipe : where what was not said of `transform` and `training` comes from, see `plans.recipes`;
+        a name, once the plan is made.
     no_bn : freeze the running statistics of the donors' batch norms too.
     seed : of order and augmentation, of random first values, of random fronts, of attacks.
     debug : use a few batches only.
     """
 
-    transform: Transform = setting(Transform())
-    training: Optimisation = setting(Optimisation(epochs=30, lr=1e-3, optimizer="adam"))
+    transform: Transform = setting(RECIPES[PAPER].transform)
+    training: Optimisation = setting(RECIPES[PAPER].training)
     objective: Objective = setting(Objective())
     measured: Measurement = setting(Measurement())
     no_bn: bool = False
     seed: int = setting(0, SEED)
     debug: bool = False
+    recipe: str = setting(PAPER, choices=tuple(RECIPES))
+
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With what the recipe stands for."""
+        return completed(values, cls.__dataclass_fields__["recipe"].default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +103,8 @@ class Stitching(Stitched):
 
 
 def stitching(front_layer: str, end_layer: str, **settings: Any) -> Stitching:
-    """How to stitch, from settings by their own names: ``stitching("bn3", "bn3", epochs=5)``.
+    """How to stitch, from settings by their own names: ``stitching("bn3", "bn3", epochs=5)``. What
+    is not said is as the recipe has it.
 
     Raises
     ------
@@ -147,7 +158,10 @@ class GridPlan(Stitched):
     front_layers: tuple[str, ...] | None = setting(None, SOME)
     end_layers: tuple[str, ...] | None = setting(None, SOME)
     cells: str = setting("all", choices=CELLS)
+    transform: Transform = setting(RECIPES[FAST].transform)
+    training: Optimisation = setting(RECIPES[FAST].training)
     measured: Measurement = setting(Measurement(similarity_images=2000))
+    recipe: str = setting(FAST, choices=tuple(RECIPES))
     seeds: int = setting(1, AT_LEAST_ONE)
     attack_all: bool = False
     frank_models: bool = False

@@ -90,12 +90,15 @@ class Transform(Settings):
     mask : which entries may differ from zero, see `stitching.masks`.
     low_rank : the rank of its matrix; None is full.
     flatten : map all units to all units instead of channel to channel.
+    whiten : train it in coordinates in which its inputs are white, see `training.whitened`; of full
+        matrices between channels only.
     """
 
     init: str = setting("random", choices=INITS)
     mask: str = setting(NO_MASK, choices=MASKS)
     low_rank: int | None = setting(None, AT_LEAST_ONE)
     flatten: bool = False
+    whiten: bool = False
 
 
 @dataclass(frozen=True)

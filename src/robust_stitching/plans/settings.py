@@ -1,7 +1,7 @@
 """Settings: values of a kind and within limits, wherever they come from."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from functools import cache
 from types import NoneType, UnionType
@@ -68,6 +68,11 @@ class Settings:
     Whole numbers given for fractions become fractions and lists become tuples, so that equal plans
     are written alike.
     """
+
+    @classmethod
+    def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings that were said, with those that follow from them and differ from defaults."""
+        return values
 
     def __post_init__(self):
         for own in fields(self):

@@ -55,7 +55,7 @@ def from_values(
     for key in values:
         if key not in names and key not in head:
             raise unknown(f"key in {where}:", str(key), names)
-    given = {}
+    values, given = owner.completed(values), {}
     for own in fields(owner):
         kind, default = kind_of(owner, own.name), getattr(base, own.name, own.default)
         value = values.get(own.name, default)

@@ -3,8 +3,9 @@
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
-from robust_stitching.plans import Measurement, Objective, Transform
+from robust_stitching.plans import Measurement, Objective, Transform, as_values
 from robust_stitching.plans.parts import NO_MASK
+from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
 from robust_stitching.stitching.targets import FRONT_TARGETS
@@ -39,6 +40,11 @@ def check_target(plan: Objective, front: Checkpoint, split: AnySplit) -> None:
 def check_map(plan: Transform, rows: int, columns: int) -> None:
     """Raise UserError where the settings of a map of that size exclude each other."""
     init, mask, rank = plan.init, plan.mask, plan.low_rank
+    if plan.whiten and not may_be_white(as_values(plan)):
+        raise UserError(
+            "whiten=True is for full matrices between channels; leave it out, or `mask`, "
+            "`low_rank` and `flatten`."
+        )
     if rank is not None and mask != NO_MASK:
         raise UserError(
             f"low_rank={rank} and mask={mask!r} exclude each other: which entries are left "

@@ -22,10 +22,12 @@ from robust_stitching.stitching.initial import FROM_DATA, initial_values
 from robust_stitching.stitching.keeping import Map, State
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
 from robust_stitching.stitching.terms import terms_of, watch, weighted
+from robust_stitching.stitching.whitening import whitening
 from robust_stitching.training import EpochRecord, Trainer, objective_of
 from robust_stitching.training.examiner import Examiner
 from robust_stitching.training.objectives import LABELS, Goal
 from robust_stitching.training.optimisation import iterations_on
+from robust_stitching.training.whitened import Whitened
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +101,9 @@ def find_map(
     state = state or State()
     if moments is None and wants_moments(front, end, plan, main):
         moments = matching.moments_of(*front, *end, train, form_of(plan.transform), progress)
-    network, direct = begun(front, end, plan, train.device, moments, main)
+    network, direct, optimizer = begun(front, end, plan, train.device, moments, main)
     untrained = copy.deepcopy(network)
-    trainer = trainer_of(network, end, train, plan, goal, test)
+    trainer = trainer_of(network, end, train, plan, goal, test, optimizer)
     maps = state.take_up(trainer) or [Map(0, *network.transform.values())]
 
     def after_step(trainer: Trainer) -> None:
@@ -123,6 +125,7 @@ def trainer_of(
     plan: Stitching,
     goal: Goal = LABELS,
     test: AnySplit | None = None,
+    optimizer: Whitened | None = None,
 ) -> Trainer:
     """A training of the map that begins.
 
@@ -131,6 +134,7 @@ def trainer_of(
     network : whole, or behind a front that it shares with others.
     end : the network whose end it has, and the layer.
     test : is looked at after each epoch; None for nothing.
+    optimizer : what `begun` gave.
     """
     asked = terms_of(plan.objective)
     watched = watch(network, *end, asked)
@@ -150,6 +154,7 @@ def trainer_of(
         plan.training,
         evaluate=test and Examiner(test, adversary, plan.seed),
         seed=plan.seed,
+        optimizer=optimizer,
     )
 
 
@@ -165,7 +170,7 @@ def _reports_direct(front: Cut, end: Cut, plan: Stitching, main: bool) -> bool:
 
 
 def _needs_moments(plan: Transform) -> bool:
-    return plan.init in FROM_DATA or plan.mask in FROM_CORRELATIONS
+    return plan.init in FROM_DATA or plan.mask in FROM_CORRELATIONS or plan.whiten
 
 
 def begun(
@@ -175,9 +180,9 @@ def begun(
     device: torch.device,
     moments: Moments | None,
     main: bool = True,
-) -> tuple[StitchedNetwork, Map | None]:
-    """A stitched network whose map has its mask and its first values, in evaluation mode, and
-    direct matching, where it was made.
+) -> tuple[StitchedNetwork, Map | None, Whitened | None]:
+    """A stitched network whose map has its mask and its first values, in evaluation mode; direct
+    matching, where it was made; and what trains the map if its inputs are whitened.
 
     Parameters
     ----------
@@ -201,4 +206,6 @@ def begun(
     else:
         start = initial_values(asked.init, columns, rows, plan.seed, asked.low_rank)
     transform.set(*start)
-    return network.eval(), direct
+    white = whitening(moments) if asked.whiten else None
+    optimizer = white and Whitened(transform.weight, transform.bias, white, plan.training)
+    return network.eval(), direct, optimizer

@@ -113,9 +113,10 @@ def check_size(rows: int, columns: int) -> None:
     """Raise UserError where closed-form maps would take too long."""
     if too_large(rows, columns):
         raise UserError(
-            f"masks by correlation, init='ps_inv' and init='procrustes' between {columns:,} and "
-            f"{rows:,} units would take too long (the limit is {MOST_VARIABLES:,}); use "
-            "init='random' without a mask, or cut where activations are smaller."
+            "masks by correlation, init='ps_inv', init='procrustes' and whiten=True between "
+            f"{columns:,} and {rows:,} units would take too long (the limit is "
+            f"{MOST_VARIABLES:,}); use init='random' with neither, or cut where activations are "
+            "smaller."
         )
 
 

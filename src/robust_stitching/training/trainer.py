@@ -23,6 +23,7 @@ from robust_stitching.training.optimisation import (
     optimizer_for,
     precision_on,
 )
+from robust_stitching.training.whitened import Whitened
 
 REFRESH_SECONDS = 0.5
 """How often the running loss is read off the device, for the bar and to notice NaN."""
@@ -102,6 +103,7 @@ class Trainer:
     network : on the device of `data`; put into training mode for each epoch.
     evaluate : looks at the network on the test split after each epoch.
     seed : of order and augmentation.
+    optimizer : of these parameters; that of the config if left out.
     """
 
     def __init__(
@@ -112,12 +114,13 @@ class Trainer:
         config: Optimisation,
         evaluate: Callable[[nn.Module], Metrics] | None = None,
         seed: int = 0,
+        optimizer: torch.optim.Optimizer | Whitened | None = None,
     ):
         self.network, self.objective, self.data, self.config = network, objective, data, config
         self.evaluate, self.seed = evaluate, seed
         self.device = data.device
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = optimizer_for(self.parameters, config)
+        self.optimizer = optimizer or optimizer_for(self.parameters, config)
         self.steps_per_epoch = data.batches_per_epoch(config.batch_size)
         self.iterations = iterations_on(data, config)
         self.precision = precision_on(self.device, config.precision)
