@@ -8,7 +8,7 @@ import robust_stitching
 from robust_stitching.basics.declared import declared
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.root import root
-from robust_stitching.command_line import networks, values
+from robust_stitching.command_line import networks, recipes, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.plans.parts import TARGETS, Adversary
@@ -169,8 +169,9 @@ def _images(text: str) -> int | None:
 
 
 def _add_map(parser: Parser) -> None:
-    """Which map, and what it is trained for."""
+    """Which map, how it is found, and what it is trained for."""
     group = parser.add_argument_group("the map and its target")
+    recipes.add_recipe(parser, group)
     parser.setting(
         "transform.init",
         "-i",

@@ -4,7 +4,7 @@ import argparse
 import gc
 from collections.abc import Callable
 
-from robust_stitching.command_line import cli, networks, options
+from robust_stitching.command_line import cli, networks, options, recipes
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import from_options
 from robust_stitching.plans.actions import StitchPlan
@@ -17,7 +17,7 @@ def plan_of(parser: Parser, args: argparse.Namespace) -> StitchPlan:
     check_places(args, *(place for place in PLACES if hasattr(args, place)))
     options.refuse_in_stitching(args)
     said = options.adversary(args, networks.settings_of(parser, args), "objective.adversary")
-    return from_options(StitchPlan, said)
+    return from_options(StitchPlan, recipes.left_to_the_recipe(parser, args, said))
 
 
 def stitch_and_print(make: Callable[[], Parser], argv: list[str]) -> None:

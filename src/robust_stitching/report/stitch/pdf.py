@@ -184,6 +184,7 @@ def _settings(record: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["setting", "value"],
         ["parameters of the map", f"{record['transformation']['parameters']:,}"],
+        ["recipe", text.recipe(record["params"])],
         ["settings", settings],
         ["versions", f"{versions}, {code}"],
         ["another seed varies", "; ".join(record["seed_varies"])],

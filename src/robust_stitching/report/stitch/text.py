@@ -8,6 +8,7 @@ from typing import Any
 from robust_stitching.evaluation.intervals import margin
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.evaluation.suites import cumulative_note
+from robust_stitching.plans.recipes import PAPER
 from robust_stitching.report.stitch.verdict import meaning
 from robust_stitching.report.tables import INTERVAL, aligned, between, shown
 from robust_stitching.stitching.record import CONTROLS, NETWORKS
@@ -144,6 +145,18 @@ def _called(donor: Mapping[str, Any]) -> str:
     return donor["path"] or donor["model"]
 
 
+def recipe(params: Mapping[str, Any]) -> str:
+    """How a map was found, from the settings of its run: the recipe by its name, with what it, or
+    whoever asked, said of first values and training."""
+    epochs = params["epochs"]
+    start = params["init"] + (", inputs whitened" if params.get("whiten") else "")
+    falling = "to zero along a cosine" if params.get("schedule") == "cosine" else "in steps"
+    return (
+        f"{params.get('recipe', PAPER)}: first values {start}; {params['optimizer']} at "
+        f"{params['lr']:g}, falling {falling}, {epochs} epoch{'s' if epochs > 1 else ''}"
+    )
+
+
 def as_text(record: Mapping[str, Any]) -> str:
     """The result of a run for the terminal."""
     data, donors = record["data"], record["donors"]
@@ -153,6 +166,7 @@ def as_text(record: Mapping[str, Any]) -> str:
         f"end    {_called(donors['end'])} from {params['end_layer']}",
         f"data   {data['name']}: map trained on {data['n_train_images']:,} images, "
         f"measured on {data['n_images']:,}",
+        f"recipe {recipe(params)}",
     ]
     parts = ["\n".join(head), *_numbers(record, record["estimators"]), *record["notes"]]
     if record["elsewhere"]:
