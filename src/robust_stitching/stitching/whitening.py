@@ -5,9 +5,10 @@ from torch import Tensor
 
 from robust_stitching.similarity import Moments
 
-FLOOR = 1e-3
+FLOOR = 1e-2
 """Directions with less than this share of the largest variance are taken to have that much: what is
-dead, or nearly so, does not become noise as large as the rest."""
+dead, or nearly so, does not become noise as large as the rest. With a tenth of it, the last layers
+of a network, whose variance lies in few directions, learned more of that noise."""
 
 
 def whitening(moments: Moments, floor: float = FLOOR) -> Tensor:
