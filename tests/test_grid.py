@@ -30,7 +30,9 @@ from robust_stitching.stitching.run import stitch
 from robust_stitching.training import Trainer
 
 CPU = torch.device("cpu")
-QUICK = {"epochs": 2, "batch_size": 32, "init": "ps_inv", "no_robustness": True}
+QUICK = {
+    "recipe": "paper", "epochs": 2, "batch_size": 32, "init": "ps_inv", "no_robustness": True,
+}  # fmt: skip
 ATTACKED = {"no_robustness": False, "robust_images": 12, "tier": "quick", "eval_epsilon": 0.02}
 
 
@@ -70,14 +72,23 @@ def differences(one, other, where=""):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"controls": True, "random_fronts": 2, "attack_all": True, **ATTACKED},
+        {"controls": True, "random_fronts": 2, "attack_all": True, "fit_images": 50, **ATTACKED},
+        {"recipe": "fast", "epochs": 1},
         {"no_bn": True, "init": "random", "target_type": "soft_12", "temperature": 2},
         {"cka_reg": -0.5, "l1": 0.01, "mask": "semi-match", "init": "random"},
         {"low_rank": 3, "no_pinv": True, "seeds": 2, "seed": 5},
         {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
         {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
     ],
-    ids=["controls and attacks", "soft targets", "terms", "seeds", "flatten", "under attack"],
+    ids=[
+        "controls and attacks",
+        "fast",
+        "soft targets",
+        "terms",
+        "seeds",
+        "flatten",
+        "under attack",
+    ],
 )
 def test_every_cell_is_its_single_stitch(settings, donors, data):
     """Weights and statistics to the last bit, and everything that is measured."""
@@ -175,10 +186,10 @@ def test_a_cell_that_diverges_ends_alone(donors, data, monkeypatch):
     begun = training.begun
 
     def broken(front, end, plan, *rest):
-        network, direct = begun(front, end, plan, *rest)
+        network, *others = begun(front, end, plan, *rest)
         if plan.cut.end_layer == "bn5":
             network.transform.bias.data.fill_(float("inf"))
-        return network, direct
+        return network, *others
 
     monkeypatch.setattr(training, "begun", broken)
     plan = plan_of(front_layers=["bn2"], end_layers=["bn2", "bn5"], controls=True, **ATTACKED)

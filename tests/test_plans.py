@@ -143,7 +143,14 @@ def test_a_cell_of_a_grid_is_the_stitch_that_has_its_settings():
     how = {"transform": Transform("ps_inv"), "objective": Objective(l1=0.1), "debug": True}
     grid = GridPlan(front=A, end=B, dataset=DIGITS, seeds=3, seed=4, **how)
     cell = grid.cell("bn3", "bn4", 6)
-    said = {"init": "ps_inv", "whiten": False, "l1": 0.1, "seed": 6, "debug": True}
+    said = {
+        "init": "ps_inv",
+        "whiten": False,
+        "fit_images": None,
+        "l1": 0.1,
+        "seed": 6,
+        "debug": True,
+    }
     expected = stitching("bn3", "bn4", recipe="fast", **said)
     assert cell == replace(expected, measured=Measurement(similarity_images=2000))
 

@@ -203,6 +203,14 @@ def _add_map(parser: Parser) -> None:
         help="map all units to all units (pixel to pixel) instead of channel to channel",
     )
     parser.setting(
+        "transform.fit_images",
+        group=group,
+        type=_images,
+        metavar="N",
+        help="how many training images maps in closed form (first values, masks, direct matching) "
+        "are computed from, or all",
+    )
+    parser.setting(
         "objective.l1",
         group=group,
         help="weight of the mean absolute value of the matrix, added to the loss",

@@ -22,8 +22,9 @@ def add_recipe(parser: Parser, group: argparse._ActionsContainer) -> None:
 def _told(recipe: Recipe) -> str:
     transform, training = recipe
     white = " with whitened inputs (unless there is a mask, a rank or flatten)"
+    of = f" of {transform.fit_images:,} images" if transform.fit_images else ""
     return (
-        f"init {transform.init}{white if transform.whiten else ''}, {training.optimizer} at "
+        f"init {transform.init}{of}{white if transform.whiten else ''}, {training.optimizer} at "
         f"{training.lr:g} {FALLING[training.schedule]}, {training.epochs} "
         f"epoch{'s' if training.epochs > 1 else ''}"
     )

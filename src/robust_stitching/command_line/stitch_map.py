@@ -12,7 +12,7 @@ import argparse
 import shutil
 from typing import Any
 
-from robust_stitching.command_line import cli, networks, options
+from robust_stitching.command_line import cli, networks, options, recipes
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.plans import GridPlan, from_options
 
@@ -58,7 +58,8 @@ def plan_of(p: Parser, args: argparse.Namespace) -> GridPlan:
     if args.no_robustness:
         options.refuse(args, ("attack_all",), "says what to attack; leave out --no-robustness.")
     said = networks.settings_of(p, args) | {"cells": "diagonal" if args.diagonal else "all"}
-    return from_options(GridPlan, options.adversary(args, said, "objective.adversary"))
+    said = options.adversary(args, said, "objective.adversary")
+    return from_options(GridPlan, recipes.left_to_the_recipe(p, args, said))
 
 
 def main(argv: list[str]) -> None:

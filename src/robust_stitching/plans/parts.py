@@ -92,6 +92,8 @@ class Transform(Settings):
     flatten : map all units to all units instead of channel to channel.
     whiten : train it in coordinates in which its inputs are white, see `training.whitened`; of full
         matrices between channels only.
+    fit_images : how many training images maps in closed form are computed from, always the same
+        ones; None takes all.
     """
 
     init: str = setting("random", choices=INITS)
@@ -99,6 +101,7 @@ class Transform(Settings):
     low_rank: int | None = setting(None, AT_LEAST_ONE)
     flatten: bool = False
     whiten: bool = False
+    fit_images: int | None = setting(None, AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)

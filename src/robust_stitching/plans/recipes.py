@@ -22,7 +22,7 @@ PAPER, FAST = "paper", "fast"
 RECIPES = {
     PAPER: Recipe(Transform(), Optimisation(epochs=30, lr=1e-3, optimizer="adam")),
     FAST: Recipe(
-        Transform(init="ps_inv", whiten=True),
+        Transform(init="ps_inv", whiten=True, fit_images=5000),
         Optimisation(epochs=2, lr=1e-2, optimizer="adam", schedule="cosine"),
     ),
 }

@@ -100,7 +100,8 @@ def find_map(
     check_cut(front, end, train, plan)
     state = state or State()
     if moments is None and wants_moments(front, end, plan, main):
-        moments = matching.moments_of(*front, *end, train, form_of(plan.transform), progress)
+        seen = fitted_on(train, plan.transform)
+        moments = matching.moments_of(*front, *end, seen, form_of(plan.transform), progress)
     network, direct, optimizer = begun(front, end, plan, train.device, moments, main)
     untrained = copy.deepcopy(network)
     trainer = trainer_of(network, end, train, plan, goal, test, optimizer)
@@ -163,6 +164,12 @@ def wants_moments(front: Cut, end: Cut, plan: Stitching, main: bool = True) -> b
     return _reports_direct(front, end, plan, main) or _needs_moments(plan.transform)
 
 
+def fitted_on(train: AnySplit, plan: Transform) -> AnySplit:
+    """The images that maps in closed form are computed from."""
+    n = plan.fit_images
+    return train if n is None or n >= len(train) else train.sample(n)
+
+
 def _reports_direct(front: Cut, end: Cut, plan: Stitching, main: bool) -> bool:
     layouts = graph.layout_of(*front), graph.layout_of(*end)
     size = form_of(plan.transform).shape(*layouts)
@@ -206,6 +213,8 @@ def begun(
     else:
         start = initial_values(asked.init, columns, rows, plan.seed, asked.low_rank)
     transform.set(*start)
-    white = whitening(moments) if asked.whiten else None
-    optimizer = white and Whitened(transform.weight, transform.bias, white, plan.training)
+    optimizer = None
+    if asked.whiten:
+        white = whitening(moments)
+        optimizer = Whitened(transform.weight, transform.bias, white, plan.training)
     return network.eval(), direct, optimizer

@@ -14,7 +14,7 @@ from robust_stitching.plans import GridPlan, Stitching
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import controls, matching
 from robust_stitching.stitching.controls import RANDOM, SELF
-from robust_stitching.stitching.fit import check_cut, form_of, wants_moments
+from robust_stitching.stitching.fit import check_cut, fitted_on, form_of, wants_moments
 from robust_stitching.stitching.grid.cells import Pair, cells_of
 from robust_stitching.stitching.grid.measure import Stitch, Stitches, measure_grid
 from robust_stitching.stitching.grid.training import (
@@ -180,9 +180,9 @@ class _Grid:
     ) -> dict[Pair, Moments]:
         plan = self.plan.cell(*pairs[0], self.plan.seed)
         wanted = [p for p in pairs if wants_moments((front, p[0]), (end, p[1]), plan, main)]
-        found = matching.moments_of_all(
-            front, end, wanted, self.ready.train, form_of(plan.transform), self.progress
-        )
+        seen = fitted_on(self.ready.train, plan.transform)
+        form = form_of(plan.transform)
+        found = matching.moments_of_all(front, end, wanted, seen, form, self.progress)
         return dict(zip(wanted, found, strict=True))
 
     def _trained(

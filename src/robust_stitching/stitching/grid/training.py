@@ -106,12 +106,14 @@ class _Group:
         goal = _once_a_batch(goal)
         for pair, plan in plans.items():
             cuts = (front, pair[0]), (end, pair[1])
-            network, direct = begun(*cuts, plan, train.device, moments.get(pair), main)
+            network, direct, optimizer = begun(*cuts, plan, train.device, moments.get(pair), main)
             _share_weights(network, front, end)
             untrained = copy.deepcopy(network)
             _share_weights(untrained, front, end)
             cell = Behind(network, self.front, pair[0])
-            trainer = self.trainers[pair] = trainer_of(cell, cuts[1], train, plan, goal)
+            trainer = self.trainers[pair] = trainer_of(
+                cell, cuts[1], train, plan, goal, optimizer=optimizer
+            )
             self.cells[pair] = TrainedCell(untrained, network, direct, [], trainer.precision)
 
     @property
@@ -264,7 +266,7 @@ def train_alone(
     try:
         one = find_map(front, end, train, test, plan, **how)
     except Diverged as error:
-        network, direct = begun(front, end, plan, train.device, moments, main)
+        network, direct, _ = begun(front, end, plan, train.device, moments, main)
         precision = precision_on(train.device, plan.training.precision)
         return TrainedCell(network, network, direct, [], precision, str(error))
     return TrainedCell(one.untrained, one.network, one.direct, one.curve, one.precision)
