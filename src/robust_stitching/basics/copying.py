@@ -1,26 +1,52 @@
 """Copies of networks."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.functions import Memo, renew
 
 
-def copy_of(network: nn.Module) -> nn.Module:
-    """A copy of a network with weights of its own. Tensors that its modules hold and that a pass
-    has computed, as `torch.nn.utils.weight_norm` does, are copied as numbers.
+def copy_of(network: nn.Module, instead: Memo | None = None) -> nn.Module:
+    """A copy of a network with weights of its own. Tensors that it holds and that a pass has
+    computed, as `torch.nn.utils.weight_norm` does, are copied as numbers, wherever it holds them;
+    functions that it holds, hooks too, work on the copy where they worked on a part of it.
+
+    Parameters
+    ----------
+    instead : what the copy has in the place of objects, by their identities.
 
     Raises
     ------
-    UserError : where it holds something that cannot be copied.
+    UserError : where it holds something that cannot be copied, or a function that knows a part of
+        it by a global name.
     """
-    held = [value for m in network.modules() for value in vars(m).values()]
-    computed = (v for v in held if isinstance(v, Tensor) and v.grad_fn is not None)
+    memo = dict(instead or {})
     try:
-        return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
+        with _AsNumbers():
+            copied = copy.deepcopy(network, memo)
+            renew(memo)
+    except UserError:
+        raise
     except Exception as error:  # whatever is held may raise what it likes
         raise UserError(
             f"the network {type(network).__name__} cannot be copied ({first_line(error)}); remove "
             "from its modules what is no part of it."
         ) from error
+    return copied
+
+
+class _AsNumbers(TorchFunctionMode):
+    """Within it, what a pass has computed is copied as numbers; torch would refuse to."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return function(*args, **(kwargs or {}))

@@ -6,7 +6,6 @@ two short attacks on a few images that survived. The thresholds lie far from wha
 archive/ shows at usual radii, standard, TRADES or Madry; tests/test_doubts.py has both sides.
 """
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +15,8 @@ from robust_stitching.attacks import Threat, draws_at, pgd
 from robust_stitching.attacks.loop import finite_or_zero, fools, value_alone, value_and_gradient
 from robust_stitching.attacks.losses import cross_entropy, margin
 from robust_stitching.attacks.pgd import usual_step
+from robust_stitching.basics.copying import copy_of
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.labels import are_attributes, are_right, per_image
 from robust_stitching.basics.modes import attackable, logits_of, without_tf32
 from robust_stitching.basics.progress import Progress
@@ -281,8 +282,9 @@ def _fooled(network: nn.Module, images: Tensor, labels: Tensor) -> int:
 def _in_float64(network: nn.Module, images: Tensor) -> nn.Module | None:
     """A copy that computes in float64; None where a network cannot."""
     try:
-        exact = copy.deepcopy(network).double()
+        exact = copy_of(network)
+        exact.double()
         logits_of(exact, images[:1].double())
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, UserError):
         return None
     return exact

@@ -3,7 +3,6 @@
 The meta device knows shapes only: nothing is computed and no weight is copied.
 """
 
-import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +21,18 @@ def skeleton(network: nn.Module) -> nn.Module:
     tensors = [*network.parameters(), *network.buffers()]
     for module in network.modules():
         tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(network, {id(t): _on_meta(t) for t in tensors}).eval()
+    return _evaluated(copy_of(network, {id(t): _on_meta(t) for t in tensors}))
 
 
 def with_own_buffers(network: nn.Module) -> nn.Module:
     """A copy in evaluation mode that shares the numbers of the weights, which need no gradient."""
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
-    return copy.deepcopy(network, shared).eval()
+    return _evaluated(copy_of(network, shared))
+
+
+def _evaluated(network: nn.Module) -> nn.Module:
+    network.eval()  # which need not return it
+    return network
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
@@ -116,7 +120,8 @@ def require_trainable(network: nn.Module) -> None:
     """Raise UserError unless `network` answers in training mode as it does otherwise, and with a
     gradient at its weights."""
     name = network.architecture["model"]
-    twin = copy_of(network).train()
+    twin = copy_of(network)
+    twin.train()
     like = next(twin.parameters(), torch.empty(0))
     try:
         returned = twin(torch.rand(2, *network.input_shape).to(like.device))

@@ -1,12 +1,12 @@
 """Finding the map between two layers: its mask, its first values, its training."""
 
-import copy
 import logging
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
@@ -103,7 +103,7 @@ def find_map(
         seen = fitted_on(train, plan.transform)
         moments = matching.moments_of(*front, *end, seen, form_of(plan.transform), progress)
     network, direct, optimizer = begun(front, end, plan, train.device, moments, main)
-    untrained = copy.deepcopy(network)
+    untrained = copy_of(network)
     trainer = trainer_of(network, end, train, plan, goal, test, optimizer)
     maps = state.take_up(trainer) or [Map(0, *network.transform.values())]
 

@@ -1,6 +1,5 @@
 """One stitching run: a frozen configuration and two networks in, a result out."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
@@ -232,11 +232,11 @@ def stitch(
     trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
     joined = {"untrained": trained.untrained, "stitched": trained.network}
     if trained.direct is not None and not plan.measured.no_pinv:
-        matched = copy.deepcopy(trained.untrained)
+        matched = copy_of(trained.untrained)
         matched.transform.set(trained.direct.weight, trained.direct.bias)
         joined["direct_matching"] = matched
         if not plan.no_bn and has_statistics(matched):
-            joined["direct_matching_recalibrated"] = copy.deepcopy(matched)
+            joined["direct_matching_recalibrated"] = copy_of(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)
     notes += notes_of(train, ready.test, elsewhere)
     notes += notes_of_cut(trained.network, trained.direct, plan)

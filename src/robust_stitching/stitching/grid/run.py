@@ -1,12 +1,12 @@
 """A grid of stitches: a frozen plan and two networks in, a result out."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
@@ -224,10 +224,10 @@ class _Grid:
         if trained.error is None:
             made["stitched"] = trained.network
         if trained.direct is not None and not self.plan.measured.no_pinv:
-            matched = made["direct_matching"] = copy.deepcopy(trained.untrained)
+            matched = made["direct_matching"] = copy_of(trained.untrained)
             matched.transform.set(trained.direct.weight, trained.direct.bias)
             if not self.plan.no_bn and has_statistics(matched):
-                again = made["direct_matching_recalibrated"] = copy.deepcopy(matched)
+                again = made["direct_matching_recalibrated"] = copy_of(matched)
                 estimate_statistics(again, self.ready.train, seed)
         donor = self.ready.pair.front
         return {name: Stitch(network, donor, pair[0]) for name, network in made.items()}

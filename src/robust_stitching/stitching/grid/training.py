@@ -1,6 +1,5 @@
 """Training all cells of a grid: many trainers behind one iterator of batches."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
@@ -108,7 +108,7 @@ class _Group:
             cuts = (front, pair[0]), (end, pair[1])
             network, direct, optimizer = begun(*cuts, plan, train.device, moments.get(pair), main)
             _share_weights(network, front, end)
-            untrained = copy.deepcopy(network)
+            untrained = copy_of(network)
             _share_weights(untrained, front, end)
             cell = Behind(network, self.front, pair[0])
             trainer = self.trainers[pair] = trainer_of(
