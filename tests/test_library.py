@@ -152,6 +152,22 @@ def test_a_network_that_holds_its_last_pass_is_copied(small):
         rs.network(net)
 
 
+class Frozen(Small):
+    """Does not return itself when its mode is changed, as much code of frozen batch norms."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn.eval()
+
+
+def test_a_mode_that_is_set_need_not_return_the_network(small):
+    made = rs.network(nn.Sequential(Frozen()), image_size=28)
+    settings = {"epochs": 1, "no_robustness": True, "controls": True}
+    result = rs.stitch(made, Frozen(), "0.bn", "bn", "digits", **settings)
+    assert result.front.network is made.network
+    assert rs.attack(Frozen(), "digits", tier="quick").accuracies()
+
+
 def test_names_that_are_needed_are_not_overwritten(small):
     net = copy.deepcopy(small)
     net.architecture = "deep"

@@ -66,7 +66,8 @@ def network(
     if not isinstance(module, nn.Module):
         raise UserError(f"a network is an nn.Module, not {module!r:.60}; give one.")
     _check_said(image_size, in_channels, classes)
-    made = copy_of(unwrapped(module)).eval()
+    made = copy_of(unwrapped(module))
+    made.eval()  # which need not return it
     if any(is_lazy(value) for value in (*made.parameters(), *made.buffers())):
         raise UserError(f"{type(made).__name__} has no weights yet; run it once on images first.")
     name, notes = name or type(made).__name__, []

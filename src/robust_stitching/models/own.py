@@ -155,7 +155,8 @@ def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) ->
         network = make(**{name: sizes[name] for name in taken})
     if not isinstance(network, nn.Module):
         raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
-    network = copy_of(unwrapped(network)).float()  # some return the same one at every call
+    network = copy_of(unwrapped(network))  # some return the same one at every call
+    network.float()
     size, told = sizes["image_size"], sizes["num_classes"]
     channels = channels_taken(network, size, first=sizes["in_channels"])
     return adopted(network, channels, logits_at(network, (channels, size, size), told))

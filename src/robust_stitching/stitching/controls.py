@@ -36,7 +36,8 @@ def with_random_weights(network: nn.Module, split: AnySplit, seed: int, number: 
     """
     require_factory(network)
     own_seed = generator_for(seed, "twin", number).initial_seed()
-    twin = _twin(network, own_seed).to(split.device)
+    twin = _twin(network, own_seed)
+    twin.to(split.device)
     if network.architecture.get("code") and _alike(twin, _twin(network, own_seed + 1)):
         raise UserError(
             f"`controls` need fronts with fresh weights, but {network.architecture['model']} gives "
@@ -45,7 +46,8 @@ def with_random_weights(network: nn.Module, split: AnySplit, seed: int, number: 
     name, normalize = models.normalisation_of(network)
     setattr(twin, name, copy.deepcopy(normalize))
     wake(twin, own_seed)
-    estimate_statistics(twin.eval(), split, seed)
+    twin.eval()
+    estimate_statistics(twin, split, seed)
     return twin
 
 
@@ -80,7 +82,8 @@ def _twin(network: nn.Module, seed: int) -> nn.Module:
     memory, as its modules begin by themselves."""
     if not network.architecture.get("in_memory"):
         return models.rebuilt(network.architecture, seed)
-    twin = copy_of(network).cpu()
+    twin = copy_of(network)
+    twin.cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in twin.modules():
