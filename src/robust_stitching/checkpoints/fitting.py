@@ -218,6 +218,8 @@ def require_stored(state: State, path: Path) -> None:
 def require_finite(state: State, path: Path | str) -> None:
     """Raise UserError for a number that is NaN or infinite, naming its tensor."""
     for name, value in state.items():
+        if value.layout is not torch.strided:  # of most kinds nobody can ask what is finite
+            value = value.to_dense()
         if value.is_floating_point() and not bool(value.isfinite().all()):
             wrong = int((~value.isfinite()).sum())
             raise UserError(
