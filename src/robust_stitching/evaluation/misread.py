@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from robust_stitching.basics.files import slug
+from robust_stitching.basics.modes import logits_of
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import SOURCES, AnySplit
 from robust_stitching.evaluation.intervals import wilson
@@ -19,14 +21,17 @@ ABOVE_CHANCE = 0.05
 LEAST_IMAGES = 20
 """Fewer tell nothing."""
 
+LOOKED_AT = 64
+"""Images whose answers tell whether they are probabilities."""
+
 FAR = 0.05
 """By so much an accuracy, its 95% interval taken off, may lie below what is promised."""
 
 
 def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float = 0.0) -> list[str]:
     """What is strange about the accuracy of a network on `split`, in sentences: one near chance, or
-    far below what its training promises for the same data, or a loss that is no number. A stitched
-    network may well be near chance.
+    far below what its training promises for the same data, a loss that is no number, answers that
+    are probabilities. A stitched network may well be near chance.
 
     Parameters
     ----------
@@ -36,6 +41,11 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
     if not math.isfinite(loss):
         told.append(
             f"{checkpoint.called} answers with numbers that are not finite on {split.name}."
+        )
+    if _answers_with_probabilities(checkpoint.network, split):
+        told.append(
+            f"{checkpoint.called} answers with probabilities, which are taken for logits: its loss "
+            "says little, and attacks on it may be weak; have it return what its softmax is given."
         )
     if len(split) < LEAST_IMAGES:
         return told
@@ -52,6 +62,15 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
             "that it was made with?"
         )
     return told
+
+
+def _answers_with_probabilities(network: nn.Module, split: AnySplit) -> bool:
+    """Whether a network ends with a softmax: its answers are at least 0, and their sum is 1."""
+    few = split.sample(LOOKED_AT, 0)
+    ((images, _),) = few.batches(len(few))
+    answers = logits_of(network, images)
+    sums = answers.sum(dim=1)
+    return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 
 
 def chance_of(split: AnySplit) -> float:
