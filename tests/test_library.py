@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -166,6 +168,110 @@ def test_a_mode_that_is_set_need_not_return_the_network(small):
     result = rs.stitch(made, Frozen(), "0.bn", "bn", "digits", **settings)
     assert result.front.network is made.network
     assert rs.attack(Frozen(), "digits", tier="quick").accuracies()
+
+
+def test_probabilities_in_the_place_of_logits_are_told(small):
+    pair = [
+        rs.network(nn.Sequential(small, last), mean=MEAN, std=STD, dataset="digits")
+        for last in (nn.Softmax(dim=1), nn.LogSoftmax(dim=1))
+    ]
+    for call in (rs.evaluate, lambda *of: rs.attack(*of, tier="quick")):
+        with pytest.warns(UserWarning, match="answers with probabilities, which are taken for log"):
+            call(pair[0], "digits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rs.evaluate(pair[1], "digits")
+    told = rs.stitch(*pair, "0.bn", "0.bn", "digits", epochs=1, no_robustness=True).notes
+    assert sum("answers with probabilities" in note for note in told) == 1
+
+
+REGISTERED = {}
+
+
+class Registered(Small):
+    def __init_subclass__(cls, *, tag, **rest):
+        super().__init_subclass__(**rest)
+        assert tag not in REGISTERED
+        REGISTERED[tag] = cls
+
+
+class Once(type):
+    names: ClassVar = set()
+
+    def __new__(cls, name, *rest):
+        assert name not in cls.names
+        cls.names.add(name)
+        return super().__new__(cls, name, *rest)
+
+
+class Tagged(Registered, tag="tagged"):
+    pass
+
+
+class Unique(Small, metaclass=Once):
+    __slots__ = ("more",)
+
+
+@pytest.mark.parametrize("kind", [Tagged, Unique])
+def test_classes_that_hear_of_those_derived_from_them_hear_of_none_of_ours(kind):
+    made = rs.network(kind(), dataset="digits")
+    assert isinstance(made.network, kind) and type(made.network).__name__ == kind.__name__
+    other = models.answering(made.network, [*range(9, -1, -1)])
+    images = torch.rand(2, 1, 28, 28)
+    assert torch.equal(other(images), made.network(images).flip(1))
+    assert {"tagged": Tagged} == REGISTERED
+
+
+class Named(NamedTuple):
+    features: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass
+class Data:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+@dataclass
+class Both:
+    one: torch.Tensor
+    other: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [Named, Data, dict, Both])
+def test_the_part_called_logits_is_taken(kind):
+    class Several(Small):
+        def forward(self, x):
+            answers = super().forward(x)
+            parts = {"one": answers, "other": -answers}
+            return kind(**parts if kind is Both else {"logits": answers, "features": -answers})
+
+    net = Several().eval()
+    if kind is Both:
+        with pytest.raises(UserError, match=r"a Both of 'one', values of shape \(10,\), 'other'"):
+            rs.network(net)
+        return
+    made, images = rs.network(net), torch.rand(2, 1, 28, 28)
+    assert torch.equal(made.network(images), Small.forward(net, images))
+    assert "fc" in [layer.name for layer in rs.layers(made)]
+
+
+def test_a_sparse_buffer_is_looked_through():
+    class Sparse(Small):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("order", torch.eye(10).flip(0).to_sparse())
+
+        def forward(self, x):
+            return torch.sparse.mm(self.order, super().forward(x).t()).t()
+
+    net = Sparse().eval()
+    images = torch.rand(2, 1, 28, 28)
+    assert torch.equal(rs.network(net).network(images), Small.forward(net, images).flip(1))
+    net.order = (net.order * float("inf")).coalesce()
+    with pytest.raises(UserError, match=r"order in Sparse has \d+ of 100 numbers that are NaN"):
+        rs.network(net)
 
 
 def test_names_that_are_needed_are_not_overwritten(small):

@@ -334,6 +334,27 @@ def test_wrappers_are_taken_off_and_scripts_refused():
         unwrapped(nn.Sequential(quantised))
 
 
+def test_a_network_that_returns_more_in_evaluation_alone_can_be_trained(tmp_path):
+    code = tmp_path / "modes.py"
+    code.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        y = super().forward(x)\n"
+        "        return y if self.training else (y, y.argmax(1))\n"
+        "def net(num_classes=10):\n"
+        "    return Net(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    sizes = {"num_classes": 10, "in_channels": 1, "image_size": 8}
+    network = models.build(models.asked_for(f"{code}:net"), **sizes)
+    models.require_trainable(network)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(network.train()(images), network.eval()(images))
+    network[1] = nn.Sequential(network[1], nn.Unflatten(1, (2, 5)))
+    with pytest.raises(UserError, match=r"answers with values of shape \(2, 5\) in training mode"):
+        models.require_trainable(network)
+
+
 def test_channels_are_what_the_network_takes():
     assert channels_taken(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 8, first=3) == 1
     assert channels_taken(nn.Conv2d(5, 2, 3), 8, first=3) == 5  # no image has five

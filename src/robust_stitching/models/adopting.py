@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.models.answers import Place
+from robust_stitching.models.answers import Place, logits_in, with_forward
 from robust_stitching.models.layers import Normalize
 
 OURS = ("architecture", "input_shape")
@@ -45,9 +45,9 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         output = theirs.forward(_as_it_was(self, theirs, name), getattr(self, name)(x))
-        return output if answer is None else output[answer]
+        return logits_in(output, answer)
 
-    network.__class__ = type(theirs.__name__, (theirs,), {"forward": forward})
+    network.__class__ = with_forward(theirs, forward)
     setattr(network, name, Normalize(channels))
     return network
 

@@ -1,13 +1,14 @@
 """The answers of a network: which of what it returns they are, and in another order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 LOGITS = "logits"
 Place = str | int | None
-"""A key or a number in what a network returns; None where that is the logits themselves."""
+"""A key, a name or a number in what a network returns; None where that is the logits themselves."""
 
 
 def place_of_logits(output: Any, num_classes: int | None) -> Place:
@@ -16,16 +17,47 @@ def place_of_logits(output: Any, num_classes: int | None) -> Place:
     also where that is not plain."""
     if isinstance(output, Tensor):
         return None
-    if isinstance(output, Mapping):
-        parts = dict(output)
-    else:
-        parts = dict(enumerate(output if isinstance(output, tuple | list) else ()))
-    rows = {k: v for k, v in parts.items() if isinstance(v, Tensor) and v.ndim == 2}
+    rows = {k: v for k, v in parts(output).items() if isinstance(v, Tensor) and v.ndim == 2}
     if LOGITS in rows:
         return LOGITS
     right = [key for key, value in rows.items() if value.shape[1] == num_classes]
     (only,) = right if len(right) == 1 else rows if len(rows) == 1 else (None,)
     return only
+
+
+def parts(output: Any) -> dict[Any, Any]:
+    """What a network returns together, by its keys, its names or its numbers."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if is_dataclass(output):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    if hasattr(output, "_asdict"):  # a named tuple
+        return output._asdict()
+    return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
+
+
+def logits_in(output: Any, place: Place) -> Any:
+    """What is at a place in what a network returns; a tensor is the logits themselves, also of a
+    network that returns more in another mode."""
+    if place is None or isinstance(output, Tensor):
+        return output
+    named = isinstance(place, str) and not isinstance(output, Mapping)
+    return getattr(output, place) if named else output[place]
+
+
+def with_forward(theirs: type[nn.Module], forward: Callable) -> type[nn.Module]:
+    """A class that is like another but for its forward. Whoever keeps a list of the classes that
+    are derived from his own, or wants something of them, does not hear of it."""
+    made = type.__new__(type(theirs), theirs.__name__, (_Unheard, theirs), {"forward": forward})
+    made.__bases__ = (theirs,)
+    return made
+
+
+class _Unheard(nn.Module):
+    __slots__ = ()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Ask no other base, while a class is made."""
 
 
 def answering(network: nn.Module, order: Sequence[int]) -> nn.Module:
@@ -39,6 +71,6 @@ def answering(network: nn.Module, order: Sequence[int]) -> nn.Module:
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         return theirs.forward(self, x)[:, columns]
 
-    view = object.__new__(type(theirs.__name__, (theirs,), {"forward": forward}))
+    view = object.__new__(with_forward(theirs, forward))
     view.__dict__ = dict(vars(network))
     return view

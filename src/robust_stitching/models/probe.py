@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating
-from robust_stitching.models.answers import Place, place_of_logits
+from robust_stitching.models.answers import Place, parts, place_of_logits
 
 
 def skeleton(network: nn.Module) -> nn.Module:
@@ -100,8 +100,10 @@ def _described(value: Any) -> str:
     """What a network returns for a batch, of one image."""
     if isinstance(value, Tensor):
         return f"values of shape {tuple(value.shape[1:])}"
-    if isinstance(value, Mapping):
-        return "a dictionary of " + ", ".join(f"'{k}', {_described(v)}" for k, v in value.items())
+    named = parts(value)
+    if any(isinstance(name, str) for name in named):
+        kind = "dictionary" if isinstance(value, Mapping) else type(value).__name__
+        return f"a {kind} of " + ", ".join(f"'{k}', {_described(v)}" for k, v in named.items())
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of " + " and ".join(map(_described, value))
     return f"another kind ({type(value).__name__})"
@@ -127,7 +129,8 @@ def require_trainable(network: nn.Module) -> None:
         returned = twin(torch.rand(2, *network.input_shape).to(like.device))
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(f"{name} fails in training mode ({first_line(error)}).") from error
-    if not isinstance(returned, Tensor):
+    classes = network.architecture.get("num_classes")
+    if not isinstance(returned, Tensor) or returned.shape != (2, classes or returned.shape[-1]):
         raise UserError(
             f"{name} answers with {_described(returned)} in training mode; have it return its "
             "logits alone there, too."
