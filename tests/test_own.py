@@ -11,7 +11,7 @@ from robust_stitching.basics.code import function_in, functions_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.models.probe import channels_taken
-from robust_stitching.models.unwrapping import unwrapped
+from robust_stitching.models.unwrapping import unwrapped, unwrapped_copy
 from robust_stitching.stitching.controls import with_random_weights
 
 NETS = """
@@ -332,6 +332,16 @@ def test_wrappers_are_taken_off_and_scripts_refused():
     quantised = torch.ao.nn.quantized.Linear(4, 2)
     with pytest.raises(UserError, match="its part '0' was made by quantisation"):
         unwrapped(nn.Sequential(quantised))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_are_taken_off_parts(wrap):
+    inner = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+    net = nn.Sequential(nn.Flatten(), wrap(inner), nn.Sequential(wrap(inner[1])))
+    copied = unwrapped_copy(net)
+    assert [name for name, _ in copied.named_modules()] == ["", "0", "1", "1.0", "1.1", "2"]
+    assert copied[2][0] is copied[1][1] and copied[1][0] is not inner[0]
+    assert type(net[1]) is type(wrap(inner))
 
 
 def test_a_network_that_returns_more_in_evaluation_alone_can_be_trained(tmp_path):

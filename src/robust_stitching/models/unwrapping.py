@@ -5,6 +5,7 @@ import re
 import torch
 from torch import fx, nn
 
+from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
 
 WRAPPERS = {
@@ -23,8 +24,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
     UserError : for a network that was scripted, traced, exported or quantised, whole or in part,
         which is no longer made of the modules that people wrote.
     """
-    while type(network).__module__.startswith("torch.") and type(network).__name__ in WRAPPERS:
-        network = getattr(network, WRAPPERS[type(network).__name__])
+    network = _inside(network)
     for name, module in network.named_modules():
         made = _made_by(module)
         if made:
@@ -34,6 +34,22 @@ def unwrapped(network: nn.Module) -> nn.Module:
                 f"{made}; give the module before that."
             )
     return network
+
+
+def unwrapped_copy(network: nn.Module) -> nn.Module:
+    """A copy of a network in which neither it nor any of its modules is wrapped; see `unwrapped`
+    and `copy_of` for what is refused."""
+    copied = copy_of(unwrapped(network))
+    for module in list(copied.modules()):
+        for name, child in list(module._modules.items()):
+            module._modules[name] = _inside(child)
+    return copied
+
+
+def _inside(module: nn.Module) -> nn.Module:
+    while type(module).__module__.startswith("torch.") and type(module).__name__ in WRAPPERS:
+        module = getattr(module, WRAPPERS[type(module).__name__])
+    return module
 
 
 def _made_by(module: nn.Module) -> str | None:
