@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import random
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -117,7 +119,10 @@ def test_networks_that_go_through_all_their_modules_are_normalised_once():
         (lambda: rs.network(Anywhere()), r"several shapes, 3×32×32, .*`image_size`, or `dataset`"),
         (lambda: rs.network(Anywhere(), image_size=8), r"several shapes.*: `in_channels`"),
         (lambda: rs.network(Anywhere(), dataset="mnist", in_channels=1), r"1×32×32, 1×28×28;"),
-        (lambda: rs.network(nn.Linear(3, 3)), r"none of the shapes 3×32×32, 1×32×32, .*, …; say"),
+        (
+            lambda: rs.network(nn.Linear(3, 3)),
+            r"the shapes 3×32×32, 1×32×32, .*, … \(at 32×32 pixels: .*\); say",
+        ),
         (lambda: rs.network(Small(), image_size=20), r"not work on images of 20×20 pixels \(Runt"),
         (lambda: rs.network(Small(), in_channels=3), r"none of the shapes 3×32×32"),
         (lambda: rs.network(Small(), classes=10), r"classes=10 is no list of different names"),
@@ -272,6 +277,90 @@ def test_a_sparse_buffer_is_looked_through():
     net.order = (net.order * float("inf")).coalesce()
     with pytest.raises(UserError, match=r"order in Sparse has \d+ of 100 numbers that are NaN"):
         rs.network(net)
+
+
+@contextmanager
+def double_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+SETTINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64": double_by_default,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_what_torch_was_told_outside_changes_nothing(settings, digits):
+    pixels, labels = next(digits[1].between(0, 60).batches(60))
+
+    def results():
+        torch.manual_seed(0)
+        net = Small().float()
+        split = rs.split(pixels[:, :, 2:30, 2:30], labels)
+        known = rs.attack(net, split, tier="quick").accuracies()
+        brief = {"epochs": 1, "batch_size": 30, "no_robustness": True}
+        stitched = rs.stitch(net, rs.network(net), "bn", "bn", (split, split), **brief)
+        made = {"measures": ["cka"], "layers1": ["bn"], "layers2": ["bn"]}
+        compared = rs.compare(net, net, split, **made).layerwise["cka"]
+        return rs.evaluate(net, split).loss, known, stitched.cka, compared.tolist()
+
+    def as_told():
+        settings = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        return *settings, torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+
+    expected = results()
+    with SETTINGS[settings]():
+        before = as_told()
+        found = results()
+        assert as_told() == before
+    if settings == "float64":  # its weights are drawn from other numbers
+        return
+    assert found == expected
+
+
+def test_no_generator_is_moved(small):
+    class Drawing(Small):
+        def forward(self, x):
+            noise = float(np.random.randn()) + random.random()
+            return super().forward(x + torch.randn_like(x) + noise)
+
+    def states():
+        numpys = np.random.get_state()
+        return torch.get_rng_state().tolist(), numpys[1].tolist(), numpys[2], random.getstate()
+
+    net, before = Drawing(), states()
+    made = rs.network(net, image_size=28)
+    with pytest.raises(UserError):
+        rs.layers(made)
+    assert states() == before
+
+
+def test_errors_of_a_forward_are_told_with_their_line():
+    class Typo(Small):
+        def forward(self, x):
+            return self.fc(self.rel(self.conv(x)))
+
+    class Double(Small):
+        def forward(self, x):
+            return super().forward(x.double())
+
+    line = Typo.forward.__code__.co_firstlineno + 1
+    for said in ({}, {"dataset": "digits"}, {"image_size": 28, "in_channels": 1}):
+        told = rf"\(.*AttributeError: .* no attribute 'rel', line {line} of .*test_library\.py\)"
+        with pytest.raises(UserError, match=told):
+            rs.network(Typo(), **said)
+        told = r"\(.*RuntimeError: .*, line \d+ of .*test_library.*The weights of Double were conv"
+        with pytest.raises(UserError, match=told):
+            rs.network(Double().double(), **said)
+    with pytest.raises(UserError, match=r"shapes 3×32×32, 1×32×32, 3×28×28, 1×28×28, … \("):
+        rs.network(Typo(), dataset="digits")
 
 
 def test_names_that_are_needed_are_not_overwritten(small):

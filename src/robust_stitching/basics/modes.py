@@ -81,6 +81,24 @@ def _in_evaluation_mode(*networks: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def usual_settings() -> Iterator[None]:
+    """Gradients, float32 and no autocast, whatever the caller has chosen for his own code, or code
+    within the block chooses; put back afterwards."""
+    dtype = torch.get_default_dtype()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def without_tf32() -> Iterator[None]:
     """Full float32 products on GPUs that would round them to ten bits."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import robust_stitching
+from robust_stitching.basics.errors import first_line
 
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -29,6 +30,12 @@ def own_line(error: BaseException) -> str | None:
         if not file.startswith(ours) and (installed or not file.startswith(pythons)):
             return f"line {frame.lineno} of {file}"
     return None
+
+
+def with_line(error: BaseException) -> str:
+    """What an error is, and where it arose in code of the user's own, as part of a sentence."""
+    where = own_line(error)
+    return f"{first_line(error)}, {where}" if where else first_line(error)
 
 
 def line_of_forward(module: nn.Module) -> str | None:

@@ -1,7 +1,24 @@
 """Random numbers: streams that depend on seeds and on what they are for, and on nothing else."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """The generators of torch, NumPy and Python are afterwards as they were before."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
 
 
 def generator_for(*seeds: int | str) -> torch.Generator:

@@ -10,6 +10,7 @@ from torch import nn
 
 from robust_stitching import similarity
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import usual_settings
 from robust_stitching.basics.progress import Progress, shown, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
@@ -41,6 +42,7 @@ Splits = str | tuple[AnySplit, AnySplit]
 """A dataset by its name or folder, or a training and a test split."""
 
 
+@usual_settings()
 def evaluate(
     network: AnyNetwork, images: str | AnySplit, *, batch_size: int = 500, progress: bool = False
 ) -> Accuracy:
@@ -64,6 +66,7 @@ def evaluate(
     return accuracy
 
 
+@usual_settings()
 def attack(
     network: AnyNetwork,
     images: str | AnySplit,
@@ -112,6 +115,7 @@ def attack(
     return known
 
 
+@usual_settings()
 def compare(
     network1: AnyNetwork,
     network2: AnyNetwork,
@@ -149,6 +153,7 @@ def compare(
     )
 
 
+@usual_settings()
 def stitch(
     front: AnyNetwork,
     end: AnyNetwork,
@@ -189,6 +194,7 @@ def stitch(
     return run_stitch(*pair, train, test, plan, _bar(progress), other, warn, donors=donors)
 
 
+@usual_settings()
 def write_report(
     result: StitchResult, folder: str | Path, command: str = "robust_stitching.stitch(…)"
 ) -> dict[str, Path]:
@@ -221,7 +227,7 @@ def _bar(progress: bool) -> Progress:
 def _doubt(*notes: str) -> None:
     """Warn of what is to be doubted, as Python does: once for each place and text."""
     for note in notes:
-        warnings.warn(note, stacklevel=3)
+        warnings.warn(note, stacklevel=4)  # where the function that is decorated was called
 
 
 def _device_of(checkpoint: Checkpoint) -> torch.device:

@@ -8,6 +8,7 @@ import torch
 
 from robust_stitching import data
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.modes import usual_settings
 from robust_stitching.basics.progress import shown, silent
 from robust_stitching.data import AnySplit, Split
 from robust_stitching.runs.inputs import resolved
@@ -15,6 +16,7 @@ from robust_stitching.runs.inputs import resolved
 CHANNELS = (1, 3)
 
 
+@usual_settings()
 def load_data(
     name: str,
     *,
@@ -26,6 +28,7 @@ def load_data(
     return data.load(resolved(name), device, shown if progress else silent, image_size)
 
 
+@usual_settings()
 def split(
     images: Any, labels: Any, *, classes: Sequence[str] | None = None, name: str = "images"
 ) -> Split:
@@ -74,7 +77,8 @@ def split(
 def _tensor(values: Any, what: str) -> torch.Tensor:
     """An array as a tensor; UserError for what is no array of numbers."""
     if isinstance(values, torch.Tensor):
-        return values.detach()
+        values = values.detach()
+        return values.clone() if values.is_inference() else values
     try:
         return torch.from_numpy(np.array(values))  # which also puts negative strides in order
     except (TypeError, ValueError) as error:

@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from robust_stitching import checkpoints, data, models
-from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import usual_settings
 from robust_stitching.basics.own_lines import line_of_forward
+from robust_stitching.basics.seeds import generators_kept
 from robust_stitching.checkpoints import Checkpoint, name_of
 from robust_stitching.checkpoints.constants import normalise
 from robust_stitching.checkpoints.fitting import require_finite
@@ -20,17 +21,20 @@ from robust_stitching.models.adopting import adopted
 from robust_stitching.models.own import SIZES
 from robust_stitching.models.probe import (
     channels_taken,
+    failure_at,
     logits_at,
     require_logits,
     wanted_beside_images,
 )
-from robust_stitching.models.unwrapping import unwrapped
+from robust_stitching.models.unwrapping import unwrapped_copy
 from robust_stitching.runs.inputs import resolved
 
 CHANNELS = (3, 1)
 MOST_TOLD = 4
 
 
+@usual_settings()
+@generators_kept()
 def network(
     module: nn.Module,
     *,
@@ -66,7 +70,7 @@ def network(
     if not isinstance(module, nn.Module):
         raise UserError(f"a network is an nn.Module, not {module!r:.60}; give one.")
     _check_said(image_size, in_channels, classes)
-    made = copy_of(unwrapped(module))
+    made = unwrapped_copy(module)
     made.eval()  # which need not return it
     if any(is_lazy(value) for value in (*made.parameters(), *made.buffers())):
         raise UserError(f"{type(made).__name__} has no weights yet; run it once on images first.")
@@ -85,14 +89,17 @@ def network(
                 f"{name} wants {' and '.join(wanted)} beside the images ({line_of_forward(made)}), "
                 "which nobody tells it; give its forward defaults."
             )
-        shape = _image_shape(made, name, in_channels, image_size, known)
-        made = adopted(made, shape[0], logits_at(made, shape, names and len(names)))
-        made.architecture, made.input_shape = {"model": name, "in_memory": True}, shape
-        made.architecture |= {
-            "num_classes": require_logits(made, None),
-            "in_channels": shape[0],
-            "image_size": shape[1],
-        }
+        try:
+            shape = _image_shape(made, name, in_channels, image_size, known)
+            made = adopted(made, shape[0], logits_at(made, shape, names and len(names)))
+            made.architecture, made.input_shape = {"model": name, "in_memory": True}, shape
+            made.architecture |= {
+                "num_classes": require_logits(made, None),
+                "in_channels": shape[0],
+                "image_size": shape[1],
+            }
+        except UserError as error:
+            raise UserError(" ".join((str(error), *notes))) from error
         models.settle_format(made, models.normalisation_of(made)[1])
     if mean is not None or std is not None:
         normalise(made, *map(_listed_numbers, (mean, std)), name)
@@ -112,6 +119,7 @@ def network(
     )
 
 
+@usual_settings()
 def load(path: str | Path, *, dataset: str | None = None, **how: Any) -> Checkpoint:
     """A network from a file of ours, or from a state dict that plain PyTorch has written.
 
@@ -145,6 +153,8 @@ def save(path: str | Path, network: Checkpoint, **training: Any) -> None:
     checkpoints.save(path, network.network, network.dataset, about, network.class_names)
 
 
+@usual_settings()
+@generators_kept()
 def layers(network: Checkpoint | nn.Module) -> list[Layer]:
     """The layers at which a network can be cut, in the order of computation."""
     checkpoint = network if isinstance(network, Checkpoint) else _network(network)
@@ -194,16 +204,19 @@ def _image_shape(
     for sizes in ((size,),) if size else (usual, SIZES):
         shapes = [(c, s, s) for s in dict.fromkeys(sizes) for c in CHANNELS]
         shapes = [shape for shape in shapes if channels in (None, shape[0])]
-        tried += shapes
+        tried += [shape for shape in shapes if shape not in tried]
         taken = taken or [shape for shape in shapes if models.takes(module, shape)]
     if len(taken) == 1:
         return taken[0]
     if not taken:
         if size:  # the error of the whole network says why
             return channels or channels_taken(module, size, CHANNELS[0]), size, size
+        size = tried[0][-1]
+        likely = channels or channels_taken(module, size, CHANNELS[0])
         raise UserError(
-            f"{name} takes images of none of the shapes {_listed(tried)}; say which it takes: "
-            "`image_size` and `in_channels`."
+            f"{name} takes images of none of the shapes {_listed(tried)} (at {size}×{size} pixels: "
+            f"{failure_at(module, (likely, size, size))}); say which it takes: `image_size` and "
+            "`in_channels`."
         )
     wanting = "image_size" if len({s for _, s, _ in taken}) > 1 else "in_channels"
     raise UserError(

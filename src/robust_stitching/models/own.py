@@ -14,17 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from robust_stitching.basics.code import Function, function_in
-from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.modes import usual_settings
+from robust_stitching.basics.seeds import generators_kept
 from robust_stitching.models import registry
 from robust_stitching.models.adopting import adopted
 from robust_stitching.models.probe import channels_taken, logits_at
 from robust_stitching.models.registry import Entry, Network
-from robust_stitching.models.unwrapping import unwrapped
+from robust_stitching.models.unwrapping import unwrapped_copy
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def _entry(own: Function) -> Entry:
     path = own.path.resolve()
     module = ModuleType(f"{PREFIX}{own.hash()}_{len(_named)}")
     module.__file__ = str(path)
-    with _beside(path) as imported, _told(own), torch.random.fork_rng(devices=[]):
+    with _beside(path) as imported, _told(own), usual_settings(), generators_kept():
         sys.modules[module.__name__] = module  # where dataclasses, among others, look for it
         exec(compile(own.text(), str(path), "exec"), vars(module))
     make = getattr(module, own.name, None)
@@ -151,11 +151,11 @@ def _taken(make: Callable, own: Function) -> frozenset[str]:
 
 
 def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) -> nn.Module:
-    with _beside(own.path.resolve()), _told(own):
+    with _beside(own.path.resolve()), _told(own), usual_settings():
         network = make(**{name: sizes[name] for name in taken})
     if not isinstance(network, nn.Module):
         raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
-    network = copy_of(unwrapped(network))  # some return the same one at every call
+    network = unwrapped_copy(network)  # some return the same one at every call
     network.float()
     size, told = sizes["image_size"], sizes["num_classes"]
     channels = channels_taken(network, size, first=sizes["in_channels"])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_stitching.basics.copying import copy_of
-from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.modes import evaluating
+from robust_stitching.basics.own_lines import with_line
 from robust_stitching.models.answers import Place, parts, place_of_logits
 
 
@@ -83,7 +84,7 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
         returned = answer(network, network.input_shape)
     except Exception as error:  # whatever a network of somebody else's raises
         raise UserError(
-            f"{name} does not work on images of {size}×{size} pixels ({first_line(error)}); choose "
+            f"{name} does not work on images of {size}×{size} pixels ({with_line(error)}); choose "
             "another network, or images of the size that it is made for (`image_size`)."
         ) from error
     shape = tuple(returned.shape) if isinstance(returned, Tensor) else None
@@ -128,7 +129,7 @@ def require_trainable(network: nn.Module) -> None:
     try:
         returned = twin(torch.rand(2, *network.input_shape).to(like.device))
     except Exception as error:  # whatever a network of somebody else's raises
-        raise UserError(f"{name} fails in training mode ({first_line(error)}).") from error
+        raise UserError(f"{name} fails in training mode ({with_line(error)}).") from error
     classes = network.architecture.get("num_classes")
     if not isinstance(returned, Tensor) or returned.shape != (2, classes or returned.shape[-1]):
         raise UserError(
@@ -144,11 +145,16 @@ def require_trainable(network: nn.Module) -> None:
 
 def takes(network: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Whether a network can be shown images of shape (C, H, W)."""
+    return failure_at(network, shape) is None
+
+
+def failure_at(network: nn.Module, shape: tuple[int, int, int]) -> str | None:
+    """What goes wrong where a network is shown images of shape (C, H, W), in words."""
     try:
         answer(network, shape)
-    except Exception:  # whatever a network of somebody else's raises
-        return False
-    return True
+    except Exception as error:  # whatever a network of somebody else's raises
+        return with_line(error)
+    return None
 
 
 def logits_at(network: nn.Module, shape: tuple[int, int, int], num_classes: int | None) -> Place:
