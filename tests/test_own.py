@@ -1,7 +1,9 @@
 """Networks that functions of the user's own make: ``nets.py:mine``."""
 
+import sys
 import textwrap
 
+import numpy
 import pytest
 import torch
 from torch import fx, nn
@@ -9,6 +11,7 @@ from torch import fx, nn
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.code import function_in, functions_in
 from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.graph import graph_of
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.models.probe import channels_taken
 from robust_stitching.models.unwrapping import unwrapped, unwrapped_copy
@@ -369,3 +372,81 @@ def test_channels_are_what_the_network_takes():
     assert channels_taken(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 8, first=3) == 1
     assert channels_taken(nn.Conv2d(5, 2, 3), 8, first=3) == 5  # no image has five
     assert channels_taken(nn.Flatten(), 8, first=3) == 3
+
+
+LAZY = """
+    from torch import nn
+    import early
+
+    class Net(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            from made.parts import head
+            self.head = head(64, classes)
+
+        def forward(self, x):
+            import early
+            from made import shape
+            assert early.times == 1
+            return self.head(shape.flat(x))
+
+    def net(width=4, num_classes=10, /, *, in_channels=1, depth=3):
+        assert (width, in_channels, depth) == (4, 1, 3)
+        return Net(num_classes)
+
+    instance = Net(10)
+"""
+
+
+@pytest.fixture
+def lazy(tmp_path):
+    for name, text in {
+        "nets.py": textwrap.dedent(LAZY),
+        "early.py": "import made\ntimes = made.times = getattr(made, 'times', 0) + 1\n",
+        "made/__init__.py": "",
+        "made/parts.py": "from torch.nn import Linear as head\n",
+        "made/shape.py": "def flat(x):\n    from .deep import start\n    return x.flatten(start)\n",
+        "made/deep.py": "start = 1\n",
+        "unused.py": "",
+    }.items():
+        (tmp_path / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "code" / name).write_text(text)
+    return tmp_path / "code"
+
+
+def test_code_imports_what_lies_beside_it_whenever_it_runs(lazy):
+    before, path = set(sys.modules), list(sys.path)
+    entry = models.asked_for(f"{lazy}/nets.py:net")
+    sizes = {"num_classes": 5, "in_channels": 1, "image_size": 8}
+    network = models.build(entry, **sizes)
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.equal(network(images), network.head(images.flatten(1)))
+    assert "head" in graph_of(network).layers
+    assert not {"early", "made", "made.deep"} & (set(sys.modules) - before) and sys.path == path
+    files = ["early.py", "made/__init__.py", "made/deep.py", "made/parts.py", "made/shape.py"]
+    assert [str(file.relative_to(lazy)) for file in entry.files] == ["nets.py", *files]
+    assert models.asked_for(f"{lazy}/nets.py:net") is entry
+    (lazy / "made" / "deep.py").write_text("start = -3\n")
+    assert models.asked_for(f"{lazy}/nets.py:net").code != entry.code
+
+
+def test_an_instance_is_no_function(lazy):
+    with pytest.raises(UserError, match=r"nets\.py:instance is a network, not a function or a cl"):
+        models.asked_for(f"{lazy}/nets.py:instance")
+
+
+def test_code_cannot_change_what_torch_is_told(tmp_path):
+    code = tmp_path / "settings.py"
+    code.write_text(
+        "import numpy, torch\nfrom torch import nn\n"
+        "torch.set_default_dtype(torch.float64)\ntorch.set_grad_enabled(False)\n"
+        "numpy.random.seed(0)\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    before = numpy.random.get_state()[1].tolist()
+    entry = models.asked_for(f"{code}:net")
+    network = models.build(entry, num_classes=10, in_channels=1, image_size=8)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+    assert numpy.random.get_state()[1].tolist() == before
+    assert network(torch.rand(2, 1, 8, 8)).requires_grad

@@ -11,7 +11,7 @@ from torch import nn
 import robust_stitching
 from robust_stitching.basics.errors import first_line
 
-INSTALLED = ("site-packages", "dist-packages")
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 @cache
@@ -21,12 +21,18 @@ def _not_theirs() -> tuple[tuple[str, ...], str]:
     return (*folders, "<"), sysconfig.get_paths()["stdlib"]
 
 
+def of_others(file: str) -> bool:
+    """Whether a file belongs to torch, this library, Python or a package that was installed."""
+    ours, pythons = _not_theirs()
+    return file.startswith((*ours, pythons)) or not INSTALLED.isdisjoint(Path(file).parts)
+
+
 def own_line(error: BaseException) -> str | None:
     """The innermost line of a traceback that is neither torch's, Python's nor this library's."""
     ours, pythons = _not_theirs()
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = frame.filename
-        installed = any(folder in Path(file).parts for folder in INSTALLED)
+        installed = not INSTALLED.isdisjoint(Path(file).parts)
         if not file.startswith(ours) and (installed or not file.startswith(pythons)):
             return f"line {frame.lineno} of {file}"
     return None

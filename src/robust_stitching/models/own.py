@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from torch import nn
 
+from robust_stitching.basics.beside import Beside
 from robust_stitching.basics.code import Function, function_in
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import usual_settings
@@ -113,9 +113,10 @@ def example(text: str, image_size: int | None = None) -> Network:
 def _entry(own: Function) -> Entry:
     path = own.path.resolve()
     module = ModuleType(f"{PREFIX}{own.hash()}_{len(_named)}")
-    module.__file__ = str(path)
-    with _beside(path) as imported, _told(own), usual_settings(), generators_kept():
-        sys.modules[module.__name__] = module  # where dataclasses, among others, look for it
+    beside = Beside(path)
+    module.__file__, vars(module)["__builtins__"] = str(path), beside.builtins
+    sys.modules[module.__name__] = module  # where dataclasses, among others, look for it
+    with beside.importable(), _told(own), usual_settings(), generators_kept():
         exec(compile(own.text(), str(path), "exec"), vars(module))
     make = getattr(module, own.name, None)
     if not callable(make):
@@ -123,19 +124,26 @@ def _entry(own: Function) -> Entry:
         raise UserError(
             f"{own.path} has no function '{own.name}'; it has {', '.join(there) or 'none'}."
         )
-    taken = _taken(make, own)
+    if isinstance(make, nn.Module):
+        raise UserError(
+            f"{own} is a network, not a function or a class that makes one; name its class, or a "
+            "function that returns it."
+        )
+    taken, imported = _taken(make, own), beside.files()
+    names = {parameter.name for parameter in taken}
     return Entry(
         own.short,
-        partial(_made, make, own, taken),
+        partial(_made, make, own, taken, beside),
         external=True,
         code=own.hash(imported),
         files=(path, *imported),
-        fixed=frozenset(TOLD) - taken,
+        fixed=frozenset(TOLD) - names,
     )
 
 
-def _taken(make: Callable, own: Function) -> frozenset[str]:
-    """Which of `TOLD` a function takes; UserError where it wants more."""
+def _taken(make: Callable, own: Function) -> list[inspect.Parameter]:
+    """The parameters of a function that are among `TOLD`, and those that have to be given in their
+    order; UserError where it wants more."""
     try:
         parameters = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):  # some built-in functions do not say
@@ -147,12 +155,16 @@ def _taken(make: Callable, own: Function) -> frozenset[str]:
             f"{own} wants {' and '.join(wanted)}, which nobody tells it; give them defaults. What "
             f"it is told, if its signature has it, are {', '.join(TOLD)}."
         )
-    return frozenset(p.name for p in single) & frozenset(TOLD)
+    return [p for p in single if p.name in TOLD or p.kind is p.POSITIONAL_ONLY]
 
 
-def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) -> nn.Module:
-    with _beside(own.path.resolve()), _told(own), usual_settings():
-        network = make(**{name: sizes[name] for name in taken})
+def _made(
+    make: Callable, own: Function, taken: list[inspect.Parameter], beside: Beside, **sizes: Any
+) -> nn.Module:
+    ordered = [sizes.get(p.name, p.default) for p in taken if p.kind is p.POSITIONAL_ONLY]
+    named = {p.name: sizes[p.name] for p in taken if p.kind is not p.POSITIONAL_ONLY}
+    with beside.importable(), _told(own), usual_settings():
+        network = make(*ordered, **named)
     if not isinstance(network, nn.Module):
         raise UserError(f"{own} returns no network but {network!r:.60}; return an nn.Module.")
     network = unwrapped_copy(network)  # some return the same one at every call
@@ -160,29 +172,6 @@ def _made(make: Callable, own: Function, taken: frozenset[str], **sizes: Any) ->
     size, told = sizes["image_size"], sizes["num_classes"]
     channels = channels_taken(network, size, first=sizes["in_channels"])
     return adopted(network, channels, logits_at(network, (channels, size, size), told))
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[list[Path]]:
-    """Let the code in a file import what lies beside it, as a script called without arguments may.
-
-    What it imports from there is forgotten again, so that another folder may have modules of the
-    same names, and its files are in the list that is yielded.
-    """
-    before, argv, folder = set(sys.modules), sys.argv, path.parent
-    imported: list[Path] = []
-    sys.argv = [str(path)]
-    sys.path.insert(0, str(folder))
-    try:
-        yield imported
-    finally:
-        sys.argv = argv
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and not name.startswith(PREFIX) and Path(file).is_relative_to(folder):
-                imported.append(Path(file))
-                del sys.modules[name]
 
 
 @contextmanager
