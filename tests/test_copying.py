@@ -30,6 +30,10 @@ class Holding(nn.Module):
         return self.fc(self.hold(x.flatten(1)))
 
 
+def map_one(function, x):
+    return function(x)
+
+
 def recursive(net):
     def times(x, n=1):
         return net.bn(x) if n == 0 else times(x, n - 1)
@@ -58,6 +62,7 @@ HOLDS = {
     "a keyword's default": lambda net: lambda x, *, bn=net.bn: bn(x),
     "a partial function": lambda net: functools.partial(lambda bn, x: bn(x), net.bn),
     "a partial closure": lambda net: functools.partial(lambda y, x: net.bn(x), 0),
+    "a closure given to one": lambda net: functools.partial(map_one, lambda x: net.bn(x)),
     "a bound method": lambda net: net.normalised,
     "a cached one": lambda net: functools.lru_cache(net.normalised),
     "recursive": recursive,
@@ -119,6 +124,8 @@ def test_two_functions_that_share_a_variable_share_it_in_the_copy():
 def test_a_part_that_is_known_by_a_global_name_is_refused(monkeypatch):
     net = Holding(lambda net: lambda x: next(KNOWN(x) for _ in range(1)))
     copy_of(net)  # as long as it is no part of the network
+    net.kept, net.note = HOLDS, lambda: HOLDS
+    copy_of(net)  # what is no module and no tensor does no harm
     monkeypatch.setitem(globals(), "KNOWN", net.bn)
     told = r"<lambda> \(line \d+ of .*test_copying\.py\), .* by the global name 'KNOWN'"
     with pytest.raises(UserError, match=told):

@@ -11,6 +11,8 @@ from functools import partial
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from torch import Tensor, nn
+
 from robust_stitching.basics.errors import UserError
 
 Memo = dict[int, Any]
@@ -25,7 +27,7 @@ def renew(memo: Memo) -> None:
 
     Raises
     ------
-    UserError : for a function that knows something that was copied by a global name.
+    UserError : for a function that knows a module or a tensor that was copied by a global name.
     """
     done = {id(memo)}  # where deepcopy keeps what must stay alive
     while new := {key: memo[key] for key in memo.keys() - done}:
@@ -62,8 +64,9 @@ def _renewed(value: Any, memo: Memo) -> Any:
         function = _renewed(value.__func__, memo)
         return value if function is value.__func__ else MethodType(function, value.__self__)
     if isinstance(value, partial):
-        function = _renewed(value.func, memo)
-        return value if function is value.func else partial(function, *value.args, **value.keywords)
+        held = (value.func, value.args, tuple(value.keywords.items()))
+        function, args, keywords = renewed = _renewed(held, memo)
+        return value if renewed is held else partial(function, *args, **dict(keywords))
     kept = isinstance(value, FunctionType | Cached | BuiltinMethodType | weakref.ref)
     if not kept:
         return value
@@ -141,7 +144,8 @@ def _parts(value: Any) -> Iterator[Any]:
 
 def _require_no_global(function: FunctionType, memo: Memo) -> None:
     for name in _global_names(function.__code__):
-        if id(function.__globals__.get(name)) in memo:
+        known = function.__globals__.get(name)
+        if isinstance(known, nn.Module | Tensor) and id(known) in memo:
             code = function.__code__
             where = f"line {code.co_firstlineno} of {code.co_filename}"
             raise UserError(
