@@ -206,6 +206,53 @@ def test_what_a_trace_does_not_see_is_looked_for_in_all_that_are_alike(monkeypat
         graph_of(other)
 
 
+class Flagged(Net):
+    """Halved by an attribute, a global, a default, or a method of another name."""
+
+    def __init__(self, halved: bool):
+        super().__init__()
+        self.kept = {"halved": [halved]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.halved()):
+            return super().forward(x).float()
+
+    def halved(self) -> bool:
+        return self.kept["halved"][0] or HALVED
+
+
+HALVED = False
+
+
+class Helped(Flagged):
+    def halved(self) -> bool:
+        return True
+
+
+class Called(Flagged):
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x) * 2
+
+
+def test_a_network_is_proven_again_where_its_code_or_what_that_reads_is_another(monkeypatch):
+    """Although forward and trace are the same; a copy, and other weights, need no proof."""
+    plain = Flagged(False)
+    kept = graph_of(plain)
+    proven, prove = [], graph.prove
+    monkeypatch.setattr(graph, "prove", lambda net, *of: (proven.append(net), prove(net, *of)))
+    for net in (copy.deepcopy(plain), pickle.loads(pickle.dumps(plain)), Flagged(False)):
+        assert graph_of(net.train()) is kept
+    assert not proven
+    changed = copy.deepcopy(plain)
+    changed.kept["halved"][0] = True
+    for net in (Flagged(True), changed, Helped(False), Called(False)):
+        with pytest.raises(UserError, match="would be others by"):
+            graph_of(net)
+    monkeypatch.setattr(f"{__name__}.HALVED", True)
+    with pytest.raises(UserError, match="would be others by"):
+        graph_of(plain)
+
+
 def test_what_follows_from_values_is_found_anew():
     straight, mixed = Picking(torch.arange(64)), Picking(torch.randperm(64))
     for network in (straight, mixed, straight):

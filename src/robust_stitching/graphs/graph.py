@@ -144,8 +144,7 @@ class Graph:
             return first, anywhere(_arranged, self.graph)
 
     def prove(self, network: nn.Module) -> None:
-        """Compare it with a network, once for all whose modules are written the same; not with one
-        on the meta device, which computes nothing, nor with one that is a graph itself.
+        """Compare it with a network, once for all that are `written` the same; not with one on the meta device, which computes nothing, nor with one that is a graph itself.
 
         Raises
         ------
@@ -253,9 +252,9 @@ def graph_of(network: nn.Module) -> Graph:
 
     Tracing shows what `forward` does now, whatever it reads in Python, and is done each time: it
     takes a twentieth of the time of a graph, whose rest, how the values of every operation lie,
-    follows from the trace and the shapes of the weights; and so does that it computes the same, as
-    long as the code is the same. Where that is not so (`Graph.by_values`),
-    nothing is remembered. A graph is forgotten with the last network that it belongs to.
+    follows from the trace and the shapes of the weights; where that is not so (`Graph.by_values`),
+    nothing is remembered. That it computes the same is proven again where the code, or what that
+    may read, is another. A graph is forgotten with the last network that it belongs to.
     """
     with _one_at_a_time:
         traced = trace(network)

@@ -9,8 +9,10 @@ import hashlib
 import operator
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,11 @@ from torch.nn.parameter import is_lazy
 from robust_stitching.graphs.tracing import Trace
 
 PLAIN = bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format
+
+BUILTIN = types.BuiltinFunctionType
+
+KNOWN = frozenset(("torch", "torchvision", "robust_stitching", "builtins"))
+"""Packages whose code is the same in one process."""
 
 
 def _looks(tensor: Tensor) -> Hashable:
@@ -54,11 +61,68 @@ def signature(
 
 
 def written(network: nn.Module) -> Hashable:
-    """Equal for networks whose modules have the same forward, whatever a trace sees of that."""
-    owners = {type(module): None for module in network.modules()}
-    forwards = [vars(base).get("forward") for owner in owners for base in owner.__mro__]
-    forwards += [vars(module).get("forward") for module in network.modules()]
-    return frozenset(f.__code__ for f in forwards if hasattr(f, "__code__"))
+    """Equal for networks whose code is the same, and all that it may read that is no number in a
+    tensor, whatever a trace sees of that: what a proof of one is true of."""
+    return _read(network, {})
+
+
+def _read(value: Any, seen: dict[int, int]) -> Hashable:
+    """What code can read of a value, but for tensors; an object is what it holds."""
+    if value is None or isinstance(value, PLAIN):
+        return repr(value)
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = len(seen)
+
+    def inner(*values: Any) -> Hashable:
+        return tuple([_read(each, seen) for each in values])
+
+    if isinstance(value, type):
+        held = [vars(base).values() for base in value.__mro__ if not _known(base)]
+        return value.__qualname__, inner(*(v for values in held for v in values if _is_code(v)))
+    function = isinstance(value, types.FunctionType)
+    if isinstance(value, Tensor | types.ModuleType | BUILTIN) or (function and _known(value)):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, dict):
+        return inner(*value.keys(), *value.values())
+    if isinstance(value, list | tuple):
+        return inner(*value)
+    if isinstance(value, set | frozenset):
+        return frozenset(inner(*value))
+    if function:
+        code, outside = value.__code__, value.__globals__
+        plain = [outside[n] for n in code.co_names if isinstance(outside.get(n), PLAIN)]
+        closure = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
+        return code, inner(*plain, *closure, value.__defaults__, value.__kwdefaults__)
+    if isinstance(value, types.MethodType | staticmethod | classmethod):
+        return inner(value.__func__, getattr(value, "__self__", None))
+    if isinstance(value, property):
+        return inner(value.fget)
+    if isinstance(value, partial):
+        return inner(value.func, value.args, value.keywords)
+    held = [type(value)]
+    for name, own in getattr(value, "__dict__", {}).items():
+        empty = type(own) in (dict, OrderedDict) and not own  # as most of a module's are
+        if name != "training" and not empty:
+            held += name, own
+    return inner(*held)
+
+
+def _known(value: Any) -> bool:
+    """Whether a class or function is of code that nobody changes."""
+    return (getattr(value, "__module__", None) or "").partition(".")[0] in KNOWN
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, types.FunctionType | property | staticmethod | classmethod)
+
+
+def _is_full(cell: types.CellType) -> bool:
+    """Whether a variable that a function takes from around it has been set."""
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 def told(
@@ -92,7 +156,7 @@ def told(
     if isinstance(value, list | tuple | set | frozenset):
         return type(value).__name__, *map(inner, value)
     by_identity = type(value).__eq__ is object.__eq__
-    if by_identity or isinstance(value, types.BuiltinFunctionType):
+    if by_identity or isinstance(value, BUILTIN):
         try:
             return weakref.ref(value)  # an address alone may be that of something else by then
         except TypeError:
