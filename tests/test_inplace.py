@@ -84,6 +84,20 @@ class Views(Base):
         return self.conv2(y)
 
 
+class UsedViews(Base):
+    """Views that are overwritten and used, and some of what is overwritten itself."""
+
+    def body(self, x):
+        y = self.bn(x)
+        half, rest = y[:, :3], y[:, 3:]
+        half.clamp_(min=0)
+        rest[:, :2] = half[:, 1:] * 3
+        z = self.conv2(y)
+        first, flat = z[:, :3], z.flatten(2)
+        self.relu(z)
+        return z + torch.cat([first, first], 1) + flat.mean(2)[..., None, None] + half.mean()
+
+
 class Assigned(Base):
     def body(self, x):
         y = torch.zeros_like(x)
@@ -124,6 +138,7 @@ KINDS = [
     Augmented,
     Residual,
     Views,
+    UsedViews,
     Assigned,
     Input,
     DropOut,
@@ -211,7 +226,12 @@ def test_cka_at_a_layer_that_is_overwritten_is_that_of_its_own_values():
     assert (one < 0).any() and cka(one, other) == pytest.approx(1, abs=1e-6)
 
 
-def test_what_only_overwrites_a_part_is_no_place_to_cut():
+def test_what_overwrites_a_part_is_no_place_to_cut():
     network = Views().eval()
-    with pytest.raises(UserError, match=r"'mul_' is no activation.*only overwrites a part"):
+    with pytest.raises(UserError, match=r"'mul_' is no activation.*overwrites a part"):
         graph.features(network, ["mul_"])
+
+
+def test_what_is_overwritten_whole_is_a_place_to_cut_although_there_are_views_of_it():
+    assert {"relu", "conv2"} <= graph.Graph(UsedViews()).layers.keys()
+    assert "clamp_" in graph.Graph(UsedViews()).refused

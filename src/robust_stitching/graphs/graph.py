@@ -22,7 +22,7 @@ from robust_stitching.graphs.formats import in_any_format
 from robust_stitching.graphs.inplace import (
     Lookout,
     may_overwrite,
-    only_overwrites,
+    overwrites_a_part,
     was_overwritten,
     without_overwriting,
 )
@@ -115,8 +115,8 @@ class Graph:
         self.refused: dict[str, str] = {}
         for name, (old, kind) in traced.named.items():
             node = first[old]
-            if only_overwrites(node):
-                self.refused[name] = "it only overwrites a part of another one"
+            if overwrites_a_part(node):
+                self.refused[name] = "it overwrites a part of another one"
             elif isinstance(arranged.get(node), Arrangement):
                 self._nodes[name], self.arrangements[node] = node, arranged[node]
                 self.layers[name] = Layer(name, kind, arranged[node].layout, node in clean)
@@ -144,7 +144,8 @@ class Graph:
             return first, anywhere(_arranged, self.graph)
 
     def prove(self, network: nn.Module) -> None:
-        """Compare it with a network, once for all that are `written` the same; not with one on the meta device, which computes nothing, nor with one that is a graph itself.
+        """Compare it with a network, once for all that are `written` the same; not with one on the
+        meta device, which computes nothing, nor with one that is a graph itself.
 
         Raises
         ------

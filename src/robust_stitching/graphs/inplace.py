@@ -82,11 +82,9 @@ def after(value: Any, done: Any) -> Any:
     return value
 
 
-def only_overwrites(node: fx.Node) -> bool:
-    """Whether nothing uses the value of `node`, but something waits for what it overwrites."""
-    return bool(node.users) and all(
-        user.target is after and user.args[0] is not node for user in node.users
-    )
+def overwrites_a_part(node: fx.Node) -> bool:
+    """Whether something waits for what `node` overwrites, which is more than the value of it."""
+    return any(user.target is after and user.args[1] is node for user in node.users)
 
 
 def without_overwriting(
@@ -127,8 +125,20 @@ def without_overwriting(
             else:
                 copies[view] = new.node_copy(view, lambda n, own=copies: own.get(n, now[n]))
         done = new.node_copy(node, lambda n, own=copies: own.get(n, now[n]))
+        of_all = like.get(root) is like.get(node, node)
         for view in sharing:
-            whole = like.get(view) is like.get(node, node)
-            now[view] = done if whole else new.call_function(after, (copies[view], done))
+            if like.get(view) is like.get(node, node):
+                now[view] = done
+            elif of_all:
+                now[view] = new.node_copy(view, now.__getitem__)
+            else:
+                now[view] = new.call_function(after, (copies[view], done))
         first[node] = now[node] = done
+    _leave_out_what_nobody_asks_for(new, set(first.values()))
     return new, first
+
+
+def _leave_out_what_nobody_asks_for(graph: fx.Graph, but: set[fx.Node]) -> None:
+    for node in reversed(graph.nodes):
+        if not node.users and node not in but:
+            graph.erase_node(node)
