@@ -900,6 +900,21 @@ class CountingImages(Convolutional):
         return torch.cat([x[i : i + 1] * (i + 1) for i in range(x.shape[0])])
 
 
+@refused("it needs the number of images as a plain number")
+class ManyOtherwise(Convolutional):
+    """Statistics of the images themselves, where there are enough of them."""
+
+    def body(self, x):
+        enough = x.size(0) // 4 >= 8
+        return F.batch_norm(x, None, None, training=True) if enough else x
+
+
+@refused("it needs the number of images as a plain number")
+class InPairs(Convolutional):
+    def body(self, x):
+        return x * 2 if len(x) % 4 == 0 else x
+
+
 @refused("it answers with more than one tensor")
 class WithFeatures(Convolutional):
     def forward(self, x):

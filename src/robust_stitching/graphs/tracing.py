@@ -186,14 +186,17 @@ class Tracer(fx.Tracer):
     def _answer(self, ask, given: tuple, record) -> Any:
         """What is asked, where that is plain and the same for any number of images; else a symbol
         of what `record` writes down."""
-        nodes = [symbol.node for symbol in symbols_in(given)]
+        symbols = symbols_in(given)
+        nodes = [symbol.node for symbol in symbols]
 
         def one_of(call: Any, known: Any) -> Any:
             return ask(call, *replaced(given, known))
 
         one, other = self.values.asked(one_of, *nodes)
         if not _holds_tensors(one) and type(one) is type(other) and one == other:
-            return one
+            counted = all(issubclass(type(symbol), Fact) for symbol in symbols)
+            if not counted or self.values.of_many(one_of, *nodes) == one:
+                return one
         symbol = record()
         if isinstance(one, int | float) and isinstance(symbol, Symbol):
             return NumberOfImages(symbol.node, self)
