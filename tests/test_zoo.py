@@ -212,15 +212,16 @@ def stitched(name: str, layer: str, **how) -> StitchedNetwork:
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_norms_of_ones_own_move_or_are_frozen_while_a_transform_is_trained(frozen):
-    """A module that nobody knows, a function that is told the mode, and one that never moves."""
+    """A module that nobody knows, one that has parts, a function that is told the mode, and one
+    that never moves."""
     network, x = made("OwnNorms"), images(made("OwnNorms"))
     statistics = [f"running_{name}" for name in ("mean", "var")]
-    for layer, of_end in (("bn", ["norm.", ""]), ("batch_norm_1", [])):
+    for layer, of_end in (("bn", ["norm.", "parts.", ""]), ("batch_norm_1", [])):
         twin = stitched("OwnNorms", layer, freeze_statistics=frozen).train()
         before = {key: value.clone() for key, value in twin.state_dict().items()}
         logits = twin(x)
         changed = {k for k, v in twin.state_dict().items() if not torch.equal(v, before[k])}
-        of_front = ["bn."] if of_end else ["bn.", "norm.", ""]
+        of_front = ["bn."] if of_end else ["bn.", "norm.", "parts.", ""]
         expected = {f"front.{path}{name}" for path in of_front for name in statistics}
         expected |= {f"end.{path}{name}" for path in of_end for name in statistics}
         expected |= {"front.bn.num_batches_tracked"}

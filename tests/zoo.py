@@ -361,19 +361,30 @@ class OwnNorm(nn.Module):
         return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class OwnNormOfParts(OwnNorm):
+    """Whose scale is a module, too."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.scale = nn.Conv2d(width, width, 1, groups=width)
+
+    def forward(self, x):
+        return self.scale(super().forward(x))
+
+
 @kind
 class OwnNorms(Convolutional):
     """A module, a function that is told the mode, and one that is not, as where it is frozen."""
 
     def __init__(self):
-        super().__init__(norm=OwnNorm(6))
+        super().__init__(norm=OwnNorm(6), parts=OwnNormOfParts(6))
         self.register_buffer("frozen_mean", torch.linspace(0, 1, 6))
         self.register_buffer("frozen_var", torch.linspace(1, 2, 6))
         self.register_buffer("running_mean", torch.zeros(6))
         self.register_buffer("running_var", torch.ones(6))
 
     def body(self, x):
-        x = self.norm(x)
+        x = self.parts(self.norm(x))
         x = F.batch_norm(x, self.frozen_mean, self.frozen_var)
         return F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
 
@@ -841,6 +852,7 @@ WHOLE = {
     "torch's transformer": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],
     "torch's transformer, sequence first": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],
     "TorchAttention": ["attend"],
+    "OwnNorms": ["parts"],
 }
 """Modules with modules inside that are not looked into."""
 
@@ -886,6 +898,33 @@ class Noisy(Convolutional):
 class Masked(Convolutional):
     def forward(self, x, mask):
         return self.fc((self.conv(x) * mask).mean((2, 3)))
+
+
+class Gate(nn.Module):
+    def forward(self, x):
+        self.mask = torch.sigmoid(30 * x)
+        return x
+
+
+class Reader(nn.Module):
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = [gate]
+
+    def forward(self, x):
+        return x * self.gate[0].mask
+
+
+@refused("its module 'reads' answers by what others have kept, too, see its forward, line")
+class HandedOn(Convolutional):
+    """One module hands a tensor to another behind the back of whoever calls them."""
+
+    def __init__(self):
+        super().__init__(gate=Gate(), between=nn.Conv2d(6, 6, 3, padding=1))
+        self.reads = Reader(self.gate)
+
+    def body(self, x):
+        return self.reads(self.between(self.gate(x)))
 
 
 @refused("it needs the number of images as a plain number")

@@ -52,3 +52,8 @@ def line_of_forward(module: nn.Module) -> str | None:
         if code is not None and not code.co_filename.startswith(ours):
             return f"line {code.co_firstlineno} of {code.co_filename}"
     return None
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether the class of a module is torch's or ours."""
+    return type(module).__module__.startswith(("torch.nn.", "robust_stitching."))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from robust_stitching.basics.own_lines import is_known
 from robust_stitching.models.placing import LAST, laid_out
 
 ANY = {"view": "reshape", "view_as": "reshape_as"}
@@ -42,8 +43,7 @@ def _takes_any(owner: nn.Module, node: fx.Node, values: Mapping[fx.Node, Any]) -
     """Whether the module of a node works on channels that come last. Torch's and ours do."""
     module = owner.get_submodule(node.target)
     given = [values.get(n) for n in node.all_input_nodes]
-    known = type(module).__module__.startswith(("torch.nn.", "robust_stitching."))
-    if known or any(value is None for value in given):
+    if is_known(module) or any(value is None for value in given):
         return True
     if not any(isinstance(value, Tensor) and value.ndim == 4 for value in given):
         return True

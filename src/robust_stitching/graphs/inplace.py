@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
+from robust_stitching.basics.own_lines import is_known
+
 
 def was_overwritten(value: Any) -> bool:
     """Whether any tensor in a value has been overwritten since it was made."""
@@ -22,8 +24,7 @@ def was_overwritten(value: Any) -> bool:
 def may_overwrite(module: nn.Module) -> bool:
     """Whether a module could overwrite what it is given, in a mode in which nobody has looked.
     Torch's do where they say so, and ours never."""
-    known = type(module).__module__.startswith(("torch.nn.", "robust_stitching."))
-    return not known or bool(getattr(module, "inplace", False))
+    return not is_known(module) or bool(getattr(module, "inplace", False))
 
 
 class Overwriting(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from robust_stitching.basics.modes import without_tf32
-from robust_stitching.basics.own_lines import line_of_forward
+from robust_stitching.basics.own_lines import is_known, line_of_forward
 from robust_stitching.graphs.signature import signature
 from robust_stitching.graphs.symbols import NoGraph
 from robust_stitching.graphs.tracing import CONSTANT, trace
@@ -48,12 +49,14 @@ class Difference(NamedTuple):
 
 def prove(network: nn.Module, graph: fx.Graph, named: Mapping[str, fx.Node]) -> None:
     """Raise `NoGraph` unless a graph, with the nodes of some layers, is what its network does."""
-    filled = twin(network, fill=True)
+    filled = compared = twin(network, fill=True)
     with torch.random.fork_rng(devices=_gpus(network)), without_tf32():
         difference = _difference(filled, graph)
         if difference and _weights_decide(network, filled):
-            difference = _difference(twin(network), graph)
+            compared = twin(network)
+            difference = _difference(compared, graph)
         if difference is None:
+            _require_alone(compared, graph)
             return
         if _by_chance(twin(network)):
             raise NoGraph(
@@ -140,6 +143,10 @@ def _logits_and_gradient(run: Run, images: Tensor, seed: int) -> Answers:
     return {"logits": logits.detach(), "gradient at the images": gradient}
 
 
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def _gpus(network: nn.Module) -> list[torch.device]:
     devices = {weight.device for weight in network.parameters()}
     return [device for device in devices if device.type == "cuda"]
@@ -157,11 +164,51 @@ def _apart(one: Tensor, other: Tensor) -> tuple[float, float]:
     """The largest difference of two tensors, and the largest of their values."""
     if one.shape != other.shape:
         return float("inf"), 0.0
+    if one.numel() == 0:
+        return 0.0, 0.0
+    if not (one.is_floating_point() or one.is_complex()):
+        one, other = one.double(), other.double()
     holes = ~one.isfinite()
     if not torch.equal(holes, ~other.isfinite()):
         return float("inf"), 0.0
     one, other = (value.masked_fill(holes, 0) for value in (one, other))
     return float((one - other).abs().max()), float(torch.maximum(one.abs(), other.abs()).max())
+
+
+def _require_alone(network: nn.Module, graph: fx.Graph) -> None:
+    """Raise `NoGraph` where a module, not looked into, answers by what others have kept of the
+    images: whatever is cut between them would be answered by that of other images.
+
+    Each is given again what it was given, from the last to the first, after other images.
+    """
+    modules = dict(network.named_modules())
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    if all(_keeps_nothing(modules[node.target]) for node in calls):
+        return
+    images = _images(network, SIZES[-1])
+    noted = _Noting(network, graph)
+    with torch.no_grad():
+        noted.run(images.clone())
+        network(1 - images)
+        for node in reversed(calls):
+            module = modules[node.target]
+            if not _keeps_nothing(module):
+                args, kwargs = noted.given[node]
+                one, other = tree_leaves(noted.values[node]), tree_leaves(module(*args, **kwargs))
+                if not all(map(_same, one, other)):
+                    reason = f"its module '{node.target}' answers by what others have kept, too"
+                    raise NoGraph(reason, module)
+
+
+def _keeps_nothing(module: nn.Module) -> bool:
+    return is_known(module) and not (module._forward_hooks or module._forward_pre_hooks)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor):
+        return one == other if isinstance(one, int | float) else True
+    largest, of = _apart(one, other)
+    return largest <= ROUNDING["logits"] * max(of, NOTHING)
 
 
 def _by_chance(network: nn.Module) -> bool:
@@ -205,12 +252,15 @@ def _where(
 
 
 class _Noting(fx.Interpreter):
-    """Runs a graph and keeps the value of every node."""
+    """Runs a graph and keeps the value of every node, and copies of what modules are given."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph):
         super().__init__(module, garbage_collect_values=False, graph=graph)
         self.values: dict[fx.Node, Any] = {}
+        self.given: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_module":
+            self.given[n] = tree_map(_copied, self.fetch_args_kwargs_from_env(n))
         value = self.values[n] = super().run_node(n)
         return value

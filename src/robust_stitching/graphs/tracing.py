@@ -17,7 +17,7 @@ from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating, untouched
 from robust_stitching.basics.own_lines import line_of_forward, own_line
 from robust_stitching.graphs.lending import lent
-from robust_stitching.graphs.norms import told_the_mode
+from robust_stitching.graphs.norms import keeps_statistics, told_the_mode
 from robust_stitching.graphs.paths import Paths
 from robust_stitching.graphs.symbols import (
     COUNTED,
@@ -91,7 +91,7 @@ class Tracer(fx.Tracer):
         return (lambda image: _call(self.root, image)), [image]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, self.untraced) or not any(m.children()):
+        if isinstance(m, self.untraced) or not any(m.children()) or keeps_statistics(m):
             return True
         return not isinstance(m, CONTAINERS) and super().is_leaf_module(m, module_qualified_name)
 
