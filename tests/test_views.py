@@ -63,6 +63,25 @@ def test_what_tracing_cannot_follow_is_attacked_itself(change, folded, lenet):
     assert view is network or folded
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_convolution_whose_weights_a_hook_makes_is_not_folded():
+    """They are made at the next pass; a view that took them would be that of the last."""
+    torch.manual_seed(0)
+    convs = [nn.utils.weight_norm(nn.Conv2d(1, 4, 3)), nn.Conv2d(4, 4, 3)]
+    norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4)]
+    network = nn.Sequential(
+        *(convs[0], norms[0], nn.ReLU(), convs[1], norms[1], nn.Flatten(), nn.Linear(64, 3))
+    ).eval()
+    network.input_shape, x = (1, 8, 8), torch.rand(2, 1, 8, 8)
+    network(x).sum().backward()  # holds weights that cannot be copied from now on
+    view = view_of(network)
+    assert isinstance(view, Folded) and len(view._convs) == 1
+    with torch.no_grad():
+        convs[0].weight_g.mul_(3)
+        convs[1].weight.mul_(3)
+        torch.testing.assert_close(view.refresh().eval()(x), network(x))
+
+
 def test_gradients_of_ones_own_are_followed(lenet, digits):
     """Rounding that is passed straight through: the attack is as strong as without it. The rounding
     alone has no gradient."""

@@ -110,6 +110,31 @@ class ViewedBySize(Convolutional):
 
 
 @kind
+class Strided(Convolutional):
+    """Patches by the strides of the usual order."""
+
+    def __init__(self):
+        super().__init__(mix=nn.Conv2d(6, 6, 1))
+
+    def body(self, x):
+        x = self.mix(x)
+        n, c, h, w = x.shape
+        size, strides = (n, c, h // 2, w // 2, 2, 2), (c * h * w, h * w, 2 * w, 2, w, 1)
+        return torch.as_strided(x, size, strides).mean((4, 5))
+
+
+@kind
+class AskingStrides(Convolutional):
+    def body(self, x):
+        y = x.permute(0, 2, 3, 1)
+        if not y.is_contiguous():
+            y = y.contiguous()
+        (n, c, h, w), (sn, sc, sh, sw) = x.shape, x.stride()
+        patches = x.as_strided((n, c, h // 2, w // 2, 2, 2), (sn, sc, 2 * sh, 2 * sw, sh, sw))
+        return patches.mean((4, 5)) + y.view(n, -1, c).mean(1)[:, :, None, None]
+
+
+@kind
 class Squeezed(Convolutional):
     def forward(self, x):
         x = F.avg_pool2d(self.conv(x), x.size()[2:])

@@ -6,6 +6,7 @@ no memory, and `refresh` brings it up to date after a training step.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -147,8 +148,13 @@ def _foldable(network: nn.Module, node: fx.Node) -> tuple[nn.Conv2d, nn.BatchNor
         return None
     conv, bn = network.get_submodule(before.target), network.get_submodule(node.target)
     fits = type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.track_running_stats
-    if not fits or conv.padding_mode != "zeros":
+    hooks = [*_hooks(conv), *_hooks(bn)]  # which may make weights at every pass
+    if not fits or hooks or conv.padding_mode != "zeros":
         return None
     calls = [other.target for other in node.graph.nodes if other.op == "call_module"]
     once = calls.count(before.target) == 1 and calls.count(node.target) == 1
     return (conv, bn) if once else None
+
+
+def _hooks(module: nn.Module) -> list[Callable]:
+    return [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]

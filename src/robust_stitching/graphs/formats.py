@@ -18,6 +18,9 @@ from robust_stitching.models.placing import LAST, laid_out
 ANY = {"view": "reshape", "view_as": "reshape_as"}
 """Methods that need the usual order, to those that do the same in any."""
 
+STRIDED = ("as_strided", torch.as_strided)
+"""What reads memory as it lies."""
+
 
 def in_any_format(graph: fx.Graph, values: Mapping[fx.Node, Any], owner: nn.Module) -> None:
     """Rewrite what works in the usual order of memory alone.
@@ -31,7 +34,9 @@ def in_any_format(graph: fx.Graph, values: Mapping[fx.Node, Any], owner: nn.Modu
         if node.op == "call_method" and node.target in ANY:
             if not isinstance(node.args[1] if node.args[1:] else None, torch.dtype):
                 node.target = ANY[node.target]
-        elif node.op == "call_module" and not _takes_any(owner, node, values):
+        elif node.target in STRIDED or (
+            node.op == "call_module" and not _takes_any(owner, node, values)
+        ):
             with graph.inserting_before(node):
                 for given in node.all_input_nodes:
                     if isinstance(values.get(given), Tensor):

@@ -17,11 +17,13 @@ IN_PLACE = {
     for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or")
 }
 
+IN_MEMORY = ("stride", "is_contiguous", "storage_offset")
+"""Methods that tell how a tensor lies in memory: in a graph, in the usual order."""
+
 QUESTIONS = frozenset(
     (
-        *("size", "dim", "ndimension", "numel", "nelement", "element_size", "stride", "type"),
-        *("is_contiguous", "is_floating_point", "is_complex", "is_signed", "storage_offset"),
-        "__len__",
+        *("size", "dim", "ndimension", "numel", "nelement", "element_size", "type", "__len__"),
+        *("is_floating_point", "is_complex", "is_signed", *IN_MEMORY),
     )
 )
 """Methods of a tensor that tell nothing of the numbers in it."""

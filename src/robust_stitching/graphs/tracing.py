@@ -21,6 +21,7 @@ from robust_stitching.graphs.norms import keeps_statistics, told_the_mode
 from robust_stitching.graphs.paths import Paths
 from robust_stitching.graphs.symbols import (
     COUNTED,
+    IN_MEMORY,
     IN_PLACE,
     Fact,
     NoGraph,
@@ -127,6 +128,9 @@ class Tracer(fx.Tracer):
         if is_question(kind, target, symbols):
             if kind == "call_method" and target in ("size", "__len__"):
                 return self._size(*args, **kwargs)
+            if kind == "call_method" and target in IN_MEMORY:
+                usual = super().create_proxy("call_method", "contiguous", args[:1], {})
+                args[0].node = usual.node  # whoever asked goes on with that
             return self._answer(
                 lambda call, *values: call(kind, target, *values),
                 (args, kwargs),

@@ -9,6 +9,9 @@ from robust_stitching.models.probe import with_own_buffers
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
 
+ROUNDING = 1e-3
+"""How far answers may be apart that are the same, of the largest of them."""
+
 
 def placed(network: nn.Module, device: torch.device) -> nn.Module:
     """`network` itself, moved to a device, in the layout in which convolutions are fastest there.
@@ -22,10 +25,12 @@ def placed(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def settle_format(network: nn.Module, normalize: Normalize) -> None:
-    """Find out whether a network works on channels that come last, as the images of this library
-    have them; where it does not, as with ``x.view(len(x), -1)`` behind a convolution, its first
-    layer brings its images into the usual order, and its weights stay in that."""
-    if _works(network, LAST) or not _works(network, FIRST):
+    """Find out whether a network answers the same where channels come last, as the images of this
+    library have them; where it does not, or fails, as with ``x.view(len(x), -1)`` behind a
+    convolution, its first layer brings its images into the usual order, and its weights stay in
+    that."""
+    usual, last = (_answer(network, order) for order in (FIRST, LAST))
+    if usual is None or (last is not None and _same(last, usual)):
         return
     normalize.contiguous = True
     laid_out(network, FIRST)
@@ -39,14 +44,22 @@ def laid_out(network: nn.Module, memory_format: torch.memory_format) -> nn.Modul
     return network
 
 
-def _works(network: nn.Module, memory_format: torch.memory_format) -> bool:
-    """Whether a network can be run in a memory format. That has to be computed: on the meta device
-    some operations leave another order behind than they really do."""
+def _answer(network: nn.Module, memory_format: torch.memory_format) -> Tensor | None:
+    """What a network answers in a memory format; None where it fails. That has to be computed: on
+    the meta device some operations leave another order behind than they really do."""
     copied = laid_out(with_own_buffers(network), memory_format)
     like = next(copied.parameters(), torch.empty(0))
-    images = torch.zeros(2, *network.input_shape, device=like.device)
+    images = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(like.device).contiguous(memory_format=memory_format)
     try:
-        with evaluating(copied):
-            return isinstance(copied(images.contiguous(memory_format=memory_format)), Tensor)
+        with evaluating(copied), torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(0)  # not that of a GPU, too
+            answer = copied(images)
     except Exception:  # whatever a network of somebody else's raises
-        return False
+        return None
+    return answer if isinstance(answer, Tensor) else None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    tolerance = ROUNDING * float(other.nan_to_num().abs().max())
+    return torch.allclose(one, other, atol=tolerance, rtol=0, equal_nan=True)
