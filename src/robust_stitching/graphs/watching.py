@@ -21,6 +21,7 @@ from robust_stitching.graphs.following import Call, followed
 from robust_stitching.graphs.places import Arrangement, Places, arrangement, places_of
 from robust_stitching.graphs.transform import LinearMap
 
+NO_NUMBERS = "it has no floating point numbers, of which alone maps are made"
 NOT_FOLLOWED = "no image can be followed through the operations before it"
 
 
@@ -44,6 +45,7 @@ def arrangements(
     """
     watch = Watch(images)
     seen: dict[fx.Node, tuple[Places | None, torch.Size]] = {}
+    whole: dict[fx.Node, str] = {}
     lost: list[fx.Node] = []
 
     class Interpreter(fx.Interpreter):
@@ -55,7 +57,10 @@ def arrangements(
             if n.op == "call_module" and _mixes_all(module.get_submodule(n.target)):
                 watch.lay_out(value)
             if isinstance(value, Tensor) and n.op != "output":
-                seen[n] = watch.places(value), value.shape
+                if value.is_floating_point():
+                    seen[n] = watch.places(value), value.shape
+                else:
+                    whole[n] = NO_NUMBERS
             return value
 
     with watch:
@@ -63,7 +68,7 @@ def arrangements(
     if lost and images.device.type == "meta":
         raise ValuesNeeded
     # Not while operations are watched, which takes longer than they do.
-    return {
+    return whole | {
         node: NOT_FOLLOWED if places is None else arrangement(places, shape)
         for node, (places, shape) in seen.items()
     }
