@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.graphs.graph import LOGITS, Graph, features
+from robust_stitching.graphs.graph import LOGITS, Graph, features, join
 
 ASKED = {
     "shape": lambda x: x * math.prod(x.shape[1:]) * sum(x.shape[1:]) * max(x.shape[2:]),
@@ -19,6 +19,7 @@ ASKED = {
     "equal shapes": lambda x: x if x.shape == x.relu().shape else x * 2,
     "as many images": lambda x: x if x.shape[0] == x.relu().shape[0] else x * 2,
     "numbers of images": lambda x: x * (x.shape[0] / len(x)) / x.size(0) * x.shape[0],
+    "whole numbers of images": lambda x: x * int(x.shape[0] / 2.0) / max(len(x), int("1")),
     "a batch in a shape": lambda x: x.reshape(max(x.shape[0], 1), -1).reshape(x.shape),
     "a shape with images": lambda x: x.reshape(torch.Size([-1, *x.shape[1:]])),
     "numel": lambda x: x.view(-1, x[0].numel()).view_as(x),
@@ -89,6 +90,42 @@ def test_what_shapes_tell_is_answered(name):
             torch.testing.assert_close(logits, network(x))
 
 
+TOLD = {
+    "type_as": lambda h, x: h + torch.linspace(0, 1, 6).view(6, 1, 1).type_as(x),
+    "to": lambda h, x: h + torch.ones(1, 6, 1, 1, dtype=torch.float64).to(x),
+    "expand_as": lambda h, x: h[:, :3] * torch.linspace(0, 1, 64).view(8, 8).expand_as(x),
+    "view_as": lambda h, x: h[:, :3].flatten(1).view_as(x),
+    "new_tensor": lambda h, x: h * x.new_tensor([2.0]),
+    "zeros_like": lambda h, x: h[:, :3] + torch.zeros_like(x),
+}
+"""What asks the images for no more than their type and shape."""
+
+
+class Told(nn.Module):
+    input_shape = (3, 8, 8)
+    architecture = {"model": "told"}  # noqa: RUF012
+
+    def __init__(self, ask):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu, self.ask = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), ask
+
+    def forward(self, x):
+        return self.ask(self.relu(self.conv(x)), x).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_who_is_told_the_type_and_shape_of_images_sees_none(name):
+    network, x = Told(TOLD[name]).eval(), torch.rand(3, 3, 8, 8)
+    layers = Graph(network).layers
+    assert layers["conv"].clean and layers["relu"].clean
+    with torch.no_grad():
+        for layer in layers:
+            torch.testing.assert_close(
+                join(network, layer, network, layer, nn.Identity())(x), network(x)
+            )
+
+
 @pytest.mark.parametrize("name", NOT)
 def test_what_they_do_not_tell_is_refused_with_the_line(name):
     ask, told = NOT[name]
@@ -98,9 +135,16 @@ def test_what_they_do_not_tell_is_refused_with_the_line(name):
 
 def test_python_is_as_it_was():
     """Also behind a forward that fails."""
-    before = len, isinstance, torch.zeros, Tensor.expand, torch.autograd.Function.apply.__func__
-    for ask in (ASKED["shape"], NOT["a value"][0]):
+    before = (
+        len,
+        isinstance,
+        int,
+        torch.zeros,
+        Tensor.expand,
+        torch.autograd.Function.apply.__func__,
+    )
+    for ask in (ASKED["shape"], ASKED["whole numbers of images"], NOT["a value"][0]):
         with suppress(UserError):
             Graph(Asking(ask).eval())
     again = len, isinstance, torch.zeros, Tensor.expand, torch.autograd.Function.apply.__func__
-    assert again == before and "expand" not in vars(Tensor)
+    assert again == before and "expand" not in vars(Tensor) and "int" not in globals()

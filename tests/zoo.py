@@ -439,6 +439,51 @@ class StochasticDepth(Convolutional):
 
 
 @kind
+class Binary(Convolutional):
+    """Layers of truths and of whole numbers."""
+
+    def __init__(self):
+        super().__init__(mix=nn.Conv2d(6, 6, 3, padding=1), codes=nn.Embedding(6, 6))
+
+    def body(self, x):
+        x = x + self.mix((x > 0).float() * 2)
+        return x + self.codes(x.argmax(1)).permute(0, 3, 1, 2)
+
+
+@kind
+class OfKeywords(nn.Module):
+    """Modules whose names are words of Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.branches = nn.ModuleDict({"global": nn.Conv2d(6, 6, 3), "local": nn.BatchNorm2d(6)})
+        self.add_module("lambda", nn.Linear(6, 5))
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.branches["global"](x).mean((2, 3)) + self.branches["local"](x).mean((2, 3))
+        return getattr(self, "lambda")(x)
+
+
+@kind
+class MadeInTheForward(nn.Module):
+    """Modules that the forward makes, and a part of a container."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3)
+        )
+        self.fc = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = nn.Tanh()(self.features[:3](x))
+        x = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))(self.features[3:](x))
+        return self.fc(nn.Flatten()(x))
+
+
+@kind
 class Position(Convolutional):
     """Coordinates as channels (CoordConv), zeros that are filled: none of it is of the image."""
 
@@ -815,7 +860,7 @@ class Windows(nn.Module):
         y = torch.roll(self.norm(x), shifts=(-1, -1), dims=(1, 2))
         y = y.view(B, H // s, s, W // s, s, C).permute(0, 1, 3, 2, 4, 5).contiguous()
         y = self.attn(y.view(-1, s * s, C))
-        B = y.shape[0] // (H * W // s // s)
+        B = int(y.shape[0] / (H * W / s / s))
         y = y.view(B, H // s, W // s, s, s, -1).permute(0, 1, 3, 2, 4, 5).reshape(B, H, W, -1)
         return self.head((x + torch.roll(y, (1, 1), (1, 2))).mean((1, 2)))
 

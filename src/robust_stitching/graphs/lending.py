@@ -7,17 +7,20 @@ up is one operation, with the gradient that it says; a checkpoint of torch is wh
 
 import builtins
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.utils import checkpoint
 
-from robust_stitching.graphs.symbols import SYMBOLS, symbols_in
+from robust_stitching.graphs.symbols import COUNTED, SYMBOLS, NoGraph, NumberOfImages, symbols_in
+
+T = TypeVar("T")
 
 FUNCTIONS = ("zeros", "ones", "empty", "rand", "randn")
 METHODS = ("expand", "repeat", "view", "reshape", "tile", "new_zeros", "new_ones", "new_empty")
@@ -36,6 +39,58 @@ def lent() -> Iterator[None]:
     """Within the block, which only one thread is in at a time, they take symbols."""
     with _one_at_a_time, _changed(_changes()):
         yield
+
+
+class _LikeInt(type):
+    """To be `int` for whoever does not look at its identity."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return _is_one(value, int)
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, int)
+
+    def __eq__(cls, other: Any) -> bool:
+        return other is cls or other is int
+
+    def __hash__(cls) -> int:
+        return hash(int)
+
+
+class Whole(int, metaclass=_LikeInt):
+    """`int`, which has to return a plain number, of a number of images."""
+
+    def __new__(cls, value: Any = 0, *base: Any) -> Any:
+        if type(value) is NumberOfImages:
+            return value.tracer.create_proxy("call_function", int, (value,), {})
+        return int(value, *base)
+
+
+def with_whole_numbers(run: Callable[[], T]) -> T:
+    """What `run` gives; where ``int(n)`` stops it, for whose n the number of images is needed, it
+    is run again with `Whole` in its place, in that file alone."""
+    lent_to: list[dict[str, Any]] = []
+    try:
+        while True:
+            try:
+                return run()
+            except NoGraph as error:
+                names = _names_around(error)
+                if str(error) != COUNTED or names is None or "int" in names:
+                    raise
+                names["int"] = Whole
+                lent_to.append(names)
+    finally:
+        for names in lent_to:
+            del names["int"]
+
+
+def _names_around(error: Exception) -> dict[str, Any] | None:
+    """The globals of the innermost code in a traceback that is not this library's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [frame.f_globals for frame in reversed(frames)]
+    others = (n for n in names if not str(n.get("__name__")).startswith("robust_stitching."))
+    return next(others, None)
 
 
 def _changes() -> list[tuple[Any, str, Any]]:

@@ -6,13 +6,31 @@ A module that is called again under another of its names is known by that: ``sel
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from keyword import iskeyword
 from typing import Any, TypeVar
 
 from torch import nn
 
 T = TypeVar("T")
+
+
+class Path(str):
+    """The path of a module that code is made of, where some parts may be words of Python."""
+
+    def split(self, *how: Any) -> list[str]:
+        return [Part(part) for part in super().split(*how)]
+
+    def __radd__(self, before: str) -> "Path":
+        return Path(str(before) + str(self))
+
+
+class Part(str):
+    """A name that is no identifier where Python has it for itself."""
+
+    def isidentifier(self) -> bool:
+        return super().isidentifier() and not iskeyword(self)
 
 
 class Paths:
@@ -27,6 +45,11 @@ class Paths:
         self._answered: dict[nn.Module, list[str]] = defaultdict(list)
         self._fetched: dict[nn.Module, list[str]] = defaultdict(list)
         self._around = [""]
+
+    @property
+    def modules(self) -> Collection[nn.Module]:
+        """All that are part of the network."""
+        return self._of.keys()
 
     def __contains__(self, path: str) -> bool:
         return path in self._all

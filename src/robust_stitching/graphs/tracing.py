@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.modes import evaluating, untouched
 from robust_stitching.basics.own_lines import line_of_forward, own_line
-from robust_stitching.graphs.lending import lent
+from robust_stitching.graphs.lending import lent, with_whole_numbers
 from robust_stitching.graphs.norms import keeps_statistics, told_the_mode
-from robust_stitching.graphs.paths import Paths
+from robust_stitching.graphs.paths import Path, Paths
 from robust_stitching.graphs.symbols import (
     COUNTED,
     IN_MEMORY,
@@ -97,7 +97,7 @@ class Tracer(fx.Tracer):
         return not isinstance(m, CONTAINERS) and super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
-        if self.values.computing:
+        if self.values.computing or m not in self.paths.modules:  # or one that a forward makes
             return forward(*args, **kwargs)
         with self.paths.inside(m) as path:
             out = super().call_module(m, forward, args, kwargs)
@@ -139,6 +139,8 @@ class Tracer(fx.Tracer):
         return self._record(kind, target, args, kwargs, *more, **named)
 
     def create_node(self, kind, target, args, kwargs, name=None, type_expr=None):
+        if kind in ("call_module", "get_attr"):
+            target = Path(target)
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind in ("call_function", "call_method"):
             function = target if isinstance(target, str) else _name_of(target)
@@ -275,14 +277,21 @@ def trace(network: nn.Module) -> Trace:
     """What a network does in evaluation mode; UserError where it cannot be followed, or does not
     say what images it takes."""
     image_shape(network)
-    tracer = Tracer(network)
     try:
         with evaluating(network), torch.random.fork_rng(devices=()):
-            graph = tracer.trace(network)
+            tracer, graph = _traced(network)
             moving = told_the_mode(graph, lambda: _in_training(network))
             return Trace(graph, tracer.named, tracer.values, moving)
     except Exception as error:  # whatever a network of somebody else's does to a symbol
         raise no_graph(network, told(error, network)) from error
+
+
+def _traced(network: nn.Module) -> tuple[Tracer, fx.Graph]:
+    def run() -> tuple[Tracer, fx.Graph]:
+        tracer = Tracer(network)
+        return tracer, tracer.trace(network)
+
+    return with_whole_numbers(run)
 
 
 def _in_training(network: nn.Module) -> fx.Graph:
@@ -290,7 +299,7 @@ def _in_training(network: nn.Module) -> fx.Graph:
     copied = with_own_buffers(network)
     for module in copied.modules():
         module.training = True
-    return Tracer(copied).trace(copied)
+    return _traced(copied)[1]
 
 
 def told(error: Exception, network: nn.Module) -> str:
