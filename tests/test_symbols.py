@@ -54,11 +54,18 @@ ASKED = {
 COMPUTED = ("a number inside", "what is left of it")
 """Which have no shapes without values."""
 
+
+def shifted(x: Tensor) -> Tensor:
+    return x + 1
+
+
 NOT = {
     "a value": (lambda x: x if float(x.mean()) > 0 else -x, "decides by numbers"),
     "an assertion": (lambda x: x if not x.isnan().any() else None, "decides by numbers"),
     "a loop": (lambda x: torch.stack([i for i in x]), "number of images"),  # noqa: C416
     "NumPy": (lambda x: torch.from_numpy(x.detach().numpy()), "Symbol"),
+    "a script": (lambda x: torch.jit.script(shifted)(x), "takes plain tensors alone"),
+    "vmap": (lambda x: torch.func.vmap(torch.sin)(x), "takes plain tensors alone"),
     "a new tensor": (lambda x: torch.tensor([x.shape[0]]) * x, "number of images"),
     "its kind in words": (lambda x: x if x.type() == "torch.FloatTensor" else -x, "be others by"),
     "how many there are": (lambda x: x + len(x.unique()), "be others by"),
@@ -126,6 +133,7 @@ def test_who_is_told_the_type_and_shape_of_images_sees_none(name):
             )
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("name", NOT)
 def test_what_they_do_not_tell_is_refused_with_the_line(name):
     ask, told = NOT[name]
@@ -135,14 +143,7 @@ def test_what_they_do_not_tell_is_refused_with_the_line(name):
 
 def test_python_is_as_it_was():
     """Also behind a forward that fails."""
-    before = (
-        len,
-        isinstance,
-        int,
-        torch.zeros,
-        Tensor.expand,
-        torch.autograd.Function.apply.__func__,
-    )
+    before = len, isinstance, torch.zeros, Tensor.expand, torch.autograd.Function.apply.__func__
     for ask in (ASKED["shape"], ASKED["whole numbers of images"], NOT["a value"][0]):
         with suppress(UserError):
             Graph(Asking(ask).eval())

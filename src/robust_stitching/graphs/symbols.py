@@ -32,6 +32,7 @@ OF_TUPLES = frozenset(("values", "indices", "index", "count"))
 """Methods of a tensor that are also what a tuple of tensors has."""
 
 COMPUTED = "it decides by numbers that it computes from the images"
+COMPILED = "it gives images to what takes plain tensors alone, as `torch.jit.script` and `vmap` do"
 COUNTED = "it needs the number of images as a plain number"
 
 

@@ -20,6 +20,7 @@ from robust_stitching.graphs.lending import lent, with_whole_numbers
 from robust_stitching.graphs.norms import keeps_statistics, told_the_mode
 from robust_stitching.graphs.paths import Path, Paths
 from robust_stitching.graphs.symbols import (
+    COMPILED,
     COUNTED,
     IN_MEMORY,
     IN_PLACE,
@@ -307,6 +308,8 @@ def told(error: Exception, network: nn.Module) -> str:
     what = str(error) if isinstance(error, NoGraph) else first_line(error)
     if NumberOfImages.__name__ in what:  # in the words of Python, of whom a plain one was wanted
         what = COUNTED
+    elif isinstance(error, RuntimeError) and (Symbol.__name__ in what or "INTERNAL ASSERT" in what):
+        what = COMPILED  # in the words of C++, which takes nothing else
     forward = line_of_forward(getattr(error, "module", None) or network)
     line = own_line(error) or (forward and f"see its forward, {forward}")
     return f"{what}, {line}" if line else what
