@@ -23,22 +23,25 @@ MANY = 10_000
 META = torch.device("meta")
 
 
-NORMS = frozenset((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm))
+SHAPELESS = frozenset(
+    (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm, nn.ReLU)
+)
+"""Modules that change no shape, for which torch takes long to find that out."""
 
 
-class Normed(nn.Module):
-    """What a norm does to shapes, at a hundredth of what torch takes to find that out."""
+class Scaled(nn.Module):
+    """What they do to shapes, at a hundredth of the time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * 1
+        return x.sigmoid()
 
 
 def bare(network: nn.Module) -> nn.Module:
     """The skeleton of a network, for nothing but shapes."""
     made = skeleton(network)
     for module in made.modules():
-        if type(module) in NORMS:
-            module.__class__ = Normed
+        if type(module) in SHAPELESS and not getattr(module, "inplace", False):
+            module.__class__ = Scaled
     return made
 
 
