@@ -62,8 +62,12 @@ def signature(
 
 def written(network: nn.Module) -> Hashable:
     """Equal for networks whose code is the same, and all that it may read that is no number in a
-    tensor, whatever a trace sees of that: what a proof of one is true of."""
-    return _read(network, {})
+    tensor, whatever a trace sees of that: what a proof of one is true of. What is too deep to be
+    read is equal to nothing."""
+    try:
+        return _read(network, {})
+    except RecursionError:
+        return object()
 
 
 def _read(value: Any, seen: dict[int, int]) -> Hashable:
@@ -101,6 +105,8 @@ def _read(value: Any, seen: dict[int, int]) -> Hashable:
     if isinstance(value, partial):
         return inner(value.func, value.args, value.keywords)
     held = [type(value)]
+    if _known(type(value)) and not isinstance(value, nn.Module):
+        return inner(*held)
     for name, own in getattr(value, "__dict__", {}).items():
         empty = type(own) in (dict, OrderedDict) and not own  # as most of a module's are
         if name != "training" and not empty:
