@@ -20,6 +20,7 @@ ASKED = {
     "as many images": lambda x: x if x.shape[0] == x.relu().shape[0] else x * 2,
     "numbers of images": lambda x: x * (x.shape[0] / len(x)) / x.size(0) * x.shape[0],
     "whole numbers of images": lambda x: x * int(x.shape[0] / 2.0) / max(len(x), int("1")),
+    "some images": lambda x: x if x.shape[0] > 0 and len(x) != 10**6 else -x,
     "a batch in a shape": lambda x: x.reshape(max(x.shape[0], 1), -1).reshape(x.shape),
     "a shape with images": lambda x: x.reshape(torch.Size([-1, *x.shape[1:]])),
     "numel": lambda x: x.view(-1, x[0].numel()).view_as(x),
@@ -64,6 +65,9 @@ NOT = {
     "an assertion": (lambda x: x if not x.isnan().any() else None, "decides by numbers"),
     "a loop": (lambda x: torch.stack([i for i in x]), "number of images"),  # noqa: C416
     "NumPy": (lambda x: torch.from_numpy(x.detach().numpy()), "Symbol"),
+    "enough images": (lambda x: x if x.shape[0] >= 32 else -x, "number of images"),
+    "a number of images": (lambda x: x if len(x) == 64 else -x, "number of images"),
+    "a whole number of parts": (lambda x: x if len(x) % 3 == 0 else -x, "number of images"),
     "a script": (lambda x: torch.jit.script(shifted)(x), "takes plain tensors alone"),
     "vmap": (lambda x: torch.func.vmap(torch.sin)(x), "takes plain tensors alone"),
     "a new tensor": (lambda x: torch.tensor([x.shape[0]]) * x, "number of images"),
@@ -103,6 +107,7 @@ TOLD = {
     "expand_as": lambda h, x: h[:, :3] * torch.linspace(0, 1, 64).view(8, 8).expand_as(x),
     "view_as": lambda h, x: h[:, :3].flatten(1).view_as(x),
     "new_tensor": lambda h, x: h * x.new_tensor([2.0]),
+    "new": lambda h, x: h * x.new([2.0]),
     "zeros_like": lambda h, x: h[:, :3] + torch.zeros_like(x),
 }
 """What asks the images for no more than their type and shape."""

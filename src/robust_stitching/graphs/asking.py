@@ -16,9 +16,11 @@ from robust_stitching.graphs.values import BATCHES
 NEW = frozenset(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"))
 """Methods that make a tensor of the type, and on the device, of another."""
 
-TYPED, SHAPED = frozenset(("type_as", "to")), {"expand_as": "expand", "view_as": "reshape"}
-"""Methods that bring a tensor to the type and device, or the shape, of another, to those that are
-told that shape."""
+TYPED = frozenset(("type_as", "to"))
+"""Methods that bring a tensor to the type and device of another."""
+
+SHAPED = {"expand_as": "expand", "view_as": "reshape"}
+"""Methods that bring a tensor to the shape of another, and those that are told it."""
 
 LIKE = {
     torch.zeros_like: torch.zeros,
@@ -36,47 +38,49 @@ def ask_the_images(graph: fx.Graph, values: Known) -> set[fx.Node]:
     """Have all that asks a tensor ask the images; returns the nodes that do."""
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     asking: set[fx.Node] = set()
-
-    def is_tensor(value: Any) -> bool:
-        return isinstance(value, fx.Node) and isinstance(values(value)[0], Tensor)
-
     for node in list(graph.nodes):
         given = node.args[0] if node.args else None
         if not isinstance(given, fx.Node):
             continue
-        method = node.target if node.op == "call_method" else ""
+        one, method = values(given)[0], node.target if node.op == "call_method" else ""
         if method == "size" and values(node) == BATCHES:
             node.args = (images, 0)
         elif node.target is getattr and node.args[1] == "device":
             node.args = (images, "device")
-        elif method in NEW and is_tensor(given):
+        elif method in NEW and isinstance(one, Tensor):
             node.args = (images, *node.args[1:])
-            node.kwargs = {"dtype": values(given)[0].dtype, **node.kwargs}
-        elif node.target in LIKE and is_tensor(given):
-            with graph.inserting_before(node):
-                shape, asked = _shape(images, values(given))
-                device = graph.call_function(getattr, (images, "device"))
-            node.args = (shape, *node.args[1:])
-            node.kwargs = {"dtype": values(given)[0].dtype, "device": device, **node.kwargs}
-            node.target = LIKE[node.target]
-            asking |= {device, *asked}
-            continue
-        elif method in TYPED and len(node.args) == 2 and is_tensor(node.args[1]):
-            with graph.inserting_before(node):
-                device = graph.call_function(getattr, (images, "device"))
-            node.target, node.args = "to", (given, device, values(node.args[1])[0].dtype)
-            asking.add(device)
-            continue
-        elif method in SHAPED and len(node.args) == 2 and is_tensor(node.args[1]):
-            with graph.inserting_before(node):
-                shape, asked = _shape(images, values(node.args[1]))
-            node.target, node.args = SHAPED[method], (given, shape)
-            asking |= asked
-            continue
+            node.kwargs = {"dtype": one.dtype, **node.kwargs}
+        elif method == "new" and isinstance(one, Tensor) and one.dtype == values(images)[0].dtype:
+            node.args = (images, *node.args[1:])
         else:
+            with graph.inserting_before(node):
+                asking |= _told(node, method, images, values)
             continue
         asking.add(node)
     return asking
+
+
+def _told(node: fx.Node, method: str, images: fx.Node, values: Known) -> set[fx.Node]:
+    """Tell an operation that takes the type, shape or place of a tensor what these are; returns the
+    nodes that ask the images for it."""
+    graph, other = images.graph, node.args[1] if len(node.args) == 2 else None
+    known = values(other) if isinstance(other, fx.Node) else (None, None)
+    if node.target in LIKE and isinstance(values(node.args[0])[0], Tensor):
+        known = values(node.args[0])
+        shape, asked = _shape(images, known)
+        device = graph.call_function(getattr, (images, "device"))
+        node.args, node.target = (shape, *node.args[1:]), LIKE[node.target]
+        node.kwargs = {"dtype": known[0].dtype, "device": device, **node.kwargs}
+        return {device, *asked}
+    if method in TYPED and isinstance(known[0], Tensor):
+        device = graph.call_function(getattr, (images, "device"))
+        node.args, node.target = (node.args[0], device, known[0].dtype), "to"
+        return {device}
+    if method in SHAPED and isinstance(known[0], Tensor):
+        shape, asked = _shape(images, known)
+        node.args, node.target = (node.args[0], shape), SHAPED[method]
+        return asked
+    return set()
 
 
 def _shape(images: fx.Node, given: tuple[Tensor, Tensor]) -> tuple[tuple, set[fx.Node]]:

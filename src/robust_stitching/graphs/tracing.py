@@ -33,7 +33,7 @@ from robust_stitching.graphs.symbols import (
     replaced,
     symbols_in,
 )
-from robust_stitching.graphs.values import Values
+from robust_stitching.graphs.values import MANY, Values
 from robust_stitching.models.probe import image_shape, wanted_beside_images, with_own_buffers
 
 CONSTANT = "_tensor_constant"
@@ -47,6 +47,9 @@ CONTAINERS = (
     nn.TransformerEncoderLayer,
 )
 """Modules of torch that are looked into, beside `nn.Sequential`."""
+
+COMPARED = range(3, MANY)
+"""Numbers of images that a fact is asked for where it names them; up to two are proven."""
 
 HOLDING = (Tensor, tuple, list, dict)
 """What an operation gives that has to be computed."""
@@ -201,8 +204,10 @@ class Tracer(fx.Tracer):
 
         one, other = self.values.asked(one_of, *nodes)
         if not _holds_tensors(one) and type(one) is type(other) and one == other:
-            counted = all(issubclass(type(symbol), Fact) for symbol in symbols)
-            if not counted or self.values.of_many(one_of, *nodes) == one:
+            # Of facts also for many images, and for as many as they are compared with.
+            numbers = [MANY, *(n for n in tree_leaves(given) if type(n) is int and n in COMPARED)]
+            facts = all(issubclass(type(symbol), Fact) for symbol in symbols)
+            if not facts or all(self.values.of_facts(n, one_of, *nodes) == one for n in numbers):
                 return one
         symbol = record()
         if isinstance(one, int | float) and isinstance(symbol, Symbol):

@@ -17,8 +17,9 @@ from robust_stitching.models.probe import skeleton
 BATCHES = (11, 13)
 """Two sizes of a batch by which to tell what grows with it; few tensors have them by chance."""
 
-MANY = 10_000
-"""Images, rarely more: what is true of few and of so many is taken to be true of any number."""
+MANY = 40_320
+"""Images, rarely more, whose number most small ones divide: what is true of few and of so many is
+taken to be true of any number."""
 
 META = torch.device("meta")
 
@@ -103,20 +104,21 @@ class Values:
             self.of(node)
         return self._anywhere(lambda: [ask(self._call, known) for known in self._known])
 
-    def of_many(self, ask: Callable[[Any, Mapping[fx.Node, Any]], Any], *nodes: fx.Node) -> Any:
-        """What ``ask(call, values)`` gives for `MANY` images, where all nodes stand for facts."""
-        known = {node: self._of_many(node) for node in nodes}
+    def of_facts(
+        self, n: int, ask: Callable[[Any, Mapping[fx.Node, Any]], Any], *nodes: fx.Node
+    ) -> Any:
+        """What ``ask(call, values)`` gives for n images, where all nodes stand for facts."""
+        known = {node: self._of_fact(n, node) for node in nodes}
         return self._anywhere(lambda: ask(self._call, known))
 
-    def _of_many(self, node: fx.Node) -> Any:
-        """Of a fact: computed from others, where it is; a size of a tensor grows with the batch."""
+    def _of_fact(self, n: int, node: fx.Node) -> Any:
+        """Computed from others, where it is; a size of a tensor grows with the batch."""
         one, other = self.of(node)
         if (type(one) is type(other) and one == other) or not isinstance(one, int | float):
             return one
-        given = {n: self.of(n)[0] for n in node.all_input_nodes}
-        if any(isinstance(value, Tensor) for value in given.values()):
-            return one + (other - one) * (MANY - BATCHES[0]) // (BATCHES[1] - BATCHES[0])
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._of_many)
+        if any(isinstance(self.of(given)[0], Tensor) for given in node.all_input_nodes):
+            return one + (other - one) * (n - BATCHES[0]) // (BATCHES[1] - BATCHES[0])
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda g: self._of_fact(n, g))
         return self._call(node.op, node.target, args, kwargs)
 
     def anywhere(self, run: Callable[..., Any], *args: Any) -> Any:
