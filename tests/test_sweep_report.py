@@ -1,5 +1,8 @@
 """What a sweep shows, from results that were never measured."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,8 +40,11 @@ def cell(front, end, seed, accuracy, **more):
         "data": {"n_images": 360},
         "attacks": {"n_images": 200},
         "front": scores(0.9, None),
+        "end": scores(0.8, None),
         "stitched": scores(accuracy, True),
         "direct_matching": None,
+        "error": None,
+        "notes": [],
         **more,
     }
 
@@ -59,7 +65,17 @@ def sweep(tmp_path):
                 cells = [cell(f, e, seed, lr + seed / 10) for f in LAYERS for e in LAYERS]
                 if front == "A":
                     cells[1] |= {"stitched": None, "error": "it diverged"}
-                record = {"plan": {}, "front_layers": LAYERS, "end_layers": LAYERS, "cells": cells}
+                record = {
+                    "plan": {},
+                    "front_layers": LAYERS,
+                    "end_layers": LAYERS,
+                    "seeds": [seed],
+                    "cells": cells,
+                    "notes": [],
+                    "donors": {side: {"model": "tiny10"} for side in ("front", "end")},
+                    "data": {"name": "Digits", "n_images": 360, "n_train_images": 1437},
+                    "params": {"epochs": 2},
+                }
                 write_json(folder / "units" / unit / "json" / "x.json", record)
     (folder / "plan.toml").write_text("# what was asked\n" + "long = 1 " * 40)
     return folder
@@ -83,7 +99,7 @@ def test_a_line_a_number(sweep):
     cka = table.query(f"{place} and seed == 1 and network == ''")
     assert cka["quantity"].to_list() == ["cka"]
     diverged = table.query("front == 'A' and front_layer == 'relu1' and end_layer == 'relu2'")
-    assert set(diverged["network"]) == {"", "front"}
+    assert set(diverged["network"]) == {"", "front", "end"}
     keys = [c for c in table.columns if c not in ("value", "low", "high", "n_images")]
     assert not table.duplicated(keys).any()
 
@@ -121,6 +137,18 @@ def test_what_is_drawn(sweep):
     assert "curves-stitched-accuracy.png" in drawn
     assert "map-stitched-accuracy-A-B-lr_0.1.pdf" in drawn
     assert write_files(sweep) == paths  # again, over what is there
+
+
+def test_a_page_for_each_combination_has_its_seeds(sweep):
+    index = write_files(sweep)["html"]
+    assert index == sweep / "index.html"
+    listed = re.findall(r'href="(html/[^"]*)"', index.read_text())
+    assert len(listed) == 4 and all((sweep / path).is_file() for path in listed)
+    text = (sweep / "html" / "A-B-lr_0.1.html").read_text()
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    assert data["seeds"] == [0, 1] and len(data["cells"]) == 8
+    accuracy = data["quantities"][0]["values"]
+    assert accuracy[0][0][0] == 0.1 and accuracy[1][0][0] == 0.2 and accuracy[0][0][1] is None
 
 
 def test_comparisons_are_in_the_table(sweep):

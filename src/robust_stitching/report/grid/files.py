@@ -11,15 +11,7 @@ from robust_stitching.report.drawing import save
 from robust_stitching.report.grid.figures import curves, heat_maps
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.pdf import write_pdf
-
-NETWORKS = (
-    *("front", "end", "untrained", "stitched", "direct_matching"),
-    *("direct_matching_recalibrated", "self_stitch", "random_front"),
-)
-QUANTITIES = (
-    *("accuracy", "loss", "relative_accuracy", "agreement_with_end", "cross_entropy_to_end"),
-    *("cka_to_end", "debiased_cka_to_end", "l2_to_end", "logit_cka_to_end", "logit_l2_to_end"),
-)
+from robust_stitching.report.tidy import numbers_of
 
 
 def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -> dict[str, Path]:
@@ -51,27 +43,10 @@ def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A line for each number: cell, seed, network, what it is, its interval, of how many images."""
+    """A line for each number of each cell."""
     for cell in record["cells"]:
         where = {key: cell[key] for key in ("front_layer", "end_layer", "seed")}
-        attacked = cell["attacks"] and cell["attacks"]["n_images"]
-        for network in NETWORKS:
-            values = cell[network]
-            if values is None:
-                continue
-            n = cell["data"]["n_images"]
-            for quantity in QUANTITIES:
-                if values.get(quantity) is not None:
-                    ends = values.get(f"{quantity}_interval") or (None, None)
-                    yield _line(where, network, quantity, values[quantity], ends, n)
-            for attack, share in (values.get("robust") or {}).items():
-                ends = values["robust_interval"][attack]
-                yield _line(where, network, f"robust: {attack}", share, ends, attacked)
-
-
-def _line(
-    where: Mapping[str, Any], network: str, quantity: str, value: float, ends: Any, n: int
-) -> dict[str, Any]:
-    low, high = ends
-    about = {"network": network, "quantity": quantity, "value": value}
-    return {**where, **about, "low": low, "high": high, "n_images": n}
+        numbers = numbers_of(cell)
+        if cell["elsewhere"]:
+            numbers += numbers_of(cell["elsewhere"], "elsewhere.")
+        yield from ({**where, **number} for number in numbers if number["value"] is not None)

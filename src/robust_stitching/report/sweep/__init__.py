@@ -7,6 +7,7 @@ from robust_stitching.basics.files import replacing
 from robust_stitching.plans.places import PLAN
 from robust_stitching.report.drawing import save
 from robust_stitching.report.sweep.figures import SHOWN, curves, file_name, heat_maps
+from robust_stitching.report.sweep.pages import write_pages
 from robust_stitching.report.sweep.pdf import write_pdf
 from robust_stitching.report.sweep.read import results_in
 from robust_stitching.report.sweep.table import table_of
@@ -21,7 +22,7 @@ def write_files(sweep: Path) -> dict[str, Path]:
 
     Returns
     -------
-    kind to path: "csv", "figures", a folder, and "pdf".
+    kind to path: "csv", "figures", a folder, "pdf", and "html", where there are grids.
 
     Raises
     ------
@@ -51,7 +52,8 @@ def write_files(sweep: Path) -> dict[str, Path]:
     text = (sweep / PLAN).read_text(encoding="utf-8")
     figures = [*lines, *maps[:MAPS_ON_PAGES]]
     write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), total))
-    # An index.html of the same table is the next one to be written here.
+    if any(result.is_grid for result in results):
+        paths["html"] = write_pages(results, sweep)
     return {kind: path for kind, path in paths.items() if path.exists()}
 
 
