@@ -120,11 +120,11 @@ def test_a_checkpoint_has_its_own_size(trained, call_script):
 def test_an_interrupted_training_of_another_size(mine, call_script, tmp_path, monkeypatch):
     command = ("train.py", "-m", "tiny10", "-d", mine, "-e", 2, "-b", 6, "-o", tmp_path)
 
-    def fail(trainer):
+    def fail(trainer, *rest):
         raise data.Unreadable("an image is gone.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_close_epoch", fail)
+        patch.setattr(Trainer, "close_epoch", fail)
         done = call_script(*command)
     assert done.status == 2
     assert "an image is gone. The training so far is kept in" in done.err

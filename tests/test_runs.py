@@ -79,7 +79,7 @@ def same(one, other):
 @contextmanager
 def interrupted_at(step):
     """SIGTERM in the `step`-th step of all trainings in the block."""
-    work, count, before = Trainer._step, 0, signal.getsignal(signal.SIGTERM)
+    work, count, before = Trainer.step, 0, signal.getsignal(signal.SIGTERM)
 
     def interrupted(self, *batch):
         nonlocal count
@@ -89,7 +89,7 @@ def interrupted_at(step):
         work(self, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", interrupted)
+        patch.setattr(Trainer, "step", interrupted)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
@@ -123,8 +123,8 @@ def test_a_killed_stitch_goes_on_bit_for_bit(change, plan, whole, tmp_path, monk
 def test_steps_that_were_done_are_not_done_again(plan, tmp_path, monkeypatch):
     with interrupted_at(20), pytest.raises(KeyboardInterrupt):
         stitch.run(plan, tmp_path, CPU, name="run")
-    steps, work = [], Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda *a: steps.append(1) or work(*a))
+    steps, work = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda *a: steps.append(1) or work(*a))
     stitch.run(plan, tmp_path, CPU, name="run")
     assert len(steps) == 36 - 20
 

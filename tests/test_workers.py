@@ -137,7 +137,7 @@ def test_a_training_that_never_began_leaves_nothing(train, tmp_path, monkeypatch
     def fail(self, images, labels):
         raise data.Unreadable("an image is gone.")
 
-    monkeypatch.setattr(Trainer, "_step", fail)
+    monkeypatch.setattr(Trainer, "step", fail)
     plan = TrainPlan(
         model="tiny10", dataset=DataRef("celeba"), training=Optimisation(epochs=1, lr=0.1)
     )

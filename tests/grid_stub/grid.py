@@ -37,13 +37,16 @@ def run(plan, out, device, listener, *, name=None, command="", resume=False, reu
             result = stitch(front, end, train, test, own, silent)
             record = as_record(result, command)
             keys = {"front_layer": front_layer, "end_layer": end_layer, "seed": plan.seed}
-            records.append(keys | record)
+            records.append(keys | record | {"error": None})
+        shared = ("donors", "data", "params", "notes")
         record = {
             "command": command,
             "plan": as_values(plan),
             "front_layers": list(fronts),
             "end_layers": list(ends),
+            "seeds": [plan.seed],
             "cells": records,
+            **{key: records[0][key] for key in shared},
         }
         path = unfinished.folder / "json" / "grid.json"
         write_json(path, record)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_stitching.basics.files import slug
 from robust_stitching.basics.modes import logits_of
@@ -28,7 +28,13 @@ FAR = 0.05
 """By so much an accuracy, its 95% interval taken off, may lie below what is promised."""
 
 
-def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float = 0.0) -> list[str]:
+def signs(
+    checkpoint: Checkpoint,
+    split: AnySplit,
+    accuracy: float,
+    loss: float = 0.0,
+    logits: Tensor | None = None,
+) -> list[str]:
     """What is strange about the accuracy of a network on `split`, in sentences: one near chance, or
     far below what its training promises for the same data, a loss that is no number, answers that
     are probabilities. A stitched network may well be near chance.
@@ -36,13 +42,14 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
     Parameters
     ----------
     split : with the network's classes, see `Checkpoint.answerable`.
+    logits : its answers on the split, where somebody has them; else it is asked for a few.
     """
     told = []
     if not math.isfinite(loss):
         told.append(
             f"{checkpoint.called} answers with numbers that are not finite on {split.name}."
         )
-    if _answers_with_probabilities(checkpoint.network, split):
+    if _are_probabilities(_few(checkpoint.network, split) if logits is None else logits):
         told.append(
             f"{checkpoint.called} answers with probabilities, which are taken for logits: its loss "
             "says little, and attacks on it may be weak; have it return what its softmax is given."
@@ -64,11 +71,15 @@ def signs(checkpoint: Checkpoint, split: AnySplit, accuracy: float, loss: float 
     return told
 
 
-def _answers_with_probabilities(network: nn.Module, split: AnySplit) -> bool:
-    """Whether a network ends with a softmax: its answers are at least 0, and their sum is 1."""
+def _few(network: nn.Module, split: AnySplit) -> Tensor:
+    """What a network answers to some images."""
     few = split.sample(LOOKED_AT, 0)
     ((images, _),) = few.batches(len(few))
-    answers = logits_of(network, images)
+    return logits_of(network, images)
+
+
+def _are_probabilities(answers: Tensor) -> bool:
+    """Whether they come from a softmax: they are at least 0, and their sum is 1."""
     sums = answers.sum(dim=1)
     return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
 

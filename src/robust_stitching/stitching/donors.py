@@ -72,5 +72,5 @@ def doubts_about(
         asked = checkpoint.classes == end.classes and checkpoint.shares_classes(test)
         if asked or checkpoint is end:
             accuracy = accuracy_of(logits[name], test.labels)
-            told += signs(checkpoint, test, accuracy.accuracy, accuracy.loss)
+            told += signs(checkpoint, test, accuracy.accuracy, accuracy.loss, logits[name])
     return told
