@@ -274,7 +274,7 @@ def test_a_sparse_buffer_is_looked_through():
     net = Sparse().eval()
     images = torch.rand(2, 1, 28, 28)
     assert torch.equal(rs.network(net).network(images), Small.forward(net, images).flip(1))
-    net.order = (net.order * float("inf")).coalesce()
+    net.order = (net.order * float("nan")).coalesce()
     with pytest.raises(UserError, match=r"order in Sparse has \d+ of 100 numbers that are NaN"):
         rs.network(net)
 
@@ -378,6 +378,33 @@ def test_weights_that_are_none_yet_or_no_numbers_are_refused(small):
     net.fc.bias.data[3] = float("nan")
     with pytest.raises(UserError, match=r"fc\.bias in Small has 1 of 10 numbers that are NaN"):
         rs.network(net)
+
+
+class Masked(nn.Module):
+    """Rows of an image look at those above them."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 10)
+        self.register_buffer("mask", torch.full((8, 8), -torch.inf).triu(1))
+
+    def forward(self, x):
+        rows = x[:, 0]
+        return self.fc(((rows @ rows.mT + self.mask).softmax(-1) @ rows).mean(1))
+
+
+def test_a_mask_may_be_infinite(tmp_path):
+    net, images = Masked(), torch.rand(2, 1, 8, 8)
+    made = rs.network(net, image_size=8, in_channels=1)
+    assert torch.equal(made.network(images), net(images))
+    assert [layer.name for layer in rs.layers(made)][-1] == "fc"
+    net.mask[0] = torch.nan
+    with pytest.raises(UserError, match="mask in Masked has 8 of 64 numbers that are NaN:"):
+        rs.network(net)
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    net[1].running_var[3] = torch.inf
+    with pytest.raises(UserError, match=r"1\.running_var in Sequential has 1 of 64"):
+        rs.network(net, image_size=8)
 
 
 def test_doubts_are_warnings(known, digits):

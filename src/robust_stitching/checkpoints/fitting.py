@@ -3,7 +3,7 @@ before any memory is taken for a network of their sizes."""
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
+from robust_stitching.models.layers import Normalize
 
 State = Mapping[str, Tensor]
 
@@ -193,7 +194,7 @@ def fill(network: nn.Module, state: State, path: Path) -> None:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"the weights in {path} cannot be loaded ({reason}).") from error
-    require_finite(network.state_dict(), path)
+    require_finite(network.state_dict(), path, masks_of(network))
 
 
 def require_stored(state: State, path: Path) -> None:
@@ -215,14 +216,31 @@ def require_stored(state: State, path: Path) -> None:
             raise UserError(f"{name} in {path} {kind}; save the network's state dict again.")
 
 
-def require_finite(state: State, path: Path | str) -> None:
-    """Raise UserError for a number that is NaN or infinite, naming its tensor."""
+def masks_of(network: nn.Module) -> frozenset[str]:
+    """The names of the buffers that may be infinite, as masks of attention are: all but those of
+    statistics, and of the constants by which images are normalised."""
+    return frozenset(
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        if not isinstance(module, Normalize)
+        for name, _ in module.named_buffers(recurse=False)
+        if not name.startswith("running_")
+    )
+
+
+def require_finite(state: State, path: Path | str, masks: Collection[str] = ()) -> None:
+    """Raise UserError for a number that is NaN or infinite, naming its tensor; one called as in
+    `masks` may be infinite."""
     for name, value in state.items():
         if value.layout is not torch.strided:  # of most kinds nobody can ask what is finite
             value = value.to_dense()
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            wrong = int((~value.isfinite()).sum())
+        if not value.is_floating_point():
+            continue
+        wrong, kind = ~value.isfinite(), "NaN or infinite"
+        if name in masks:
+            wrong, kind = value.isnan(), "NaN"
+        if bool(wrong.any()):
             raise UserError(
-                f"{name} in {path} has {wrong:,} of {value.numel():,} numbers that are NaN or "
-                "infinite: the network has diverged or the file is damaged; use another one."
+                f"{name} in {path} has {int(wrong.sum()):,} of {value.numel():,} numbers that are "
+                f"{kind}: the network has diverged or the file is damaged; use another one."
             )

@@ -15,7 +15,7 @@ from robust_stitching.basics.own_lines import line_of_forward
 from robust_stitching.basics.seeds import generators_kept
 from robust_stitching.checkpoints import Checkpoint, name_of
 from robust_stitching.checkpoints.constants import normalise
-from robust_stitching.checkpoints.fitting import require_finite
+from robust_stitching.checkpoints.fitting import masks_of, require_finite
 from robust_stitching.graphs.graph import Layer, graph_of
 from robust_stitching.models.adopting import adopted
 from robust_stitching.models.own import SIZES
@@ -77,7 +77,7 @@ def network(
     name, notes = name or type(made).__name__, []
     known = None if dataset is None else resolved(dataset)
     names = classes if classes is not None else known and data.names_of(known)
-    require_finite(made.state_dict(), name)
+    require_finite(made.state_dict(), name, masks_of(made))
     if models.says_what_it_is(made):
         name = name_of(made.architecture)
     else:

@@ -15,7 +15,7 @@ from robust_stitching.basics.files import TEMPORARY, NotWritten, claimed, replac
 from robust_stitching.basics.locks import Locked, locked
 from robust_stitching.basics.origin import commit, versions
 from robust_stitching.basics.signals import interruptions_noted
-from robust_stitching.checkpoints.fitting import require_finite
+from robust_stitching.checkpoints.fitting import masks_of, require_finite
 from robust_stitching.checkpoints.published import flattened
 from robust_stitching.plans import TrainPlan, as_values, differences, from_values
 from robust_stitching.runs.inputs import data_of, found_again
@@ -120,7 +120,7 @@ def run(
         }
         unfinished = folder / UNFINISHED
         if resume and unfinished.exists():
-            trainer.load_state_dict(_state_of(plan, trainer.precision, unfinished))
+            trainer.load_state_dict(_state_of(plan, trainer, unfinished))
 
         def keep_state() -> None:
             state = {"plan": said["plan"], "precision": trainer.precision}
@@ -220,8 +220,8 @@ def _refuse_another(plan: TrainPlan, values: Any, path: Path, how: str) -> None:
         )
 
 
-def _state_of(plan: TrainPlan, precision: str, unfinished: Path) -> dict[str, Any]:
-    """The trainer's state in `unfinished`, if it was begun with the same plan."""
+def _state_of(plan: TrainPlan, trainer: Trainer, unfinished: Path) -> dict[str, Any]:
+    """The state of `trainer` in `unfinished`, if it was begun with the same plan."""
     kept = checkpoints.read(unfinished)
     if not isinstance(kept, dict) or not {"plan", "precision", "trainer"} <= kept.keys():
         raise UserError(
@@ -231,8 +231,10 @@ def _state_of(plan: TrainPlan, precision: str, unfinished: Path) -> dict[str, An
     state = {
         ".".join(keys): value for keys, value in flattened({"trainer": kept["trainer"]}).items()
     }
-    require_finite(state, unfinished)
+    masks = {f"trainer.network.{name}" for name in masks_of(trainer.network)}
+    require_finite(state, unfinished, masks)
     _refuse_another(plan, kept["plan"], unfinished, "was begun")
+    precision = trainer.precision
     if kept["precision"] != precision:
         raise UserError(
             f"{unfinished} was begun in {kept['precision']} and would go on in {precision}; say "
