@@ -22,6 +22,7 @@ from robust_stitching import library, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.models.adopting import adopted
 from robust_stitching.report.stitch.text import as_text
+from robust_stitching.stitching.controls import with_random_weights
 
 MEAN, STD = (0.3,), (0.25,)
 
@@ -503,6 +504,49 @@ def test_random_fronts_of_memory_begin_as_their_modules_do(small, known):
 
     with pytest.raises(UserError, match=r"Learned: it has weights \(scale\) and no reset_param"):
         rs.stitch(Learned(), known, "bn", "bn", "digits", epochs=1, controls=True)
+
+
+class Reset(Small):
+    """Grey images; `reset` sets its weights, or some of them."""
+
+    def __init__(self, reset):
+        super().__init__()
+        self.one, self.two = (nn.Parameter(torch.randn(3)) for _ in range(2))
+        self.reset = reset
+
+    def reset_parameters(self, *given):
+        self.reset(self, *given)
+
+    def forward(self, x):
+        return super().forward(x * self.one.sum() * self.two.sum())
+
+
+def set_both(net):
+    nn.init.normal_(net.one)
+    net.two = nn.Parameter(torch.rand(3))
+
+
+@pytest.mark.parametrize(
+    ("reset", "told"),
+    [
+        (set_both, None),
+        (lambda net: nn.init.normal_(net.one), r"weights \(two\) that no reset_parameters sets"),
+        (lambda net: net.one.data.mul_(2), r"weights \(one, two\) that no reset_parameters sets"),
+        (lambda net, std: None, r"a reset_parameters that fails \(TypeError: .*'std', line \d+ of"),
+    ],
+)
+def test_weights_that_nothing_sets_are_refused_in_random_fronts(reset, told, digits):
+    train, _ = rs.load_data("digits", image_size=28)
+    net = nn.Sequential(Reset(reset))
+    made = rs.network(net, image_size=28)
+    if told is None:
+        front = with_random_weights(made.network, train, 0, 0)
+        assert not torch.equal(front[0].one, net[0].one)
+        assert all(bool(p.isfinite().all()) for p in front.parameters())
+        return
+    with pytest.raises(UserError, match=f"its part '0', a Reset, has {told}"):
+        rs.stitch(made, made, "0.bn", "0.bn", "digits", epochs=1, controls=True)
+    assert bool(net[0].one.isfinite().all()) and bool(made.network[0].one.isfinite().all())
 
 
 def test_modules_are_compared(small, known):

@@ -6,6 +6,7 @@ beside the end network stitched to itself, and beside fronts that never learned 
 
 import copy
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch import nn
 from robust_stitching import models
 from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.own_lines import with_line
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.data import AnySplit
 from robust_stitching.stitching.statistics import estimate_statistics
@@ -60,15 +62,7 @@ def require_factory(network: nn.Module) -> None:
             "a stitched one; leave `controls` out."
         )
     if network.architecture.get("in_memory"):
-        for name, module in network.named_modules():
-            own = [name for name, _ in module.named_parameters(recurse=False)]
-            if own and _reset_of(module) is None:
-                where = f"its part '{name}', a {type(module).__name__}," if name else "it"
-                raise UserError(
-                    "`controls` need fronts with fresh weights, but nobody knows those of "
-                    f"{network.architecture['model']}: {where} has weights ({', '.join(own)}) and "
-                    "no reset_parameters; give it one, or leave `controls` out."
-                )
+        _twin(network, 0)
 
 
 def _alike(one: nn.Module, other: nn.Module) -> bool:
@@ -84,13 +78,44 @@ def _twin(network: nn.Module, seed: int) -> nn.Module:
         return models.rebuilt(network.architecture, seed)
     twin = copy_of(network)
     twin.cpu()
+    _begin_anew(twin, seed)
+    return twin
+
+
+def _begin_anew(network: nn.Module, seed: int) -> None:
+    """Have the modules of a network set their weights. All are NaN before: so are those afterwards
+    that nothing sets, or that come of trained ones. Raises UserError for them."""
+
+    def refuse(name: str, module: nn.Module, what: str) -> NoReturn:
+        where = f"its part '{name}', a {type(module).__name__}," if name else "it"
+        raise UserError(
+            "`controls` need fronts with fresh weights, but nobody knows those of "
+            f"{network.architecture['model']}: {where} has {what}, or leave `controls` out."
+        )
+
+    for name, module in network.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if own and _reset_of(module) is None:
+            refuse(name, module, f"weights ({', '.join(own)}) and no reset_parameters; give it one")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.is_floating_point() or parameter.is_complex():
+                parameter.fill_(torch.nan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in twin.modules():
+        for name, module in network.named_modules():
             reset = _reset_of(module)
-            if reset is not None:
-                reset()
-    return twin
+            try:
+                if reset is not None:
+                    reset()
+            except Exception as error:  # whatever code of the user's raises
+                refuse(name, module, f"a reset_parameters that fails ({with_line(error)}); mend it")
+    for name, module in network.named_modules():
+        parameters = module.named_parameters(recurse=False)
+        left = [name for name, value in parameters if bool(value.isnan().any())]
+        if left:
+            weights = f"weights ({', '.join(left)}) that no reset_parameters sets"
+            refuse(name, module, f"{weights}; let its own set them")
 
 
 def _reset_of(module: nn.Module) -> Callable[[], None] | None:
