@@ -631,6 +631,7 @@ PLAIN = {
     "a dictionary of one": lambda z, f: {"out": z},
     "one called logits": lambda z, f: {"embedding": f.mean((2, 3)), "logits": z},
     "logits and none": lambda z, f: (z, None),
+    "images inside": lambda z, f: (z, {"maps": [f, f]}),
     "as many as classes": lambda z, f: (f.mean((2, 3)), z),
 }
 
@@ -661,6 +662,14 @@ def test_logits_are_taken_from_what_a_network_returns(small, kind):
             r"dictionary of 'a', values of .*, 'b', another kind \(int",
         ),
         (lambda z, f: None, r"another kind \(NoneType\)"),
+        (
+            lambda z, f: {"out": {"logits": z}, "features": z + 1},
+            r"dictionary of 'out', a dictionary of 'logits', values of shape \(10,\), 'features'",
+        ),
+        (
+            lambda z, f: {"logits": z[:, :, None, None], "features": z + 1},
+            r"dictionary of 'logits', values of shape \(10, 1, 1\), 'features', values of",
+        ),
     ],
 )
 def test_answers_that_are_not_plain_are_described(make, told):

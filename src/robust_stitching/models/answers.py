@@ -14,15 +14,26 @@ Place = str | int | None
 def place_of_logits(output: Any, num_classes: int | None) -> Place:
     """Where the logits are in what a network returns for a batch: the tensor itself; else what is
     called "logits", or the only tensor of shape (N, classes), or of shape (N, `num_classes`); None
-    also where that is not plain."""
-    if isinstance(output, Tensor):
+    also where that is not plain, as where they may be inside of a part."""
+    named = {} if isinstance(output, Tensor) else parts(output)
+    if LOGITS in named:
+        return LOGITS if _is_rows(named[LOGITS]) else None
+    rows = {key: value for key, value in named.items() if _is_rows(value)}
+    if any(map(_may_have_logits, named.values())):
         return None
-    rows = {k: v for k, v in parts(output).items() if isinstance(v, Tensor) and v.ndim == 2}
-    if LOGITS in rows:
-        return LOGITS
     right = [key for key, value in rows.items() if value.shape[1] == num_classes]
     (only,) = right if len(right) == 1 else rows if len(rows) == 1 else (None,)
     return only
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2
+
+
+def _may_have_logits(part: Any) -> bool:
+    """Whether a part has parts, of which one is called "logits" or has their shape."""
+    inside = {} if isinstance(part, Tensor) else parts(part)
+    return LOGITS in inside or any(_is_rows(v) or _may_have_logits(v) for v in inside.values())
 
 
 def parts(output: Any) -> dict[Any, Any]:
