@@ -2,6 +2,7 @@
 
 import functools
 import weakref
+from collections import deque
 
 import pytest
 import torch
@@ -130,6 +131,53 @@ def test_a_part_that_is_known_by_a_global_name_is_refused(monkeypatch):
     told = r"<lambda> \(line \d+ of .*test_copying\.py\), .* by the global name 'KNOWN'"
     with pytest.raises(UserError, match=told):
         rs.network(net)
+
+
+class Slots:
+    __slots__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+
+class Itself(nn.Linear):
+    def __deepcopy__(self, memo):
+        return self
+
+
+KEPT = {
+    "deque": lambda net: deque([lambda x: net.bn(x)]),
+    "set": lambda net: {lambda x: net.bn(x)},
+    "frozenset": lambda net: frozenset({lambda x: net.bn(x)}),
+    "Slots": lambda net: Slots(lambda x: net.bn(x)),
+    "list": lambda net: [{"a": Slots(lambda x: net.bn(x))}],
+    "WeakValueDictionary": lambda net: weakref.WeakValueDictionary(a=net),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_would_lead_to_the_original_is_refused(kind):
+    net = Holding(lambda net: nn.Identity())
+    net.hold.kept = KEPT[kind](net)
+    told = (
+        rf"Holding cannot be copied: 'kept' of its part 'hold', a Identity, \({kind}\) would lead"
+    )
+    with pytest.raises(UserError, match=told):
+        copy_of(net)
+    net.kept, net.hold.kept = net.hold.kept, None
+    with pytest.raises(UserError, match=rf"'kept' of the network itself \({kind}\) would lead"):
+        rs.network(net)
+    net.kept = deque([len, nn.functional.relu, lambda x: HOLDS, torch.ones(3)])
+    assert copy_of(net).kept[0] is len
+
+
+def test_a_part_that_is_the_same_in_a_copy_is_refused():
+    net = nn.Sequential(nn.Flatten(), Itself(64, 4))
+    told = "Sequential cannot be copied: its part '1', a Itself, is the same in the copy; mend"
+    with pytest.raises(UserError, match=told):
+        rs.network(net, image_size=8)
+    with pytest.raises(UserError, match="Itself cannot be copied: the network itself is the same"):
+        copy_of(Itself(64, 4))
 
 
 @pytest.mark.parametrize("keep", [lambda t: t, lambda t: {"a": [t]}, lambda t: (nn.Identity(), t)])

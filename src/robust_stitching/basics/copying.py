@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.basics.functions import Memo, renew
+from robust_stitching.basics.sharing import require_apart
 
 
 def copy_of(network: nn.Module, instead: Memo | None = None) -> nn.Module:
@@ -22,14 +23,15 @@ def copy_of(network: nn.Module, instead: Memo | None = None) -> nn.Module:
 
     Raises
     ------
-    UserError : where it holds something that cannot be copied, or a function that knows a part of
-        it by a global name.
+    UserError : where it holds something that cannot be copied, a function that knows a part of it
+        by a global name, or something that leads to a part of it in the copy, too.
     """
     memo = dict(instead or {})
     try:
         with _AsNumbers():
             copied = copy.deepcopy(network, memo)
             renew(memo)
+        require_apart(copied, network, memo)
     except UserError:
         raise
     except Exception as error:  # whatever is held may raise what it likes

@@ -116,11 +116,11 @@ def _leads_to_copied(value: Any, memo: Memo) -> bool:
             return True
         if id(value) not in seen:
             seen.add(id(value))
-            waiting.extend(_parts(value))
+            waiting.extend(parts_of(value))
     return False
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def parts_of(value: Any) -> Iterator[Any]:
     """What an object holds."""
     yield from _attributes(value).values()
     if isinstance(value, dict):
