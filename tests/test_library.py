@@ -120,6 +120,7 @@ def test_networks_that_go_through_all_their_modules_are_normalised_once():
         (lambda: rs.network(Anywhere()), r"several shapes, 3×32×32, .*`image_size`, or `dataset`"),
         (lambda: rs.network(Anywhere(), image_size=8), r"several shapes.*: `in_channels`"),
         (lambda: rs.network(Anywhere(), dataset="mnist", in_channels=1), r"1×32×32, 1×28×28;"),
+        (lambda: rs.network(Anywhere(), dataset="digits"), r"made for: `in_channels`\.$"),
         (
             lambda: rs.network(nn.Linear(3, 3)),
             r"the shapes 3×32×32, 1×32×32, .*, … \(at 32×32 pixels: .*\); say",
@@ -352,6 +353,12 @@ def test_errors_of_a_forward_are_told_with_their_line():
         def forward(self, x):
             return super().forward(x.double())
 
+    class Silent(Small):
+        def forward(self, x):
+            raise AssertionError
+
+    with pytest.raises(UserError, match=r"\(AssertionError, line \d+ of .*test_library\.py\)"):
+        rs.network(Silent(), image_size=28)
     line = Typo.forward.__code__.co_firstlineno + 1
     for said in ({}, {"dataset": "digits"}, {"image_size": 28, "in_channels": 1}):
         told = rf"\(.*AttributeError: .* no attribute 'rel', line {line} of .*test_library\.py\)"

@@ -27,5 +27,6 @@ def unknown(kind: str, name: str, choices: Iterable[str], see: str = "") -> User
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error is, as part of a sentence."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    """What another library's error is, as part of a sentence; its kind alone where that is all."""
+    kind, words = type(error).__name__, str(error).strip().splitlines()
+    return f"{kind}: {words[0]}".rstrip(".") if words else kind

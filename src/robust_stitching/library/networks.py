@@ -219,9 +219,10 @@ def _image_shape(
             "`in_channels`."
         )
     wanting = "image_size" if len({s for _, s, _ in taken}) > 1 else "in_channels"
+    otherwise = "" if dataset else ", or `dataset`"
     raise UserError(
         f"{name} takes images of several shapes, {_listed(taken)}; say which it was made for: "
-        f"`{wanting}`, or `dataset`."
+        f"`{wanting}`{otherwise}."
     )
 
 
