@@ -182,9 +182,12 @@ def test_probabilities_in_the_place_of_logits_are_told(small):
         rs.network(nn.Sequential(small, last), mean=MEAN, std=STD, dataset="digits")
         for last in (nn.Softmax(dim=1), nn.LogSoftmax(dim=1))
     ]
+    sigmoids = rs.network(nn.Sequential(small, nn.Sigmoid()), mean=MEAN, std=STD)
+    told = "answers with probabilities, which are taken for log"
     for call in (rs.evaluate, lambda *of: rs.attack(*of, tier="quick")):
-        with pytest.warns(UserWarning, match="answers with probabilities, which are taken for log"):
-            call(pair[0], "digits")
+        for network in (pair[0], sigmoids):
+            with pytest.warns(UserWarning, match=told):
+                call(network, "digits")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rs.evaluate(pair[1], "digits")

@@ -24,6 +24,8 @@ LEAST_IMAGES = 20
 LOOKED_AT = 64
 """Images whose answers tell whether they are probabilities."""
 
+ROUNDING = 1e-3
+
 FAR = 0.05
 """By so much an accuracy, its 95% interval taken off, may lie below what is promised."""
 
@@ -49,10 +51,12 @@ def signs(
         told.append(
             f"{checkpoint.called} answers with numbers that are not finite on {split.name}."
         )
-    if _are_probabilities(_few(checkpoint.network, split) if logits is None else logits):
+    answers = _few(checkpoint.network, split) if logits is None else logits
+    if _are_probabilities(answers, split.attributes):
         told.append(
             f"{checkpoint.called} answers with probabilities, which are taken for logits: its loss "
-            "says little, and attacks on it may be weak; have it return what its softmax is given."
+            "says little, and attacks on it may be weak; have it return what its softmax or "
+            "its sigmoid is given."
         )
     if len(split) < LEAST_IMAGES:
         return told
@@ -78,10 +82,15 @@ def _few(network: nn.Module, split: AnySplit) -> Tensor:
     return logits_of(network, images)
 
 
-def _are_probabilities(answers: Tensor) -> bool:
-    """Whether they come from a softmax: they are at least 0, and their sum is 1."""
+def _are_probabilities(answers: Tensor, attributes: bool) -> bool:
+    """Whether answers come from a softmax or, where images have one class, from sigmoids: they are
+    in [0, 1], with a sum of 1 or not all the same."""
+    least, most = answers.min(), answers.max()
+    if not (least >= 0 and most <= 1 + ROUNDING):
+        return False
     sums = answers.sum(dim=1)
-    return bool((answers >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    softmax = torch.allclose(sums, torch.ones_like(sums), atol=ROUNDING)
+    return softmax or (not attributes and bool(least < most))
 
 
 def chance_of(split: AnySplit) -> float:
