@@ -134,6 +134,14 @@ def test_networks_that_go_through_all_their_modules_are_normalised_once():
         (lambda: rs.network(Small(), in_channels=2), r"in_channels=2, but images have 1 channel"),
         (lambda: rs.network(Small(), classes=("a", "b")), r"10 logits, but 2 classes are named"),
         (lambda: rs.network(Small(), mean=(33.3,)), r"mean of Small is 33\.3, but images are in"),
+        (
+            lambda: rs.network(Small(), mean=[None]),
+            r"mean of Small is \[None\], which is no list of",
+        ),
+        (
+            lambda: rs.network(Small(), std=object()),
+            r"std of Small is <object .*, which is no list",
+        ),
         (lambda: rs.network(nn.Conv2d(1, 4, 3), image_size=8), r"values of shape \(4, 6, 6\)"),
         (lambda: rs.network(Small(), dataset="digts"), r"unknown dataset 'digts'; did you mean"),
         (lambda: rs.evaluate(Small(), 3), r"are a dataset's name, or .*, not 3"),
@@ -362,6 +370,14 @@ def test_errors_of_a_forward_are_told_with_their_line():
 
     with pytest.raises(UserError, match=r"\(AssertionError, line \d+ of .*test_library\.py\)"):
         rs.network(Silent(), image_size=28)
+
+    class Leaving(Small):
+        def forward(self, x):
+            sys.exit("no such images")
+
+    for said in ({}, {"image_size": 28}, {"image_size": 28, "in_channels": 1}):
+        with pytest.raises(UserError, match=r"SystemExit: no such images, line \d+ of"):
+            rs.network(Leaving(), **said)
     line = Typo.forward.__code__.co_firstlineno + 1
     for said in ({}, {"dataset": "digits"}, {"image_size": 28, "in_channels": 1}):
         told = rf"\(.*AttributeError: .* no attribute 'rel', line {line} of .*test_library\.py\)"

@@ -66,6 +66,13 @@ def normalise(
 
 def _check_constants(kind: str, given: Sequence[float], channels: int, what: str) -> None:
     """Raise UserError for a mean or a deviation that images in [0, 1] cannot have."""
+    try:
+        given = [float(value) for value in given]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the {kind} of {what} is {given!r:.60}, which is no list of numbers; give one for "
+            "each channel."
+        ) from error
     if len(given) not in (1, channels):
         raise UserError(
             f"{what} takes images of {channels} channels, but the {kind} to normalise them by has "

@@ -41,6 +41,9 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
 
 
+FAILURES = (Exception, SystemExit)
+"""What a network of somebody else's may raise: some code leaves by `sys.exit`."""
+
 NEEDED = {
     "input_shape": "the (C, H, W) of its images, as in network.input_shape = (3, 32, 32)",
     "architecture": "what it is called at least, as in network.architecture = {'model': 'mine'}",
@@ -82,7 +85,7 @@ def require_logits(network: nn.Module, num_classes: int | None) -> int:
     size = network.input_shape[-1]
     try:
         returned = answer(network, network.input_shape)
-    except Exception as error:  # whatever a network of somebody else's raises
+    except FAILURES as error:  # whatever a network of somebody else's raises
         raise UserError(
             f"{name} does not work on images of {size}×{size} pixels ({with_line(error)}); choose "
             "another network, or images of the size that it is made for (`image_size`)."
@@ -128,7 +131,7 @@ def require_trainable(network: nn.Module) -> None:
     like = next(twin.parameters(), torch.empty(0))
     try:
         returned = twin(torch.rand(2, *network.input_shape).to(like.device))
-    except Exception as error:  # whatever a network of somebody else's raises
+    except FAILURES as error:  # whatever a network of somebody else's raises
         raise UserError(f"{name} fails in training mode ({with_line(error)}).") from error
     classes = network.architecture.get("num_classes")
     if not isinstance(returned, Tensor) or returned.shape != (2, classes or returned.shape[-1]):
@@ -152,7 +155,7 @@ def failure_at(network: nn.Module, shape: tuple[int, int, int]) -> str | None:
     """What goes wrong where a network is shown images of shape (C, H, W), in words."""
     try:
         answer(network, shape)
-    except Exception as error:  # whatever a network of somebody else's raises
+    except FAILURES as error:  # whatever a network of somebody else's raises
         return with_line(error)
     return None
 
@@ -162,7 +165,7 @@ def logits_at(network: nn.Module, shape: tuple[int, int, int], num_classes: int 
     where it takes no such images."""
     try:
         return place_of_logits(answer(network, shape), num_classes)
-    except Exception:  # whatever a network of somebody else's raises
+    except FAILURES:  # whatever a network of somebody else's raises
         return None
 
 
@@ -181,7 +184,7 @@ def answer(network: nn.Module, image_shape: tuple[int, ...]) -> Any:
     shape = (2, *image_shape)
     try:
         return skeleton(network)(torch.empty(shape, device="meta"))
-    except Exception:  # some operations have no meta version: then it has to be computed
+    except FAILURES:  # some operations have no meta version: then it has to be computed
         device = next(network.parameters()).device
         with evaluating(network):
             return network(torch.zeros(shape, device=device))
