@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import robust_stitching as rs
 from left_behind import only
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
@@ -262,3 +263,41 @@ def test_a_training_is_not_gone_on_with_from_such_a_number(where, digits, tmp_pa
     checkpoints.write(unfinished, kept)
     with pytest.raises(UserError, match=rf"trainer\.{where}.*{name} in .*resume\.pt has 1 of"):
         train_network(plan, tmp_path, torch.device("cpu"), resume=True)
+
+
+MASKED = """
+import torch
+from torch import nn
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 10)
+        self.register_buffer("mask", torch.full((8, 8), -torch.inf).triu(1))
+
+    def forward(self, x):
+        rows = x[:, 0]
+        return self.fc(((rows @ rows.mT + self.mask).softmax(-1) @ rows).mean(1))
+"""
+
+
+def test_a_mask_may_be_infinite_in_files_and_in_a_training_that_is_gone_on_with(digits, tmp_path):
+    code = tmp_path / "nets.py"
+    code.write_text(MASKED)
+    config = Optimisation(epochs=1, lr=0.05, batch_size=512)
+    plan = TrainPlan(
+        model=f"{code}:Masked", dataset=DataRef("digits"), training=config, image_size=8
+    )
+    done = train_network(plan, tmp_path, torch.device("cpu"))
+    path = done.path
+    loaded = checkpoints.load(path, model=plan.model).network
+    assert bool(loaded.mask.isinf().any())
+    train, _ = rs.load_data("digits", image_size=8)
+    trainer = Trainer(loaded, standard, train, config)
+    trainer.run()
+    kept = checkpoints.load(path, model=plan.model).training["plan"]
+    state = {"plan": kept, "precision": "float32", "trainer": trainer.state_dict()}
+    path.unlink()
+    checkpoints.write(path.with_name("resume.pt"), state)
+    again = train_network(plan, tmp_path, torch.device("cpu"), resume=True)
+    assert again.path == path
