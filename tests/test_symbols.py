@@ -109,6 +109,10 @@ TOLD = {
     "new_tensor": lambda h, x: h * x.new_tensor([2.0]),
     "new": lambda h, x: h * x.new([2.0]),
     "zeros_like": lambda h, x: h[:, :3] + torch.zeros_like(x),
+    "new_zeros": lambda h, x: h[:, :3] + x.new_zeros(x.shape),
+    "new_ones": lambda h, x: h * x.new_ones(2 * x.size(0), 1, 1, 1).view(-1, 2, 1, 1)[:, :1],
+    "new_empty": lambda h, x: h + 0 * x.new_empty(x.shape[0], 1, 1, 1).fill_(1),
+    "new_full": lambda h, x: h + x.new_full((len(x), 6, 1, 1), 2.0),
 }
 """What asks the images for no more than their type and shape."""
 
@@ -136,6 +140,21 @@ def test_who_is_told_the_type_and_shape_of_images_sees_none(name):
             torch.testing.assert_close(
                 join(network, layer, network, layer, nn.Identity())(x), network(x)
             )
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct:UserWarning")
+@pytest.mark.parametrize("from_image", [True, False])
+def test_a_new_tensor_with_numbers_of_the_image_shows_it(from_image):
+    """Only those of the image itself: those of a layer come through the layer."""
+
+    def ask(h, x):
+        return h + h.new_tensor(x.detach() if from_image else h.detach()).mean(1, keepdim=True)
+
+    network, x = Told(ask).eval(), torch.rand(3, 3, 8, 8)
+    assert Graph(network).layers["relu"].clean is not from_image
+    with torch.no_grad():
+        twin = join(network, "relu", network, "relu", nn.Identity())
+        torch.testing.assert_close(twin(x), network(x))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")

@@ -918,6 +918,22 @@ class Nothing(nn.Module):
         return F.linear(F.conv2d(x, self.kernel).relu().mean((2, 3)), self.weight, self.bias)
 
 
+@kind
+class Recurrent(nn.Module):
+    """Its first state is made for as many images as there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.cell = nn.Conv2d(3, 6, 4, 4), nn.GRUCell(6, 12)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        h = x.new_zeros(x.size(0), 12)
+        for t in self.embed(x).flatten(2).unbind(2):
+            h = self.cell(t, h)
+        return self.fc(h)
+
+
 WHOLE = {
     "torch's transformer": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],
     "torch's transformer, sequence first": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],

@@ -4,7 +4,7 @@ What comes of them carries no image, as a grid of zeros or of positions that is 
 a graph they all ask the images themselves, so that nothing else has to be computed for them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import mul
 from typing import Any
 
@@ -38,26 +38,38 @@ def ask_the_images(graph: fx.Graph, values: Known) -> set[fx.Node]:
     """Have all that asks a tensor ask the images; returns the nodes that do."""
     (images,) = (node for node in graph.nodes if node.op == "placeholder")
     asking: set[fx.Node] = set()
+    seeing = {images}
     for node in list(graph.nodes):
-        given = node.args[0] if node.args else None
-        if not isinstance(given, fx.Node):
-            continue
-        one, method = values(given)[0], node.target if node.op == "call_method" else ""
-        if method == "size" and values(node) == BATCHES:
-            node.args = (images, 0)
-        elif node.target is getattr and node.args[1] == "device":
-            node.args = (images, "device")
-        elif method in NEW and isinstance(one, Tensor):
-            node.args = (images, *node.args[1:])
-            node.kwargs = {"dtype": one.dtype, **node.kwargs}
-        elif method == "new" and isinstance(one, Tensor) and one.dtype == values(images)[0].dtype:
-            node.args = (images, *node.args[1:])
-        else:
-            with graph.inserting_before(node):
-                asking |= _told(node, method, images, values)
-            continue
-        asking.add(node)
+        if node.args and isinstance(node.args[0], fx.Node):
+            asking |= _made_to_ask(node, images, seeing, values)
+        if node not in asking and not seeing.isdisjoint(node.all_input_nodes):
+            seeing.add(node)
     return asking
+
+
+def _made_to_ask(
+    node: fx.Node, images: fx.Node, seeing: Collection[fx.Node], values: Known
+) -> set[fx.Node]:
+    """Have one operation ask the images; returns the nodes that do. What is given numbers of those
+    that are `seeing` the images asks nothing."""
+    given, *others = node.args
+    one, method = values(given)[0], node.target if node.op == "call_method" else ""
+    beside: list[fx.Node] = []
+    fx.node.map_arg((others, node.kwargs), beside.append)
+    new = isinstance(one, Tensor) and not any(other in seeing for other in beside)
+    if method == "size" and values(node) == BATCHES:
+        node.args = (images, 0)
+    elif node.target is getattr and node.args[1] == "device":
+        node.args = (images, "device")
+    elif method in NEW and new:
+        node.args = (images, *others)
+        node.kwargs = {"dtype": one.dtype, **node.kwargs}
+    elif method == "new" and new and one.dtype == values(images)[0].dtype:
+        node.args = (images, *others)
+    else:
+        with images.graph.inserting_before(node):
+            return _told(node, method, images, values)
+    return {node}
 
 
 def _told(node: fx.Node, method: str, images: fx.Node, values: Known) -> set[fx.Node]:

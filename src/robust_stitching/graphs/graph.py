@@ -354,7 +354,8 @@ def join(
     )
     mapped = joined.call_module("transform", (_canonical(head, cut, copied[cut], joined),))
     # As many as images, and where they are; so those who ask that need not see an image.
-    asking = _copy(tail, kept & tail.asking, joined, {tail.input: mapped}, prefix="end.")
+    asked, seeds = needed([*kept & tail.asking]), {tail.input: mapped}
+    asking = _copy(tail, asked, joined, seeds, prefix="end.", owner=parts.end)
     mapped = tail.arrangements[resume].restored(mapped, _calls_in(joined))
     seeds = asking | {tail.input: image, resume: mapped}
     copied = _copy(tail, kept - {tail.output}, joined, seeds, prefix="end.", owner=parts.end)
