@@ -193,8 +193,8 @@ def test_features_hold_only_what_they_need_and_share_it():
     net = network("tiny10")
     piece = features(net, ["conv3", "relu2"])
     needed = {f"{kind}{i}" for kind in ("conv", "bn", "relu") for i in (1, 2)}
-    assert leaves(piece) == {"normalize", "conv3"} | needed
-    assert piece.conv3 is net.conv3
+    assert leaves(piece.front) == {"normalize", "conv3"} | needed
+    assert piece.front.conv3 is net.conv3
     x = images(net)
     (logits,) = features(net, ["output"])(x)
     assert torch.equal(logits, net(x))

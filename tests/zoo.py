@@ -934,6 +934,19 @@ class Recurrent(nn.Module):
         return self.fc(h)
 
 
+@kind
+class TakenNames(nn.Module):
+    """Its parts are called what the graphs of torch have, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.graph, self.code = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+        self.meta, self._graph = nn.BatchNorm2d(6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self._graph(self.meta(self.code(self.graph(x))).mean((2, 3)))
+
+
 WHOLE = {
     "torch's transformer": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],
     "torch's transformer, sequence first": [f"encoder.layers.{i}.self_attn" for i in (0, 1)],

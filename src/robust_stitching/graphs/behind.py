@@ -48,8 +48,9 @@ class SharedFront(nn.Module):
     def give_statistics(self, network: StitchedNetwork) -> None:
         """Set those of a stitched network's front to those that were gathered here."""
         own = dict(self.piece.named_buffers())
-        for name, values in network.front.named_buffers():
-            values.copy_(own[name])
+        for name, values in network.named_buffers():
+            if name in own:
+                values.copy_(own[name])
 
 
 class Behind(nn.Module):
@@ -113,7 +114,7 @@ class Watching:
     """What a stitched network has at some layers, computed behind the shared front."""
 
     def __init__(self, piece: fx.GraphModule, cell: Behind):
-        self.tail, self.cell = graph.behind(piece, "transform"), cell
+        self.tail, self.cell = graph.behind(piece, f"{graph.FRONT}transform"), cell
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.tail(images, self.cell.front.at(self.cell.layer, images))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from robust_stitching.basics.modes import attackable, without_tf32
-from robust_stitching.graphs.graph import graph_of
+from robust_stitching.graphs.graph import FRONT, graph_of
 
 ROUNDING = 0.01  # of the norm of what is compared
 
@@ -126,15 +126,16 @@ class _Parts:
         self.replaced: dict[str, nn.Module] = {}
 
     def modules_of(self, graph: fx.Graph) -> dict[str, object]:
-        """What a GraphModule of `graph` has to be given."""
+        """What a GraphModule of `graph` has to be given, where it finds them under `FRONT`."""
         found: dict[str, object] = {}
         for node in graph.nodes:
-            if node.op == "call_module":
-                own = self.replaced.get(node.target)
-                found[node.target] = own or self.network.get_submodule(node.target)
-            elif node.op == "get_attr":
-                owner, _, name = node.target.rpartition(".")
-                found[node.target] = getattr(self.network.get_submodule(owner), name)
+            if node.op not in ("call_module", "get_attr"):
+                continue
+            owner, _, name = node.target.rpartition(".")
+            own = self.replaced.get(node.target)
+            own = getattr(self.network.get_submodule(owner), name) if own is None else own
+            node.target = FRONT + node.target
+            found[node.target] = own
         return found
 
 

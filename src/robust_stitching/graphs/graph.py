@@ -39,6 +39,10 @@ from robust_stitching.graphs.watching import arrangements
 LOGITS = ""
 """The name of what the network itself gives; no layer has it."""
 
+FRONT = "front."
+"""Where a piece has the modules of its network, as a stitched network those of its front: at the
+root of an `fx.GraphModule` some names are taken."""
+
 FEW = 2
 """Images enough to tell what differs between them."""
 
@@ -295,17 +299,19 @@ def features(network: nn.Module, layers: Sequence[str], moving: bool = False) ->
 
     `LOGITS` names the logits; "output" does, too, where no layer is called that.
 
-    It contains no module that these layers do not need, and shares them with `network`; but where
-    `moving`, it has copies, and its batch norms that are functions have a mode, as in `join`.
+    It contains no module that these layers do not need, under `FRONT`, and shares them with
+    `network`; but where `moving`, it has copies, and its batch norms that are functions have a
+    mode, as in `join`.
     """
     traced = graph_of(network)
-    owner = copy_of(network) if moving else None
+    owner, parts = copy_of(network) if moving else None, nn.Module()
+    parts.front = owner or network
     logits = {LOGITS, "output"} - traced.layers.keys() - traced.refused.keys()
     wanted = [traced.output.args[0] if layer in logits else traced.node(layer) for layer in layers]
     piece = fx.Graph()
-    copied = _copy(traced, needed(wanted), piece, {}, prefix="", owner=owner)
+    copied = _copy(traced, needed(wanted), piece, {}, prefix=FRONT, owner=owner)
     piece.output(tuple(_canonical(traced, node, copied[node], piece) for node in wanted))
-    return fx.GraphModule(owner or network, piece)
+    return fx.GraphModule(parts, piece)
 
 
 def behind(piece: fx.GraphModule, module: str) -> fx.GraphModule:
@@ -350,7 +356,7 @@ def join(
     joined = fx.Graph()
     image = joined.placeholder(head.input.name)
     copied = _copy(
-        head, needed([cut]), joined, {head.input: image}, prefix="front.", owner=parts.front
+        head, needed([cut]), joined, {head.input: image}, prefix=FRONT, owner=parts.front
     )
     mapped = joined.call_module("transform", (_canonical(head, cut, copied[cut], joined),))
     # As many as images, and where they are; so those who ask that need not see an image.

@@ -104,7 +104,8 @@ def together(stitches: Mapping[Name, Stitch]) -> dict[Name, Behind]:
     their batch norms as far as both go, behind one that they share."""
     groups: list[tuple[nn.Module, dict[str, Tensor], list[Name]]] = []
     for name, own in stitches.items():
-        buffers = dict(own.network.front.named_buffers())
+        buffers = dict(own.network.named_buffers())
+        buffers = {name: values for name, values in buffers.items() if name.startswith(graph.FRONT)}
         for donor, known, names in groups:
             common = known.keys() & buffers.keys()
             if donor is own.donor and all(torch.equal(known[b], buffers[b]) for b in common):

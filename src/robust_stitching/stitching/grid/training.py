@@ -185,7 +185,7 @@ class _Group:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "front": dict(self.front.named_buffers()),
+            "shared": dict(self.front.named_buffers()),
             "cells": [
                 [*pair, trainer.state_dict() if pair in self.going_on else self.cells[pair].error]
                 for pair, trainer in self.trainers.items()
@@ -197,7 +197,7 @@ class _Group:
         if kept is None:
             return
         try:
-            self.front.load_state_dict(kept["front"], strict=False)
+            self.front.load_state_dict(kept["shared"], strict=False)
             for row, column, own in kept["cells"]:
                 if isinstance(own, str):
                     self.cells[row, column].error = own
