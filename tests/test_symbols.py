@@ -157,6 +157,17 @@ def test_a_new_tensor_with_numbers_of_the_image_shows_it(from_image):
         torch.testing.assert_close(twin(x), network(x))
 
 
+@pytest.mark.parametrize("precision", ["float64", "float16", "bfloat16"])
+def test_numbers_of_another_precision_are_no_layer(precision):
+    """What goes on in float32 behind them is one."""
+    network = Asking(lambda x: (x.to(getattr(torch, precision)) * 2).float().relu()).eval()
+    traced = Graph(network)
+    assert {"conv", "float", "relu"} <= traced.layers.keys()
+    for layer in ("to", "mul"):
+        with pytest.raises(UserError, match=f"'{layer}' is no .*: its numbers are {precision}, "):
+            traced.node(layer)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("name", NOT)
 def test_what_they_do_not_tell_is_refused_with_the_line(name):

@@ -22,6 +22,7 @@ from robust_stitching.graphs.places import Arrangement, Places, arrangement, pla
 from robust_stitching.graphs.transform import LinearMap
 
 NO_NUMBERS = "it has no floating point numbers, of which alone maps are made"
+PRECISION = "its numbers are {}, but maps are made of float32"
 NOT_FOLLOWED = "no image can be followed through the operations before it"
 
 
@@ -57,10 +58,12 @@ def arrangements(
             if n.op == "call_module" and _mixes_all(module.get_submodule(n.target)):
                 watch.lay_out(value)
             if isinstance(value, Tensor) and n.op != "output":
-                if value.is_floating_point():
-                    seen[n] = watch.places(value), value.shape
-                else:
+                if not value.is_floating_point():
                     whole[n] = NO_NUMBERS
+                elif value.dtype != images.dtype:
+                    whole[n] = PRECISION.format(str(value.dtype).removeprefix("torch."))
+                else:
+                    seen[n] = watch.places(value), value.shape
             return value
 
     with watch:
