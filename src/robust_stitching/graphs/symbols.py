@@ -124,6 +124,12 @@ class Fact(Symbol):
 class NumberOfImages(Fact):
     """A number that depends on how many images there are."""
 
+    def __str__(self) -> str:
+        raise NoGraph(self.open)
+
+    def __hash__(self) -> int:
+        raise NoGraph(self.open)
+
 
 SYMBOLS = frozenset((Symbol, Fact, NumberOfImages))
 

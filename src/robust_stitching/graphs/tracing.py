@@ -48,8 +48,11 @@ CONTAINERS = (
 )
 """Modules of torch that are looked into, beside `nn.Sequential`."""
 
-COMPARED = range(3, MANY)
-"""Numbers of images that a fact is asked for where it names them; up to two are proven."""
+COUNTS = (MANY, *range(3, 1025))
+"""Numbers of images that a fact is asked for; up to two are proven."""
+
+NAMED = range(1025, MANY)
+"""And that it is asked for where it names them."""
 
 HOLDING = (Tensor, tuple, list, dict)
 """What an operation gives that has to be computed."""
@@ -202,12 +205,20 @@ class Tracer(fx.Tracer):
         def one_of(call: Any, known: Any) -> Any:
             return ask(call, *replaced(given, known))
 
+        def same_for(n: int) -> bool:
+            try:
+                return self.values.of_facts(n, one_of, *nodes) == one
+            except Exception:  # whatever arithmetic raises
+                return False
+
         one, other = self.values.asked(one_of, *nodes)
         if not _holds_tensors(one) and type(one) is type(other) and one == other:
-            # Of facts also for many images, and for as many as they are compared with.
-            numbers = [MANY, *(n for n in tree_leaves(given) if type(n) is int and n in COMPARED)]
+            # Of numbers of images also for many, and for as many as they are compared with.
+            counted = any(type(symbol) is NumberOfImages for symbol in symbols)
+            named = [n for n in tree_leaves(given) if type(n) is int and n in NAMED]
+            numbers = (*COUNTS, *named) if counted else ()
             facts = all(issubclass(type(symbol), Fact) for symbol in symbols)
-            if not facts or all(self.values.of_facts(n, one_of, *nodes) == one for n in numbers):
+            if not facts or all(same_for(n) for n in numbers):
                 return one
         symbol = record()
         if isinstance(one, int | float) and isinstance(symbol, Symbol):

@@ -114,10 +114,11 @@ class Values:
     def _of_fact(self, n: int, node: fx.Node) -> Any:
         """Computed from others, where it is; a size of a tensor grows with the batch."""
         one, other = self.of(node)
-        if (type(one) is type(other) and one == other) or not isinstance(one, int | float):
+        if not isinstance(one, int | float):
             return one
         if any(isinstance(self.of(given)[0], Tensor) for given in node.all_input_nodes):
-            return one + (other - one) * (n - BATCHES[0]) // (BATCHES[1] - BATCHES[0])
+            grows = (other - one) * (n - BATCHES[0]) // (BATCHES[1] - BATCHES[0])
+            return one + grows if grows else one
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda g: self._of_fact(n, g))
         return self._call(node.op, node.target, args, kwargs)
 
