@@ -1,5 +1,6 @@
 """Networks that functions of the user's own make: ``nets.py:mine``."""
 
+import inspect
 import sys
 import textwrap
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+import robust_stitching as rs
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.code import function_in, functions_in
 from robust_stitching.basics.errors import UserError
@@ -450,3 +452,30 @@ def test_code_cannot_change_what_torch_is_told(tmp_path):
     assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
     assert numpy.random.get_state()[1].tolist() == before
     assert network(torch.rand(2, 1, 8, 8)).requires_grad
+
+
+class Adapting(nn.Module):
+    """Its norm trains for ever."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm2d(3), nn.Linear(3, 4)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.train()
+        return self
+
+    def forward(self, x):
+        return self.fc(self.norm(x).mean((2, 3)))
+
+
+def test_a_network_whose_evaluation_mode_leaves_statistics_moving_is_refused(tmp_path):
+    sentence = r"^'norm' in the network Adapting is in training mode also after `eval`, so its"
+    with pytest.raises(UserError, match=sentence):
+        rs.network(Adapting(), image_size=8, in_channels=3)
+    file = tmp_path / "nets.py"
+    adapting = inspect.getsource(Adapting)
+    file.write_text(f"from torch import nn\n\n\n{adapting}")
+    with pytest.raises(UserError, match=sentence):
+        models.example(f"{file}:Adapting", 8)

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-STATISTICS = "running_mean"
-"""The buffer by which such a module is known, whose name is that of torch."""
+from robust_stitching.models.layers import STATISTICS
 
 
 class BatchNorm(nn.Module):

@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.modes import evaluating
 from robust_stitching.models.answers import Place, logits_in, with_forward
-from robust_stitching.models.layers import Normalize
+from robust_stitching.models.layers import STATISTICS, Normalize
 
 OURS = ("architecture", "input_shape")
 """Attributes that every network has here."""
@@ -26,8 +27,10 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
     Raises
     ------
     UserError : for a network whose forward was put on the object, where a class's does not count,
-        and for one that has attributes of its own under names that are needed.
+        for one that has attributes of its own under names that are needed, and for one whose
+        `eval` leaves statistics moving.
     """
+    _require_still(network)
     if "forward" in vars(network):
         raise UserError(
             f"the forward of this {type(network).__name__} was replaced on the object, which no "
@@ -50,6 +53,20 @@ def adopted(network: nn.Module, channels: int, answer: Place = None) -> nn.Modul
     network.__class__ = with_forward(theirs, forward)
     setattr(network, name, Normalize(channels))
     return network
+
+
+def _require_still(network: nn.Module) -> None:
+    """Raise UserError where evaluation mode does not reach a module that keeps statistics."""
+    with evaluating(network):
+        modules = [(name, m) for name, m in network.named_modules() if m.training]
+        kept = (name for name, m in modules if m._buffers.get(STATISTICS) is not None)
+        moving = next(kept, None)
+    if moving is not None:
+        raise UserError(
+            f"'{moving}' in the network {type(network).__name__} is in training mode also after "
+            "`eval`, so its statistics would move and its answers depend on other images; let "
+            "`eval` and `train` set its mode."
+        )
 
 
 def says_what_it_is(network: nn.Module) -> bool:

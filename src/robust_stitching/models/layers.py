@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+STATISTICS = "running_mean"
+"""The buffer by which a module that keeps statistics is known, whose name is that of torch."""
+
 
 class Normalize(nn.Module):
     """(x − mean) / std per channel: the first layer of every network, so that images stay in [0, 1]
