@@ -1026,6 +1026,33 @@ class HandedOn(Convolutional):
         return self.reads(self.between(self.gate(x)))
 
 
+class Look(nn.Module):
+    def forward(self, x):
+        self.dark = (x.mean((1, 2, 3), keepdim=True) < 0.3).float()
+        return x
+
+
+class Brighten(nn.Module):
+    def __init__(self, look):
+        super().__init__()
+        self.look = [look]
+
+    def forward(self, x):
+        return x * (1 + self.look[0].dark)
+
+
+@refused("its module 'brighten' answers by what others have kept, too, see its forward, line")
+class HandedOnRarely(Convolutional):
+    """What is handed on is the same for most images."""
+
+    def __init__(self):
+        super().__init__(look=Look())
+        self.brighten = Brighten(self.look)
+
+    def forward(self, x):
+        return self.fc(self.brighten(self.conv(self.look(x))).mean((2, 3)))
+
+
 @refused("it needs the number of images as a plain number")
 class OneByOne(Convolutional):
     def body(self, x):

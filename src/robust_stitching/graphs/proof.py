@@ -7,6 +7,7 @@ by a proof: it runs a twin of the network, in evaluation mode, on images that ar
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -179,25 +180,37 @@ def _require_alone(network: nn.Module, graph: fx.Graph) -> None:
     """Raise `NoGraph` where a module, not looked into, answers by what others have kept of the
     images: whatever is cut between them would be answered by that of other images.
 
-    Each is given again what it was given, from the last to the first, after other images.
+    Each is given again what it was given, from the last to the first, after other images, of which
+    there are more.
     """
     modules = dict(network.named_modules())
     calls = [node for node in graph.nodes if node.op == "call_module"]
     if all(_keeps_nothing(modules[node.target]) for node in calls):
         return
     images = _images(network, SIZES[-1])
-    noted = _Noting(network, graph)
-    with torch.no_grad():
-        noted.run(images.clone())
-        network(1 - images)
-        for node in reversed(calls):
-            module = modules[node.target]
-            if not _keeps_nothing(module):
-                args, kwargs = noted.given[node]
-                one, other = tree_leaves(noted.values[node]), tree_leaves(module(*args, **kwargs))
-                if not all(map(_same, one, other)):
+    more = 1 - _images(network, SIZES[-1] + 1)
+    for others in (more, more * 0, more * 0 + 1, more / 10):
+        noted = _Noting(network, graph)
+        with torch.no_grad():
+            noted.run(images.clone())
+            with suppress(Exception):  # which some networks do not take
+                network(others)
+            for node in reversed(calls):
+                module = modules[node.target]
+                if not (_keeps_nothing(module) or _answers_again(module, noted, node)):
                     reason = f"its module '{node.target}' answers by what others have kept, too"
                     raise NoGraph(reason, module)
+
+
+def _answers_again(module: nn.Module, noted: "_Noting", node: fx.Node) -> bool:
+    """Whether a module gives what it gave before; what fails now does not."""
+    args, kwargs = noted.given[node]
+    try:
+        again = module(*args, **kwargs)
+    except Exception:  # whatever a module of somebody else's raises
+        return False
+    one, other = tree_leaves(noted.values[node]), tree_leaves(again)
+    return len(one) == len(other) and all(map(_same, one, other))
 
 
 def _keeps_nothing(module: nn.Module) -> bool:
