@@ -22,8 +22,11 @@ from robust_stitching.graphs.symbols import COUNTED, SYMBOLS, NoGraph, NumberOfI
 
 T = TypeVar("T")
 
-FUNCTIONS = ("zeros", "ones", "empty", "rand", "randn")
-METHODS = ("expand", "repeat", "view", "reshape", "tile", "new_zeros", "new_ones", "new_empty")
+FUNCTIONS = ("zeros", "ones", "empty", "full", "rand", "randn", "broadcast_to")
+METHODS = (
+    *("expand", "broadcast_to", "repeat", "view", "reshape", "tile"),
+    *("new_zeros", "new_ones", "new_empty", "new_full"),
+)
 REENTRANT = checkpoint.CheckpointFunction
 NOT_REENTRANT = "_checkpoint_without_reentrant_generator"
 """How torch 2.1 to 2.13 call what surrounds the function of a checkpoint."""
