@@ -12,6 +12,7 @@ of them. With `--whole`, the results of both sides are measured and attacked, to
 import argparse
 import time
 
+import _common  # noqa: F401  puts the library on the path
 import torch
 
 from robust_stitching import models
