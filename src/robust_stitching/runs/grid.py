@@ -1,18 +1,16 @@
 """Stitching every layer with every layer as a plan says, into a folder of results."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from robust_stitching.basics.files import slug, write_json
 from robust_stitching.basics.signals import uninterrupted
-from robust_stitching.data import notes_of
 from robust_stitching.plans import GridPlan
 from robust_stitching.report.grid.files import write_files
 from robust_stitching.runs.done import Done, same_plan
-from robust_stitching.runs.inputs import data_of, network_of
+from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.stitching.grid.files import write_maps
@@ -38,15 +36,7 @@ def run(
 ) -> Done:
     """Stitch as a plan says, and leave everything in ``<out>/<name>/``; parameters and errors as
     those of `runs.stitch.run` and of `stitching.grid.run.stitch_grid`."""
-    front, known_front = network_of(plan.front, "front", device, otherwise=plan.dataset.name)
-    end, known_end = network_of(plan.end, "end", device, otherwise=plan.dataset.name)
-    looked_at, progress = (device, front, end), listener.progress
-    train, test, dataset = data_of(plan.dataset, *looked_at, progress=progress)
-    elsewhere, other = None, None
-    if plan.eval_dataset is not None:
-        _, elsewhere, other = data_of(plan.eval_dataset, *looked_at, progress=progress)
-    plan = replace(plan, front=known_front, end=known_end, dataset=dataset, eval_dataset=other)
-    listener.tell(*notes_of(train, test, elsewhere))
+    plan, front, end, train, test, elsewhere = pair_of(plan, device, listener)
     done = same_plan(out, name and plain(name), plan) if reuse else None
     if done is not None:
         return done
@@ -55,7 +45,7 @@ def run(
     begin = {"circumstances": circumstances, "resume": resume, "tell": listener.say}
     with begun(out, name, plan, **begin) as unfinished:
         result = stitch_grid(
-            *(front, end, train, test, plan, progress, elsewhere),
+            *(front, end, train, test, plan, listener.progress, elsewhere),
             warn=listener.warn,
             keeping=Keeping(unfinished.state),
             donors=donors,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,8 +14,9 @@ from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
-from robust_stitching.data import AnySplit
-from robust_stitching.plans import DataRef, NetworkRef
+from robust_stitching.data import AnySplit, notes_of
+from robust_stitching.plans import DataRef, GridPlan, NetworkRef, StitchPlan
+from robust_stitching.runs.listener import Listener
 
 OF_NETWORKS = re.compile(r"(?<![\w.])(mean|std|weights|model)(?=[=`])")
 """Settings of a network, as sentences name them: ``mean=…`` or `` `mean` ``."""
@@ -144,3 +145,33 @@ def hash_of_data(train: AnySplit, test: AnySplit) -> str:
     said = json.dumps([known, train.classes, train.image_size]).encode()
     about = torch.frombuffer(bytearray(said), dtype=torch.uint8)
     return checkpoints.fingerprint(about, *train.content, *test.content)
+
+
+class Inputs(NamedTuple):
+    """What a stitch, or a grid of them, works on; the plan knows it by its content."""
+
+    plan: Any
+    front: Checkpoint
+    end: Checkpoint
+    train: AnySplit
+    test: AnySplit
+    elsewhere: AnySplit | None
+
+
+def pair_of(plan: StitchPlan | GridPlan, device: torch.device, listener: Listener) -> Inputs:
+    """The networks and data that a plan names; what was noted of the data is told.
+
+    Raises
+    ------
+    UserError : see `network_of` and `data_of`.
+    """
+    front, known_front = network_of(plan.front, "front", device, otherwise=plan.dataset.name)
+    end, known_end = network_of(plan.end, "end", device, otherwise=plan.dataset.name)
+    looked_at, progress = (device, front, end), listener.progress
+    train, test, dataset = data_of(plan.dataset, *looked_at, progress=progress)
+    elsewhere, other = None, None
+    if plan.eval_dataset is not None:
+        _, elsewhere, other = data_of(plan.eval_dataset, *looked_at, progress=progress)
+    plan = replace(plan, front=known_front, end=known_end, dataset=dataset, eval_dataset=other)
+    listener.tell(*notes_of(train, test, elsewhere))
+    return Inputs(plan, front, end, train, test, elsewhere)

@@ -13,8 +13,8 @@ from robust_stitching.report.grid.figures import curves, heat_map_of
 from robust_stitching.report.grid.quantities import quantities
 from robust_stitching.report.grid.text import called_grid, described
 from robust_stitching.report.grid.verdict import verdict
+from robust_stitching.report.making import making
 from robust_stitching.report.stitch.text import NORM_SIGNS
-from robust_stitching.report.tables import flat
 
 ACROSS = 2
 """Heat maps side by side, where their names leave them room."""
@@ -40,7 +40,7 @@ def write_pdf(path: Path, record: Mapping[str, Any], made: str) -> None:
             [
                 pages.paragraph("How it was made", pages.SECTION),
                 pages.paragraph(record["command"], pages.CODE),
-                pages.facts(_settings(record), (0.25, 0.75)),
+                pages.facts(_making(record), (0.25, 0.75)),
             ]
         ),
     ]
@@ -101,20 +101,6 @@ def _attacked(record: Mapping[str, Any]) -> str:
     )
 
 
-def _settings(record: Mapping[str, Any]) -> list[list[str]]:
-    settings = ", ".join(
-        key if value is True else f"{key} {value}"
-        for key, value in flat(record["params"]).items()
-        if value is not None and value is not False and value != []
-    )
-    versions = ", ".join(f"{name} {known}" for name, known in record["versions"].items())
-    code = f"commit {record['commit']}" if record["commit"] else "not under git"
+def _making(record: Mapping[str, Any]) -> list[list[str]]:
     estimators = "; ".join(f"{name}: {told}" for name, told in record["estimators"].items())
-    return [
-        ["setting", "value"],
-        ["settings", settings],
-        ["estimators", estimators],
-        ["versions", f"{versions}, {code}"],
-        ["another seed varies", "; ".join(record["seed_varies"])],
-        ["time taken", f"{record['seconds']:.0f} s"],
-    ]
+    return making(record, [["estimators", estimators]])

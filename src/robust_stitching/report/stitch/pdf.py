@@ -13,10 +13,11 @@ from robust_stitching.basics.files import replacing
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report import pages
 from robust_stitching.report.folders import finished_at, report_of
+from robust_stitching.report.making import making
 from robust_stitching.report.stitch import text
 from robust_stitching.report.stitch.figures import figures_of
 from robust_stitching.report.stitch.verdict import meaning
-from robust_stitching.report.tables import flat, shown
+from robust_stitching.report.tables import shown
 from robust_stitching.stitching.record import NETWORKS
 
 
@@ -88,7 +89,7 @@ def write_pdf(
             [
                 pages.paragraph("How it was made", pages.SECTION),
                 pages.paragraph(record["command"], pages.CODE),
-                pages.facts(_settings(record), (0.25, 0.75)),
+                pages.facts(_making(record), (0.25, 0.75)),
             ]
         ),
     ]
@@ -173,23 +174,9 @@ def _donor_rows(record: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _settings(record: Mapping[str, Any]) -> list[list[str]]:
-    settings = ", ".join(
-        key if value is True else f"{key} {value}"
-        for key, value in flat(record["params"]).items()
-        if value is not None and value is not False and value != []
-    )
-    versions = ", ".join(f"{name} {known}" for name, known in record["versions"].items())
-    code = f"commit {record['commit']}" if record["commit"] else "not under git"
-    return [
-        ["setting", "value"],
-        ["parameters of the map", f"{record['transformation']['parameters']:,}"],
-        ["recipe", text.recipe(record["params"])],
-        ["settings", settings],
-        ["versions", f"{versions}, {code}"],
-        ["another seed varies", "; ".join(record["seed_varies"])],
-        ["time taken", f"{record['seconds']:.0f} s"],
-    ]
+def _making(record: Mapping[str, Any]) -> list[list[str]]:
+    parameters = f"{record['transformation']['parameters']:,}"
+    return making(record, [["parameters of the map", parameters]])
 
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:
