@@ -5,7 +5,7 @@ import torch
 
 from robust_stitching.graphs.layout import Layout, paired_rows
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.comoments import Batch, Side
+from robust_stitching.stitching.comoments import Side, take_in
 
 GRIDS = [
     ((4, 4), (9, 9)), ((9, 9), (4, 4)), ((5, 5), (5, 5)), ((4, 9), (9, 4)), ((1, 1), (6, 6)),
@@ -24,8 +24,8 @@ def test_they_are_those_of_rows_at_the_positions_of_the_end(own, goal):
     found, expected = Moments(3, 5), Moments(3, 5)
     for start in range(0, 20, 7):  # the last batch is smaller
         some, others = x[start : start + 7], y[start : start + 7]
-        batch = Batch(Side({"x": some}, {"x": source}), Side({"y": others}, {"y": target}))
-        batch.give("x", "y", found)
+        front, end = Side({"x": some}, {"x": source}), Side({"y": others}, {"y": target})
+        take_in({("x", "y"): found}, front, end)
         expected.update(*paired_rows(some.double(), source, others.double(), target))
     assert found.n == expected.n
     for name in ("mean_x", "mean_y", "xx", "xy", "yy"):

@@ -6,7 +6,7 @@ multiplied: x′x′ᵀ = x (RᵀR xᵀ) and x′yᵀ = x (Rᵀ yᵀ), sums over
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from robust_stitching.graphs.layout import Layout, paired_rows, to_size
 from robust_stitching.similarity import Moments
 
 Grid = tuple[int, int]
+Pair = tuple[str, str]
 
 
 class Side(NamedTuple):
@@ -34,56 +35,70 @@ class Centred(NamedTuple):
     products: Tensor
 
 
-class Batch:
-    """The activations of a batch on both sides."""
+def take_in(moments: Mapping[Pair, Moments], front: Side, end: Side) -> None:
+    """Let the moments of pairs of layers take in a batch.
 
-    def __init__(self, front: Side, end: Side):
-        self.front, self.end = front, end
-        self._of_end = cache(partial(self._at_own_size, end))
-        self._of_front = cache(self._resized)
-        self._shrunk = cache(self._end_at)
-
-    def give(self, source: str, goal: str, moments: Moments) -> None:
-        """Let the moments of a pair of layers take in this batch."""
-        own, target = self.front.layouts[source], self.end.layouts[goal]
+    Pairs whose maps have the same two sizes come together, and are let go before the next.
+    """
+    blocks: dict[Grid, dict[Grid, list[Pair]]] = {}
+    for source, goal in moments:
+        own, target = front.layouts[source], end.layouts[goal]
         if own.prefix or target.prefix or own.grid is None or target.grid is None:
-            x, y = self.front.values[source], self.end.values[goal]
-            moments.update(*paired_rows(x, own, y, target))
-            return
-        x, y = self._of_front(source, target.grid), self._of_end(goal)
-        at_goal = self._shrunk(goal, own.grid) if _grows(own.grid, target.grid) else y.maps
-        n = y.maps.shape[0] * y.maps.shape[2] * y.maps.shape[3]
-        xy = _products(x.maps, at_goal)
-        moments.merge(n, x.mean, y.mean, x.products, xy, y.products)
+            x, y = front.values[source], end.values[goal]
+            moments[source, goal].update(*paired_rows(x, own, y, target))
+        else:
+            blocks.setdefault(target.grid, {}).setdefault(own.grid, []).append((source, goal))
+    for grid, by_own in blocks.items():
+        goals = {goal for pairs in by_own.values() for _, goal in pairs}
+        ends = {goal: _centred(end.values[goal].double()) for goal in goals}
+        for own, pairs in by_own.items():
+            _take_in_block({pair: moments[pair] for pair in pairs}, front.values, ends, own, grid)
 
-    def _at_own_size(self, side: Side, name: str) -> Centred:
-        maps = side.values[name].double()
-        mean = maps.mean(dim=(0, 2, 3))
-        maps = maps - mean[:, None, None]
-        return Centred(maps, mean, _products(maps, maps))
 
-    def _resized(self, name: str, grid: Grid) -> Centred:
-        """The front's, with mean and products at the positions of the end, but with the positions
-        of their own where these are fewer."""
-        own = self.front.layouts[name].grid
-        if own == grid:
-            return self._at_own_size(self.front, name)
-        maps = self.front.values[name].double()
-        if not _grows(own, grid):
-            sized = to_size(maps, grid)
-            return self._at_own_size(Side({name: sized}, {}), name)
-        grow = partial(to_size, size=grid)
-        everywhere = maps.new_ones(1, 1, *grid)
-        share = _adjoint(grow, everywhere, own)[0, 0] / everywhere.numel()
-        mean = (maps.mean(dim=0) * share).sum(dim=(1, 2))
-        maps = maps - mean[:, None, None]
-        products = _products(maps, _adjoint(grow, grow(maps), own))
-        return Centred(maps, mean, (products + products.T) / 2)
+def _take_in_block(
+    moments: Mapping[Pair, Moments],
+    fronts: Mapping[str, Tensor],
+    ends: Mapping[str, Centred],
+    own: Grid,
+    grid: Grid,
+) -> None:
+    """The pairs of maps of one size, at the front, and maps of another, at the end."""
+    shrunk = {goal: ends[goal].maps for _, goal in moments}
+    if _grows(own, grid):
+        shrunk = {goal: _adjoint(_growing(grid), maps, own) for goal, maps in shrunk.items()}
+    for source in dict.fromkeys(source for source, _ in moments):
+        x = _resized(fronts[source].double(), own, grid)
+        n = len(x.maps) * grid[0] * grid[1]
+        for goal in (goal for other, goal in moments if other == source):
+            y, xy = ends[goal], _products(x.maps, shrunk[goal])
+            moments[source, goal].merge(n, x.mean, y.mean, x.products, xy, y.products)
 
-    def _end_at(self, name: str, grid: Grid) -> Tensor:
-        """Rᵀ y, at the positions of a smaller grid."""
-        y = self._of_end(name).maps
-        return _adjoint(partial(to_size, size=tuple(y.shape[2:])), y, grid)
+
+def _centred(maps: Tensor) -> Centred:
+    """Of maps at the positions that they have."""
+    mean = maps.mean(dim=(0, 2, 3))
+    maps = maps - mean[:, None, None]
+    return Centred(maps, mean, _products(maps, maps))
+
+
+def _resized(maps: Tensor, own: Grid, grid: Grid) -> Centred:
+    """Maps, with mean and products at the positions of a grid, but with the positions of their own
+    where these are fewer."""
+    if own == grid:
+        return _centred(maps)
+    grow = _growing(grid)
+    if not _grows(own, grid):
+        return _centred(grow(maps))
+    everywhere = maps.new_ones(1, 1, *grid)
+    share = _adjoint(grow, everywhere, own)[0, 0] / everywhere.numel()
+    mean = (maps.mean(dim=0) * share).sum(dim=(1, 2))
+    maps = maps - mean[:, None, None]
+    products = _products(maps, _adjoint(grow, grow(maps), own))
+    return Centred(maps, mean, (products + products.T) / 2)
+
+
+def _growing(grid: Grid) -> Callable[[Tensor], Tensor]:
+    return partial(to_size, size=grid)
 
 
 def _grows(own: Grid, grid: Grid) -> bool:

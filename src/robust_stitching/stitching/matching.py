@@ -15,7 +15,7 @@ from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.transform import Form
 from robust_stitching.similarity import Moments
-from robust_stitching.stitching.comoments import Batch, Side
+from robust_stitching.stitching.comoments import Side, take_in
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 100
@@ -88,12 +88,11 @@ def _gather(
         for images, labels in split.batches(batch_size):
             xs = dict(zip(sources, head(images), strict=True))
             ys = dict(zip(goals, target(images), strict=True))
-            batch = Batch(Side(xs, theirs), Side(ys, ours))
-            for (source, goal), own in moments.items():
-                if flatten:
+            if flatten:
+                for (source, goal), own in moments.items():
                     own.update(xs[source].flatten(1), ys[goal].flatten(1))
-                else:
-                    batch.give(source, goal, own)
+            else:
+                take_in(moments, Side(xs, theirs), Side(ys, ours))
             bar.update(len(labels))
     for (source, goal), own in moments.items():
         log.debug(
