@@ -196,7 +196,7 @@ def test_a_cell_that_diverges_ends_alone(donors, data, monkeypatch):
     result = stitch_grid(*donors, *data, plan)
     sound, failed = result.cells
     assert sound.error is None and "became NaN or infinite" in failed.error
-    record = as_record(result, "command", {})
+    record = as_record(result, "command")
     assert record["cells"][0]["stitched"] and record["cells"][1]["stitched"] is None
     assert record["cells"][1]["direct_matching"]["accuracy"] > 0.1
     assert any("bn2 → bn5" in sentence for sentence in verdict(record))

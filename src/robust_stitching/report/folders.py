@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ def is_stitch(record: Any) -> bool:
     return isinstance(record, dict) and {"params", "donors", "data", "stitched"} <= record.keys()
 
 
+def is_grid(record: Any) -> bool:
+    """Whether what a JSON file holds is the report of a grid of stitches."""
+    return isinstance(record, dict) and {"front_layers", "end_layers", "cells"} <= record.keys()
+
+
 def finished_at(path: Path) -> str:
     """When a run was finished, in the format of `CLOCK`: its JSON file has it in its name, else the
     system knows when that was written; empty where nobody does."""
@@ -29,8 +35,14 @@ def finished_at(path: Path) -> str:
     return ""
 
 
-def report_of(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The JSON report of a stitching run, and what is in it.
+def report_of(
+    folder: Path, is_one: Callable[[Any], bool] = is_stitch, called: str = "a stitch"
+) -> tuple[Path, dict[str, Any]]:
+    """The JSON report of a run, and what is in it.
+
+    Parameters
+    ----------
+    is_one, called : what it has to be, and its name in sentences.
 
     Raises
     ------
@@ -39,13 +51,12 @@ def report_of(folder: Path) -> tuple[Path, dict[str, Any]]:
     paths = sorted((folder / "json").glob("[!.]*.json"))
     if len(paths) != 1:
         raise UserError(
-            f"{folder} holds {len(paths)} reports (json/*.json); give the folder of one stitching "
-            "run."
+            f"{folder} holds {len(paths)} reports (json/*.json); give the folder of {called}."
         )
     try:
         record = json.loads(paths[0].read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{paths[0]} is no JSON report ({error}); make the run again.") from error
-    if not is_stitch(record):
-        raise UserError(f"{paths[0]} is no report of a stitch; give the folder of one.")
+    if not is_one(record):
+        raise UserError(f"{paths[0]} is no report of {called}; give the folder of one.")
     return paths[0], record

@@ -1,19 +1,17 @@
 """Stitching every layer with every layer as a plan says, into a folder of results."""
 
-import time
 from pathlib import Path
 
 import torch
 
-from robust_stitching.basics.files import slug, write_json
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.plans import GridPlan
-from robust_stitching.report.grid.files import write_files
+from robust_stitching.report.grid.files import draw
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
-from robust_stitching.stitching.grid.files import write_maps
+from robust_stitching.stitching.grid.files import write_files
 from robust_stitching.stitching.grid.record import as_record
 from robust_stitching.stitching.grid.run import stitch_grid
 from robust_stitching.stitching.keeping import Keeping
@@ -50,14 +48,10 @@ def run(
             keeping=Keeping(unfinished.state),
             donors=donors,
         )
-        made = time.strftime("%Y-%m-%d_%H-%M-%S")
-        stem = slug(f"{front.model}-{end.model}_{made}")
-        names, maps = write_maps(result, unfinished.folder)
-        record = as_record(result, command, names)
+        record = as_record(result, command)
         try:
-            paths = {"json": unfinished.folder / "json" / f"{stem}.json", **maps}
-            write_json(paths["json"], record)
-            paths |= write_files(record, unfinished.folder, stem, made)
+            paths = write_files(result, record, unfinished.folder)
+            paths |= draw(unfinished.folder)
             with uninterrupted():
                 paths = unfinished.finish(paths)
         except Exception:

@@ -1,4 +1,4 @@
-"""What a grid leaves for people and programs, drawn from its JSON record alone."""
+"""What a grid leaves for people and programs, drawn from its JSON report alone."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,23 +8,27 @@ import pandas as pd
 
 from robust_stitching.basics.files import replacing
 from robust_stitching.report.drawing import save
+from robust_stitching.report.folders import finished_at, is_grid, report_of
 from robust_stitching.report.grid.figures import curves, heat_maps
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.pdf import write_pdf
 from robust_stitching.report.tidy import numbers_of
 
 
-def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -> dict[str, Path]:
-    """Write table, figures and pages below `folder`, each file whole or not at all.
-
-    Parameters
-    ----------
-    made : when the grid was, as it stands in the file's properties.
+def draw(folder: Path) -> dict[str, Path]:
+    """Write table, figures and pages of a grid into its folder, from its JSON report alone, each
+    file whole or not at all; those that are there are replaced.
 
     Returns
     -------
     kind to path: "csv", "figures", "pdf" and "html".
+
+    Raises
+    ------
+    UserError : where the report is missing, damaged, or not that of a grid.
     """
+    path, record = report_of(folder, is_grid, "a map of stitches")
+    stem = path.stem
     paths = {kind: folder / kind / f"{stem}.{kind}" for kind in ("csv", "pdf")}
     with replacing(paths["csv"]) as temporary:
         pd.DataFrame(lines(record)).to_csv(temporary, index=False)
@@ -35,7 +39,7 @@ def write_files(record: Mapping[str, Any], folder: Path, stem: str, made: str) -
     if along is not None:
         save(along, paths["figures"] / "diagonal")
     with replacing(paths["pdf"]) as temporary:
-        write_pdf(temporary, record, made)
+        write_pdf(temporary, record, finished_at(path))
     paths["html"] = folder / "html" / f"{stem}.html"
     with replacing(paths["html"]) as temporary:
         temporary.write_text(page(record, f"../pdf/{stem}.pdf"), encoding="utf-8")

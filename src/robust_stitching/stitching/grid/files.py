@@ -1,33 +1,41 @@
-"""The maps of a grid as files."""
+"""A grid's files but those that are drawn: the maps, and the JSON report."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from robust_stitching import checkpoints
-from robust_stitching.basics.files import slug
+from robust_stitching.basics.files import slug, write_json
 from robust_stitching.stitching.grid.run import Cell, GridResult
 
 MAPS, FRANK_MODELS = "maps", "frank_models"
 
 
-def write_maps(result: GridResult, folder: Path) -> tuple[dict[int, str], dict[str, Path]]:
-    """Write the map of every cell that was trained below `folder`, each file whole or not at all,
-    and the stitched networks where the plan wants them.
+def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Write the map of every cell that was trained and the numbers of all below `folder`, each file
+    whole or not at all, and the stitched networks where the plan wants them.
+
+    Parameters
+    ----------
+    record : see `record.as_record`.
 
     Returns
     -------
-    by the number of a cell the name of its file; and kind to path.
+    kind of file to path: "json", "maps" and "frank_models".
     """
-    names, paths = {}, {MAPS: folder / MAPS}
-    for number, cell in enumerate(result.cells):
-        if cell.error is not None:
+    stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    paths = {"json": folder / "json" / f"{stem}.json", MAPS: folder / MAPS}
+    for cell in result.cells:
+        name = map_name(cell, result)
+        if name is None:
             continue
-        names[number] = f"{_stem(cell, result)}.pt"
-        checkpoints.write(folder / MAPS / names[number], _content(cell, result))
+        checkpoints.write(folder / MAPS / name, _content(cell, result))
         network = cell.trained.network
         if result.plan.frank_models and not checkpoints.in_memory(network.architecture):
             paths[FRANK_MODELS] = folder / FRANK_MODELS
             checkpoints.save(
-                folder / FRANK_MODELS / names[number],
+                folder / FRANK_MODELS / name,
                 network,
                 cell.measured.source,
                 {
@@ -38,12 +46,16 @@ def write_maps(result: GridResult, folder: Path) -> tuple[dict[int, str], dict[s
                 },
                 result.class_names,
             )
-    return names, paths
+    write_json(paths["json"], record)
+    return paths
 
 
-def _stem(cell: Cell, result: GridResult) -> str:
+def map_name(cell: Cell, result: GridResult) -> str | None:
+    """The name of the file of a cell's map; None where there is none."""
+    if cell.error is not None:
+        return None
     stem = slug(f"{cell.plan.cut.front_layer}-{cell.plan.cut.end_layer}")
-    return stem if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}"
+    return f"{stem}.pt" if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}.pt"
 
 
 def _content(cell: Cell, result: GridResult) -> dict:

@@ -1,22 +1,21 @@
 """A grid of stitches as plain values: the JSON report, from which everything is drawn."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from robust_stitching.basics.files import as_json
+from robust_stitching.stitching.grid.files import map_name
 from robust_stitching.stitching.grid.run import Cell, GridResult
 from robust_stitching.stitching.record import about, numbers, transformation
 
 
-def as_record(result: GridResult, command: str, files: Mapping[int, str]) -> dict[str, Any]:
+def as_record(result: GridResult, command: str) -> dict[str, Any]:
     """The JSON report of a grid, as it comes back from its file; of every cell the keys are those
     of the report of a stitch.
 
     Parameters
     ----------
     command : the command line that asked for it.
-    files : by the number of a cell the name of the file that its map lies in.
     """
     first = result.cells[0]
     device = first.trained.network.transform.bias.device
@@ -32,8 +31,8 @@ def as_record(result: GridResult, command: str, files: Mapping[int, str]) -> dic
         "end_layers": list(dict.fromkeys(cut.end_layer for cut in cuts)),
         "seeds": list(dict.fromkeys(cell.plan.seed for cell in result.cells)),
         "cells": [
-            _cell(cell, result.train_images) | {"map": files.get(number)}
-            for number, cell in enumerate(result.cells)
+            _cell(cell, result.train_images) | {"map": map_name(cell, result)}
+            for cell in result.cells
         ],
     }
     return as_json(record)
