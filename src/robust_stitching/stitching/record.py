@@ -160,6 +160,10 @@ def seed_varies(plan: Stitched) -> list[str]:
         varied.append("the mask")
     if plan.measured.controls:
         varied.append("the random fronts")
+    if plan.measured.similarity_images is not None and not plan.measured.no_pinv:
+        varied.append("the images that activations are compared on, where these are not all")
+    if not plan.measured.no_robustness:
+        varied.append("the images that are attacked, where these are not all")
     if not plan.measured.no_robustness or plan.objective.adversary:
         varied.append("the random starts of attacks")
     return varied
