@@ -719,3 +719,33 @@ def test_a_network_without_a_graph_is_evaluated_and_attacked(small):
     assert attacked[0] == attacked[1]
     with pytest.raises(UserError, match="Branching cannot be written as a graph of layers"):
         rs.layers(made)
+
+
+def test_a_map_of_stitches_is_made_of_what_lives_in_memory(small, digits, tmp_path):
+    """Each cell is the stitch of its layers; what is said is refused where it cannot be meant."""
+    front, end = (rs.network(small, mean=MEAN, std=STD, image_size=28) for _ in "ab")
+    splits = rs.load_data("digits", image_size=28)
+    settings = {"epochs": 1, "no_robustness": True}
+    layers = {"front_layers": ("conv", "bn"), "end_layers": ("bn", "relu")}
+    found = rs.stitch_map(front, end, splits, **layers, **settings)
+    table = found.table()
+    assert list(table.index) == ["conv", "bn"] and list(table.columns) == ["bn", "relu"]
+    alone = rs.stitch(front, end, "conv", "relu", splits, recipe="fast", **settings)
+    assert table.loc["conv", "relu"] == alone.scores["stitched"].accuracy
+    assert found.table("stitched.agreement_with_end").to_numpy().min() > 0.5
+    with pytest.raises(UserError, match=r"no cell has a number 'stitched\.acuracy'"):
+        found.table("stitched.acuracy")
+    for wrong, told in (
+        ({"cells": "some"}, "'some'"),
+        ({"front_layer": ("conv",)}, "front_layers"),
+        ({"eval_dataset": "mnist"}, "`elsewhere`"),
+        ({"front_layers": ("nowhere",)}, "nowhere"),
+    ):
+        with pytest.raises(UserError, match=told):
+            rs.stitch_map(front, end, splits, **settings | wrong)
+    paths = rs.write_report(found, tmp_path / "map")
+    assert {"json", "maps", "pdf", "html", "csv", "figures"} == paths.keys()
+    assert all(path.exists() for path in paths.values())
+    record = json.loads(paths["json"].read_text())
+    assert "in memory" in record["plan"]["front"]["path"]
+    assert len(list(paths["maps"].iterdir())) == 4

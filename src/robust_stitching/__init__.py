@@ -29,6 +29,7 @@ __all__ = [
     "save",
     "split",
     "stitch",
+    "stitch_map",
     "write_report",
 ]
 

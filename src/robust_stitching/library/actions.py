@@ -23,10 +23,22 @@ from robust_stitching.evaluation.robustness import robustness
 from robust_stitching.evaluation.suites import suite, threat_on
 from robust_stitching.library.images import load_data
 from robust_stitching.library.networks import network as as_network
-from robust_stitching.plans import AttackPlan, EvaluatePlan, NetworkRef, stitching
+from robust_stitching.plans import (
+    AttackPlan,
+    DataRef,
+    EvaluatePlan,
+    GridPlan,
+    NetworkRef,
+    from_flat,
+    stitching,
+)
+from robust_stitching.report.grid.files import draw as draw_grid
 from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.similarity import Comparison
 from robust_stitching.stitching.files import write_files
+from robust_stitching.stitching.grid import files as grid_files
+from robust_stitching.stitching.grid.record import as_record as as_grid_record
+from robust_stitching.stitching.grid.run import GridResult, stitch_grid
 from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import StitchResult
@@ -195,11 +207,46 @@ def stitch(
 
 
 @usual_settings()
+def stitch_map(
+    front: AnyNetwork,
+    end: AnyNetwork,
+    images: Splits,
+    *,
+    elsewhere: str | AnySplit | None = None,
+    progress: bool = False,
+    warn: Callable[..., None] = lambda *notes: None,
+    donors: DonorScores | None = None,
+    **settings: Any,
+) -> GridResult:
+    """Stitch every layer of one network to every layer of another in one pass, and measure what
+    each stitch shows; `GridResult.table` has the numbers, layer by layer.
+
+    Parameters
+    ----------
+    images, elsewhere, progress, warn, donors : as those of `stitch`.
+    settings : those of `stitch_map`, by their names: ``front_layers=("bn1", "bn3")``,
+        ``cells="diagonal"``, ``seeds=3``, ``controls=True``; see `plans.GridPlan` and its parts.
+
+    Raises
+    ------
+    UserError : as `stitch`. A stitch that diverges ends alone, see `Cell.error`.
+    """
+    for name in settings.keys() & {"dataset", "eval_dataset"}:
+        raise UserError(f"`{name}` names files of a plan; give images, and `elsewhere`, instead.")
+    given = {"front": IN_MEMORY, "end": IN_MEMORY, "dataset": DataRef("in memory")}
+    plan = from_flat(GridPlan, given | settings)
+    pair, (train, test) = _pair_of(images, [front, end])
+    other = None if elsewhere is None else _looked_up(elsewhere, pair)[1]
+    return stitch_grid(*pair, train, test, plan, _bar(progress), other, warn, donors=donors)
+
+
+@usual_settings()
 def write_report(
-    result: StitchResult, folder: str | Path, command: str = "robust_stitching.stitch(…)"
+    result: StitchResult | GridResult, folder: str | Path, command: str | None = None
 ) -> dict[str, Path]:
-    """Write what a stitch found into a new folder: the report for people, its numbers as JSON, the
-    map, and the stitched network where files can say how its donors are made.
+    """Write what a stitch, or a map of stitches, found into a new folder: the report for people,
+    the numbers as JSON, the trained maps, and the stitched network where files can say how its
+    donors are made.
 
     Parameters
     ----------
@@ -207,7 +254,8 @@ def write_report(
 
     Returns
     -------
-    kind of file to path: "pdf", "json", "matrix", "frank_model".
+    kind of file to path: "pdf", "json", "matrix", "frank_model"; of a map "pdf", "html", "csv",
+    "json", "figures", "maps", "frank_models".
 
     Raises
     ------
@@ -216,8 +264,11 @@ def write_report(
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another folder, or remove it.")
-    paths = write_files(result, as_record(result, command), folder)
-    return paths | {"pdf": draw(folder)}
+    if isinstance(result, GridResult):
+        record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
+        return grid_files.write_files(result, record, folder) | draw_grid(folder)
+    record = as_record(result, command or "robust_stitching.stitch(…)")
+    return write_files(result, record, folder) | {"pdf": draw(folder)}
 
 
 def _bar(progress: bool) -> Progress:

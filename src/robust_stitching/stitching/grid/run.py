@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+import pandas as pd
 from torch import nn
 
 from robust_stitching.basics.copying import copy_of
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
@@ -27,6 +30,7 @@ from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores
+from robust_stitching.stitching.record import numbers
 from robust_stitching.stitching.run import NOTHING, Prepared, prepared
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
 
@@ -68,6 +72,41 @@ class GridResult:
     class_names: tuple[str, ...]
     notes: list[str]
     seconds: float
+
+    def table(self, key: str = "stitched.accuracy") -> pd.DataFrame:
+        """A number of every cell, front layers down and end layers across, the mean over seeds; NaN
+        where a cell has none.
+
+        Parameters
+        ----------
+        key : where the JSON report of a stitch has it: "cka", "stitched.agreement_with_end",
+            "stitched.robust.worst case", "gaps.random_front".
+
+        Raises
+        ------
+        UserError : where no cell has such a number.
+        """
+        lines = [
+            (*astuple(cell.plan.cut), found)
+            for cell in self.cells
+            if isinstance(found := _at(key, numbers(cell.measured)), int | float)
+        ]
+        if not lines:
+            raise UserError(f"no cell has a number {key!r}; give a key of the report of a stitch.")
+        found = pd.DataFrame(lines, columns=["front_layer", "end_layer", key])
+        table = found.pivot_table(index="front_layer", columns="end_layer", values=key)
+        cuts = [cell.plan.cut for cell in self.cells]
+        return table.reindex(
+            index=dict.fromkeys(cut.front_layer for cut in cuts),
+            columns=dict.fromkeys(cut.end_layer for cut in cuts),
+        )
+
+
+def _at(key: str, values: Any) -> Any:
+    """What stands at a path of keys, with dots; None for nothing."""
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def stitch_grid(
