@@ -79,6 +79,7 @@ def differences(one, other, where=""):
         {"low_rank": 3, "no_pinv": True, "seeds": 2, "seed": 5},
         {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
         {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
+        {"front_layers": ["conv1", "fc"], "end_layers": ["normalize", "fc"], "controls": True},
     ],
     ids=[
         "controls and attacks",
@@ -88,6 +89,7 @@ def differences(one, other, where=""):
         "seeds",
         "flatten",
         "under attack",
+        "images and logits",
     ],
 )
 def test_every_cell_is_its_single_stitch(settings, donors, data):

@@ -221,7 +221,10 @@ def _once_a_batch(goal: Goal) -> Goal:
 
 def _share_weights(network: StitchedNetwork, front: nn.Module, end: nn.Module) -> None:
     """Give a stitched network the weights of the donors themselves, in place of copies."""
-    for side, donor in ((network.front, front), (network.end, end)):
+    parts = dict(network.named_children())  # behind the last layer there is no part of the end
+    for side, donor in ((parts.get("front"), front), (parts.get("end"), end)):
+        if side is None:
+            continue
         own = dict(donor.named_parameters())
         for path, module in side.named_modules():
             for name in [name for name, p in module._parameters.items() if p is not None]:
