@@ -65,7 +65,7 @@ class Behind(nn.Module):
     def __init__(self, stitched: StitchedNetwork, front: SharedFront, layer: str):
         super().__init__()
         self.stitched, self.front, self.layer = stitched, front, layer
-        self.tail = graph.behind(_showing_the_map(stitched), "transform")
+        self.tail = graph.behind(stitched, "transform")
 
     @property
     def transform(self) -> nn.Module:
@@ -78,11 +78,11 @@ class Behind(nn.Module):
         return self.stitched.input_shape
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.look(images)[1]
-
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The mapped activations, and the logits."""
         return self.tail(images, self.front.at(self.layer, images))
+
+    def mapped(self, images: Tensor) -> Tensor:
+        """The activations behind the map alone."""
+        return self.transform(self.front.at(self.layer, images))
 
     def watching(self, layers: Sequence[str]) -> "Watching":
         """A function of images that gives the activations at layers behind the map."""
@@ -118,16 +118,3 @@ class Watching:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.tail(images, self.cell.front.at(self.cell.layer, images))
-
-
-def _showing_the_map(stitched: StitchedNetwork) -> fx.GraphModule:
-    """The stitched network, returning what the map gives beside the logits."""
-    shown = fx.Graph()
-    copied: dict[fx.Node, fx.Node] = {}
-    for node in stitched.graph.nodes:
-        if node.op == "output":
-            (mapped,) = (n for n in copied if n.target == "transform")
-            shown.output((copied[mapped], copied[node.args[0]]))
-        else:
-            copied[node] = shown.node_copy(node, copied.__getitem__)
-    return fx.GraphModule(stitched, shown)

@@ -143,7 +143,7 @@ class GramMatrices:
 class Blocks:
     """Gram matrices of more activations than memory holds, handed out block by block.
 
-    A block of images is kept, as many batches as `BLOCK_BYTES` allow for their activations and the
+    A block of images is kept, as many batches as `block_bytes` allow for their activations and the
     Gram matrices of the block with a batch, and all later images stream past it; then follows the
     next block. Activations are computed again for each block: (blocks + 1)/2 passes over the data.
 
@@ -151,6 +151,7 @@ class Blocks:
     ----------
     image_bytes : what the activations of one image take, in all `count` representations.
     takers : what the blocks are handed to, `GramSums` or `GramMatrices`.
+    block_bytes : see above.
 
     Attributes
     ----------
@@ -165,9 +166,10 @@ class Blocks:
         count: int,
         image_bytes: int,
         takers: Sequence[Callable[[int, int, torch.device], GramSums | GramMatrices]],
+        block_bytes: int = BLOCK_BYTES,
     ):
         grams = 16 * count * batch_size  # float32 twice and float64, for one image of a block
-        self.size = max(1, BLOCK_BYTES // ((image_bytes + grams) * batch_size)) * batch_size
+        self.size = max(1, block_bytes // ((image_bytes + grams) * batch_size)) * batch_size
         self.n, self.takers = n, takers
         self.starts = range(0, max(n, 1), self.size)
         self.taken: dict[Callable, GramSums | GramMatrices] = {}

@@ -1,12 +1,12 @@
 """Co-moments of the activations at many pairs of layers, from one batch at a time.
 
 What belongs to one layer alone is computed once for all pairs that it is in. Where a map grows to
-the size of its partner, x′ = R x for a matrix R of few weights, and nothing of that size has to be
-multiplied: x′x′ᵀ = x (RᵀR xᵀ) and x′yᵀ = x (Rᵀ yᵀ), sums over the positions of the smaller map.
+the size of its partner, x′ = R x R̃ᵀ for a matrix R of its rows and R̃ of its columns, nothing of
+that size has to be made: sums of products of x′ and y are those of x and Rᵀ y R̃, and of x′ with
+itself those of x and RᵀR x R̃ᵀR̃, over the positions of the smaller map.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -65,7 +65,8 @@ def _take_in_block(
     """The pairs of maps of one size, at the front, and maps of another, at the end."""
     shrunk = {goal: ends[goal].maps for _, goal in moments}
     if _grows(own, grid):
-        shrunk = {goal: _adjoint(_growing(grid), maps, own) for goal, maps in shrunk.items()}
+        rows, columns = _growth(own, grid, next(iter(shrunk.values())))
+        shrunk = {goal: rows.T @ maps @ columns for goal, maps in shrunk.items()}
     for source in dict.fromkeys(source for source, _ in moments):
         x = _resized(fronts[source].double(), own, grid)
         n = len(x.maps) * grid[0] * grid[1]
@@ -84,21 +85,14 @@ def _centred(maps: Tensor) -> Centred:
 def _resized(maps: Tensor, own: Grid, grid: Grid) -> Centred:
     """Maps, with mean and products at the positions of a grid, but with the positions of their own
     where these are fewer."""
-    if own == grid:
-        return _centred(maps)
-    grow = _growing(grid)
     if not _grows(own, grid):
-        return _centred(grow(maps))
-    everywhere = maps.new_ones(1, 1, *grid)
-    share = _adjoint(grow, everywhere, own)[0, 0] / everywhere.numel()
+        return _centred(to_size(maps, grid))
+    rows, columns = _growth(own, grid, maps)
+    share = torch.outer(rows.mean(dim=0), columns.mean(dim=0))
     mean = (maps.mean(dim=0) * share).sum(dim=(1, 2))
     maps = maps - mean[:, None, None]
-    products = _products(maps, _adjoint(grow, grow(maps), own))
+    products = _products(maps, rows.T @ rows @ maps @ (columns.T @ columns))
     return Centred(maps, mean, (products + products.T) / 2)
-
-
-def _growing(grid: Grid) -> Callable[[Tensor], Tensor]:
-    return partial(to_size, size=grid)
 
 
 def _grows(own: Grid, grid: Grid) -> bool:
@@ -106,11 +100,13 @@ def _grows(own: Grid, grid: Grid) -> bool:
     return own != grid and own[0] <= grid[0] and own[1] <= grid[1]
 
 
-def _adjoint(grow: Callable[[Tensor], Tensor], y: Tensor, grid: Grid) -> Tensor:
-    """Rᵀ y for maps y, with R what `grow` does to maps of a grid."""
-    with torch.enable_grad():
-        small = y.new_zeros(*y.shape[:2], *grid, requires_grad=True)
-        return torch.autograd.grad(grow(small), small, y)[0]
+def _growth(own: Grid, grid: Grid, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What brings rows, and columns, of maps of a size to a larger one, where that mixes them
+    separately: matrices (grid[0], own[0]) and (grid[1], own[1])."""
+    return tuple(
+        to_size(torch.eye(n, dtype=like.dtype, device=like.device)[None, None], (m, n))[0, 0]
+        for n, m in zip(own, grid, strict=True)
+    )
 
 
 def _products(x: Tensor, y: Tensor) -> Tensor:

@@ -119,6 +119,16 @@ def find_map(
     return TrainedMap(untrained, network.eval(), direct, maps, curve, trainer.precision)
 
 
+def directly_matched(untrained: StitchedNetwork, direct: Map) -> StitchedNetwork:
+    """A stitched network with the map of direct matching: the one before training itself where that
+    starts there."""
+    matched = copy_of(untrained)
+    matched.transform.set(direct.weight, direct.bias)
+    ours, theirs = matched.transform.values(), untrained.transform.values()
+    same = all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    return untrained if same else matched
+
+
 def trainer_of(
     network: StitchedNetwork | Behind,
     end: Cut,

@@ -19,7 +19,13 @@ from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching import controls
 from robust_stitching.stitching.check import check_fit, check_robustness, check_target, check_terms
 from robust_stitching.stitching.donors import Donors, doubts_about, in_one_order
-from robust_stitching.stitching.fit import Cut, TrainedMap, check_cut, find_map
+from robust_stitching.stitching.fit import (
+    Cut,
+    TrainedMap,
+    check_cut,
+    directly_matched,
+    find_map,
+)
 from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
@@ -232,9 +238,7 @@ def stitch(
     trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
     joined = {"untrained": trained.untrained, "stitched": trained.network}
     if trained.direct is not None and not plan.measured.no_pinv:
-        matched = copy_of(trained.untrained)
-        matched.transform.set(trained.direct.weight, trained.direct.bias)
-        joined["direct_matching"] = matched
+        matched = joined["direct_matching"] = directly_matched(trained.untrained, trained.direct)
         if not plan.no_bn and has_statistics(matched):
             joined["direct_matching_recalibrated"] = copy_of(matched)
             estimate_statistics(joined["direct_matching_recalibrated"], train, plan.seed)

@@ -15,7 +15,7 @@ from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
-from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
+from robust_stitching.similarity.gram import BLOCK_BYTES, LEAST_IMAGES, Blocks, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.similarity.values import Answers
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
@@ -169,6 +169,7 @@ def compared(
     names: Sequence[str],
     progress: Progress = silent,
     takers: Sequence[Callable[[Batch], None]] = (),
+    block_bytes: int = BLOCK_BYTES,
 ) -> tuple[dict[str, tuple[float, float]], dict[str, Tensor]]:
     """The exact and the debiased CKA of activations with those of "end", and the distance of each
     image's from it where shapes agree.
@@ -177,9 +178,11 @@ def compared(
     ----------
     names : of the activations of the stream.
     takers : what else its batches are handed to.
+    block_bytes : see `Blocks`.
     """
     gaps = defaultdict(list)
-    blocks = Blocks(stream.n, BATCH_SIZE, len(names), stream.image_bytes, [GramSums])
+    size = stream.n, stream.batch_size, len(names), stream.image_bytes
+    blocks = Blocks(*size, [GramSums], block_bytes)
 
     def measure_gaps(batch: Batch) -> None:
         activations = dict(zip(names, batch.activations, strict=True))

@@ -27,6 +27,9 @@ from robust_stitching.stitching.scores import END, Scores, compared, looked_on, 
 
 FRONT = "front"
 
+KEPT_BYTES = 2**28
+"""What is kept at once of activations that are compared."""
+
 
 class Stitch(NamedTuple):
     """A stitched network, and the donor and the layer of its front."""
@@ -123,12 +126,11 @@ def together(stitches: Mapping[Name, Stitch]) -> dict[Name, Behind]:
     return {name: made[name] for name in stitches}
 
 
-class _Column(Stream):
-    """The cells of a column as a stream of what they have at the cut.
+class _Column:
+    """The cells of a column.
 
     Attributes
     ----------
-    names : of the activations of a batch.
     same : each stitch of a cell to the first that is the same, as the end stitched to itself is.
     random : of stitches with random fronts.
     """
@@ -155,12 +157,6 @@ class _Column(Stream):
             for number, own in enumerate(stitches.fronts.get((row, column), ()))
         }
         self.behind = together(self.stitched | self.random)
-        self.names = [END, *(Name(row, FRONT) for row in rows), *self.stitched]
-        front, end = donors
-        self.pieces = graph.features(front, rows), graph.features(end, [column])
-        units = graph.layout_of(end, column).units * (1 + len(self.stitched))
-        units += sum(graph.layout_of(front, row).units for row in rows)
-        self.image_bytes, self.batch_size = 4 * units, BATCH_SIZE
 
     def scores(
         self,
@@ -187,9 +183,10 @@ class _Column(Stream):
         similarity = not plan.measured.no_pinv
         ckas, distances = {}, {}
         if similarity:
-            self.split = looked_on(split, plan.measured.similarity_images, seed)
-            self.n = len(self.split)
-            ckas, distances = compared(self, self.names, progress)
+            some = looked_on(split, plan.measured.similarity_images, seed)
+            for part in self._parts(some):
+                values, gaps = compared(part, part.names, progress, block_bytes=KEPT_BYTES)
+                ckas, distances = ckas | values, distances | gaps
 
         def score(values: Tensor, name: str | Name) -> Scores:
             at_cut = ckas.get(name), distances.get(name)
@@ -232,12 +229,58 @@ class _Column(Stream):
             transfers=plan.attack_all,
         )
 
+    def _parts(self, split: AnySplit) -> "Iterator[_AtCut]":
+        """The cells, as many at once as have their activations kept without a second pass."""
+        rows: list[str] = []
+        for row in self.rows:
+            if rows and self._at_cut([*rows, row], split).kept_bytes > KEPT_BYTES:
+                yield self._at_cut(rows, split)
+                rows = []
+            rows.append(row)
+        yield self._at_cut(rows, split)
+
+    def _at_cut(self, rows: Sequence[str], split: AnySplit) -> "_AtCut":
+        behind = {name: self.behind[name] for name in self.stitched if name.row in rows}
+        return _AtCut(self.donors, self.column, rows, behind, split)
+
+
+class _AtCut(Stream):
+    """What cells of a column have at the cut, of the images of a split.
+
+    Attributes
+    ----------
+    names : of the activations of a batch.
+    """
+
+    def __init__(
+        self,
+        donors: tuple[nn.Module, nn.Module],
+        column: str,
+        rows: Sequence[str],
+        behind: Mapping[Name, Behind],
+        split: AnySplit,
+    ):
+        self.donors, self.column, self.rows = donors, column, rows
+        self.behind, self.split, self.n = behind, split, len(split)
+        self.names = [END, *(Name(row, FRONT) for row in rows), *behind]
+        front, end = donors
+        units = graph.layout_of(end, column).units * (1 + len(behind))
+        units += sum(graph.layout_of(front, row).units for row in rows)
+        self.image_bytes, self.batch_size = 4 * units, BATCH_SIZE
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the activations of all images."""
+        return self.n * self.image_bytes
+
+    def looking(self) -> AbstractContextManager[None]:
+        front, end = self.donors
+        self.pieces = graph.features(front, self.rows), graph.features(end, [self.column])
+        return evaluating(*self.pieces, *self.behind.values())
+
     def batches(self, start: int = 0) -> Iterator[Batch]:
         split = replace(self.split, augmentation=None).between(start, self.n)
         for number, (images, _) in enumerate(split.batches(self.batch_size)):
             front, end = (piece(images) for piece in self.pieces)
-            mapped = [self.behind[name].look(images)[0] for name in self.stitched]
+            mapped = [own.mapped(images) for own in self.behind.values()]
             yield Batch(start + number * self.batch_size, [*end, *front, *mapped], [])
-
-    def looking(self) -> AbstractContextManager[None]:
-        return evaluating(*self.pieces, *self.behind.values())

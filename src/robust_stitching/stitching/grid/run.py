@@ -17,7 +17,13 @@ from robust_stitching.plans import GridPlan, Stitching
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import controls, matching
 from robust_stitching.stitching.controls import RANDOM, SELF
-from robust_stitching.stitching.fit import check_cut, fitted_on, form_of, wants_moments
+from robust_stitching.stitching.fit import (
+    check_cut,
+    directly_matched,
+    fitted_on,
+    form_of,
+    wants_moments,
+)
 from robust_stitching.stitching.grid.cells import Pair, cells_of
 from robust_stitching.stitching.grid.measure import Stitch, Stitches, measure_grid
 from robust_stitching.stitching.grid.training import (
@@ -263,8 +269,7 @@ class _Grid:
         if trained.error is None:
             made["stitched"] = trained.network
         if trained.direct is not None and not self.plan.measured.no_pinv:
-            matched = made["direct_matching"] = copy_of(trained.untrained)
-            matched.transform.set(trained.direct.weight, trained.direct.bias)
+            matched = made["direct_matching"] = directly_matched(trained.untrained, trained.direct)
             if not self.plan.no_bn and has_statistics(matched):
                 again = made["direct_matching_recalibrated"] = copy_of(matched)
                 estimate_statistics(again, self.ready.train, seed)
