@@ -3,7 +3,11 @@
 import json
 import math
 import os
+import re
 import signal
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -382,3 +386,33 @@ def test_mistakes_are_told_in_a_sentence(given, told, tiny10s, call_script, tmp_
     done = call_script("stitch_map.py", *tiny10s, "digits", "-o", tmp_path, *given)
     assert done.status == 2 and told in done.err and done.err.count("\n") <= 3
     assert not list(tmp_path.iterdir())
+
+
+# Memory
+
+
+def test_the_memory_that_is_told_is_about_what_is_taken(tiny10s, tmp_path):
+    """In a process of its own: within a factor of two of the most that it held."""
+    code = """
+        import resource, sys, torch
+        from pathlib import Path
+        from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
+        from robust_stitching.runs import grid
+        from robust_stitching.runs.listener import Listener
+
+        refs = {side: NetworkRef(path) for side, path in zip(("front", "end"), sys.argv[1:3])}
+        plan = from_flat(GridPlan, refs | {
+            "dataset": DataRef("digits"), "front_layers": ("relu1", "relu6"),
+            "end_layers": ("relu1", "relu2"), "no_robustness": True, "epochs": 1,
+        })
+        said = []
+        grid.run(plan, Path(sys.argv[3]), torch.device("cpu"), Listener(say=said.append))
+        print(said[0])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, tiny10s), str(tmp_path)]
+    own = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[3])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=own)
+    said, taken = done.stdout.splitlines()
+    told = float(re.fullmatch(r"4 maps, in about ([\d.]+) GB of memory\.", said)[1]) * 1e9
+    assert told / 2 < int(taken) < told * 2

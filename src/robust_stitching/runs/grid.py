@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from robust_stitching.basics.memory import used
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.plans import GridPlan
 from robust_stitching.report.grid.files import draw
@@ -11,7 +13,9 @@ from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
+from robust_stitching.stitching.grid.cells import cells_of
 from robust_stitching.stitching.grid.files import write_files
+from robust_stitching.stitching.grid.memory import memory_of
 from robust_stitching.stitching.grid.record import as_record
 from robust_stitching.stitching.grid.run import stitch_grid
 from robust_stitching.stitching.keeping import Keeping
@@ -39,6 +43,7 @@ def run(
     if done is not None:
         return done
     listener.warn(*warnings_of(plan.objective.adversary))
+    listener.say(_told(plan, front.network, end.network, len(test)))
     circumstances = {"precision": precision_on(device, plan.training.precision)}
     begin = {"circumstances": circumstances, "resume": resume, "tell": listener.say}
     with begun(out, name, plan, **begin) as unfinished:
@@ -58,3 +63,15 @@ def run(
             listener.unwritten(record)
             raise
     return Done(unfinished.final, record, paths)
+
+
+def _told(plan: GridPlan, front: nn.Module, end: nn.Module, images: int) -> str:
+    """How many maps there will be, and what they take."""
+    pairs = cells_of(plan, front, end)
+    if plan.measured.similarity_images is not None:
+        images = min(images, plan.measured.similarity_images)
+    needed = memory_of(plan, pairs, front, end, images)
+    device = next(front.parameters(), torch.empty(0)).device
+    held = used() if device.type == "cpu" else torch.cuda.memory_allocated(device)
+    seeds = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
+    return f"{len(pairs)} maps{seeds}, in about {(held + needed) / 1e9:.1f} GB of memory."
