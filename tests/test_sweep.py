@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
+import robust_stitching as rs
 from left_behind import wait_for
 
 STUB = Path(__file__).parent / "grid_stub"
@@ -227,3 +231,31 @@ def test_it_is_one_process(written, call_script, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = call_script("sweep.py", written(""), "-o", tmp_path / "out")
     assert done.status == 2 and "leave torchrun out and say --jobs N." in done.err
+
+
+def test_units_are_maps_of_stitches_and_gathered_as_such(written, call_script, tmp_path):
+    """Without the stub: each unit is what the library gives for it, bit for bit."""
+    plan, out = written("seed = [0, 1]"), tmp_path / "out"
+    done = call_script("sweep.py", plan, "-o", out, "--jobs", "2")
+    assert done.status == 0, done.err
+    gathered = call_script("sweep.py", plan, "-o", out, "--gather")
+    assert gathered.status == 0, gathered.err
+    table = pd.read_csv(out / "mine" / "table.csv")
+    networks = re.findall(r'^[AB] = "(.*)"$', plan.read_text(), flags=re.M)
+    settings = {"cells": "pairs", "front_layers": ("relu1",), "end_layers": ("relu2",)}
+    settings |= {"epochs": 1, "batch_size": 512, "no_robustness": True}
+    for seed in (0, 1):
+        found = rs.stitch_map(*map(rs.load, networks), "digits", seed=seed, **settings)
+        (unit,) = (u for u in out.glob("mine/units/A-B-*") if _seed(u) == seed)
+        kept = torch.load(unit / "maps" / "relu1-relu2.pt", weights_only=True)
+        weight, bias = found.cells[0].trained.network.transform.values()
+        assert torch.equal(kept["weight"], weight) and torch.equal(kept["bias"], bias)
+        mine = table[(table["seed"] == seed) & (table["network"] == "stitched")]
+        (value,) = mine[mine["quantity"] == "accuracy"]["value"]
+        assert value == pytest.approx(found.table().iloc[0, 0], abs=1e-12)
+    assert (out / "mine" / "index.html").is_file()
+
+
+def _seed(unit):
+    (path,) = (unit / "json").iterdir()
+    return json.loads(path.read_text())["plan"]["seed"]
