@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +15,13 @@ SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").glob("*.py") if pa
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_benchmark_finds_what_it_uses(script, monkeypatch):
     monkeypatch.syspath_prepend(script.parent)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))  # names such as "cka" are common
     spec = importlib.util.spec_from_file_location(f"benchmark_{script.stem}", script)
     module = importlib.util.module_from_spec(spec)
+    before = set(sys.modules)
     spec.loader.exec_module(module)
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == script.parent:
+            del sys.modules[name]  # names such as "cka" are common
     assert callable(module.main)
 
 

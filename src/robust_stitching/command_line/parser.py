@@ -204,7 +204,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return super()._split_lines(as_called(text), width)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, ()):
+        if action.default is None or action.default is False or action.default == ():
             return action.help
         return super()._get_help_string(action)
 
