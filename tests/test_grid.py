@@ -83,6 +83,7 @@ def differences(one, other, where=""):
         {"low_rank": 3, "no_pinv": True, "seeds": 2, "seed": 5},
         {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
         {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
+        {"objective": "fula", "init": "random", "no_bn": True},
         {"front_layers": ["conv1", "fc"], "end_layers": ["normalize", "fc"], "controls": True},
     ],
     ids=[
@@ -93,6 +94,7 @@ def differences(one, other, where=""):
         "seeds",
         "flatten",
         "under attack",
+        "alignment",
         "images and logits",
     ],
 )

@@ -231,6 +231,13 @@ def _add_map(parser: Parser) -> None:
         + ", ".join(declared(PACKAGE / "stitching" / "terms", "Term")),
     )
     parser.setting(
+        "objective.objective",
+        group=group,
+        help="what training minimises: the loss of the task (see --target-type), or the distance "
+        "of the stitched network's activations from the end's own: at the cut (direct), there and "
+        "at every stage behind it (fula), at the last stage (features)",
+    )
+    parser.setting(
         "objective.target_type",
         group=group,
         help="what the stitched network is to answer: the labels; the softmax of model 1 (the "

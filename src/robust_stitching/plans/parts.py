@@ -21,6 +21,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
 NO_MASK = "identity"
 MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
+TASK = "task"
+OBJECTIVES = (TASK, "direct", "fula", "features")
 TARGETS = ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
 TIERS = ("quick", "gradient", "default", "standard")
 REPORTED_TIER = "gradient"
@@ -182,6 +184,9 @@ class Objective(Settings):
     cka_reg : weight of the CKA between mapped activation and the end's own; negative raises it.
     terms : further ones, "name=weight" each, see `stitching.terms`.
     adversary : the attack that the map is trained under; None for standard training.
+    objective : "task" is the loss of what the stitched network is to answer; "direct", "fula" and
+        "features" are distances of its activations from the end's own, see the terms of these
+        names, in place of it.
     """
 
     target_type: str = setting("hard", choices=TARGETS)
@@ -190,6 +195,7 @@ class Objective(Settings):
     cka_reg: float = 0.0
     terms: tuple[str, ...] = ()
     adversary: Adversary | None = None
+    objective: str = setting(TASK, choices=OBJECTIVES)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.plans import Measurement, Objective, Transform, as_values
-from robust_stitching.plans.parts import NO_MASK
+from robust_stitching.plans.parts import NO_MASK, TASK
 from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
@@ -25,6 +25,11 @@ def check_fit(front: Checkpoint, end: Checkpoint, split: AnySplit) -> None:
 def check_target(plan: Objective, front: Checkpoint, split: AnySplit) -> None:
     """Raise UserError for targets that these networks cannot give."""
     kind = plan.target_type
+    if plan.objective != TASK and kind != "hard":
+        raise UserError(
+            f"target_type={kind!r} is of the task, but the objective is {plan.objective!r}, which "
+            "asks for activations; leave `target_type` out."
+        )
     if kind == "hard" and plan.temperature != 1:
         raise UserError(
             f"temperature={plan.temperature:g} is of soft targets, but the target type is hard; "

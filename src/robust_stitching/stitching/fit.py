@@ -21,7 +21,7 @@ from robust_stitching.stitching.check import check_history, check_map
 from robust_stitching.stitching.initial import FROM_DATA, initial_values
 from robust_stitching.stitching.keeping import Map, State
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
-from robust_stitching.stitching.terms import terms_of, watch, weighted
+from robust_stitching.stitching.terms import OwnActivations, terms_of, watch, weighted
 from robust_stitching.stitching.whitening import whitening
 from robust_stitching.training import EpochRecord, Trainer, objective_of
 from robust_stitching.training.examiner import Examiner
@@ -137,6 +137,7 @@ def trainer_of(
     goal: Goal = LABELS,
     test: AnySplit | None = None,
     optimizer: Whitened | None = None,
+    own: OwnActivations | None = None,
 ) -> Trainer:
     """A training of the map that begins.
 
@@ -146,9 +147,10 @@ def trainer_of(
     end : the network whose end it has, and the layer.
     test : is looked at after each epoch; None for nothing.
     optimizer : what `begun` gave.
+    own : see `terms.watch`.
     """
     asked = terms_of(plan.objective)
-    watched = watch(network, *end, asked)
+    watched = watch(network, *end, asked, own)
     adversary = plan.objective.adversary
     objective = objective_of(
         adversary,

@@ -8,6 +8,7 @@ from robust_stitching.basics.labels import choices_of
 from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs.folding import Folded
 from robust_stitching.plans import Objective
+from robust_stitching.plans.parts import TASK
 from robust_stitching.training.objectives import LABELS, Goal
 
 FRONT_TARGETS = ("soft_1", "soft_12", "soft_1_plus_2")
@@ -18,9 +19,12 @@ def goal_of(plan: Objective, front: nn.Module, end: nn.Module) -> Goal:
 
     With p₁ and p₂ the softmax of the donors' logits z₁ (front) and z₂ (end) over the temperature T:
     p₁ (soft_1), p₂ (soft_2), the mean of the losses on both, which is the loss on their mean
-    (soft_12), or the softmax of the mean logits over T (soft_1_plus_2).
+    (soft_12), or the softmax of the mean logits over T (soft_1_plus_2). Of another objective than
+    the task nothing; attacks then are on the labels.
     """
     kind, temperature = plan.target_type, plan.temperature
+    if plan.objective != TASK:
+        return Goal(no_loss)
     if kind == "hard":
         return LABELS
     views = [Folded(network) for network in (front, end)]
@@ -35,6 +39,11 @@ def goal_of(plan: Objective, front: nn.Module, end: nn.Module) -> Goal:
         return torch.stack(softened).mean(dim=0)
 
     return Goal(soft_cross_entropy(temperature), soft_divergence(temperature), targets)
+
+
+def no_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """0 of every image: what is learned stands in terms."""
+    return logits.new_zeros(len(logits))
 
 
 def soft_cross_entropy(temperature: float) -> Loss:

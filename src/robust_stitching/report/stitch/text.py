@@ -8,6 +8,7 @@ from typing import Any
 from robust_stitching.evaluation.intervals import margin
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.evaluation.suites import cumulative_note
+from robust_stitching.plans.parts import TASK
 from robust_stitching.plans.recipes import PAPER
 from robust_stitching.report.stitch.verdict import meaning
 from robust_stitching.report.tables import INTERVAL, aligned, between, shown
@@ -150,10 +151,12 @@ def recipe(params: Mapping[str, Any]) -> str:
     whoever asked, said of first values and training."""
     epochs = params["epochs"]
     start = params["init"] + (", inputs whitened" if params.get("whiten") else "")
+    objective = params.get("objective", TASK)
     falling = "to zero along a cosine" if params.get("schedule") == "cosine" else "in steps"
     return (
         f"{params.get('recipe', PAPER)}: first values {start}; {params['optimizer']} at "
         f"{params['lr']:g}, falling {falling}, {epochs} epoch{'s' if epochs > 1 else ''}"
+        + ("" if objective == TASK else f"; objective {objective}")
     )
 
 

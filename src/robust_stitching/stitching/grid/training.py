@@ -22,6 +22,7 @@ from robust_stitching.similarity import Moments
 from robust_stitching.stitching.fit import Cut, begun, find_map, form_of, trainer_of
 from robust_stitching.stitching.grid.cells import Pair
 from robust_stitching.stitching.keeping import Map, State
+from robust_stitching.stitching.terms import OwnActivations
 from robust_stitching.training import Diverged, EpochRecord, Trainer
 from robust_stitching.training.objectives import Goal
 from robust_stitching.training.optimisation import precision_on
@@ -103,7 +104,7 @@ class _Group:
         self.front = SharedFront(front, rows, self.plan.no_bn).to(train.device)
         self.cells: dict[Pair, TrainedCell] = {}
         self.trainers: dict[Pair, Trainer] = {}
-        goal = _once_a_batch(goal)
+        goal, own = _once_a_batch(goal), OwnActivations(end)
         for pair, plan in plans.items():
             cuts = (front, pair[0]), (end, pair[1])
             network, direct, optimizer = begun(*cuts, plan, train.device, moments.get(pair), main)
@@ -112,7 +113,7 @@ class _Group:
             _share_weights(untrained, front, end)
             cell = Behind(network, self.front, pair[0])
             trainer = self.trainers[pair] = trainer_of(
-                cell, cuts[1], train, plan, goal, optimizer=optimizer
+                cell, cuts[1], train, plan, goal, optimizer=optimizer, own=own
             )
             self.cells[pair] = TrainedCell(untrained, network, direct, [], trainer.precision)
 

@@ -4,24 +4,35 @@ has a `Term` called ``TERM``."""
 import importlib
 import math
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, unknown
-from robust_stitching.basics.modes import evaluating
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import Behind
+from robust_stitching.graphs.stages import stages
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Objective as ObjectivePlan
+from robust_stitching.plans.parts import TASK
 from robust_stitching.plans.settings import LARGEST
-from robust_stitching.stitching.terms.term import Seen, Term
+from robust_stitching.stitching.terms.own import OwnActivations
+from robust_stitching.stitching.terms.term import Places, Seen, Term
 from robust_stitching.training.objectives import Look, Objective, Outcome, Pass, at_logits
 
-__all__ = ["Seen", "Term", "Watch", "terms", "terms_of", "watch", "weighted"]
+__all__ = [
+    "OwnActivations",
+    "Places",
+    "Seen",
+    "Term",
+    "Watch",
+    "terms",
+    "terms_of",
+    "watch",
+    "weighted",
+]
 
 
 @cache
@@ -42,6 +53,8 @@ def terms_of(plan: ObjectivePlan) -> dict[Term, float]:
     UserError : for an unknown one, one that is named twice, and what is no "name=weight".
     """
     weights = {"l1": plan.l1, "cka_reg": plan.cka_reg}
+    if plan.objective != TASK:
+        weights[plan.objective] = 1.0
     for text in plan.terms:
         name, _, written = text.partition("=")
         if name not in terms():
@@ -51,7 +64,8 @@ def terms_of(plan: ObjectivePlan) -> dict[Term, float]:
                 f"the term {name} is a setting of its own; give its weight as `{name}`."
             )
         if name in weights:
-            raise UserError(f"the term {name} is named twice; give it one weight.")
+            once = "it is the objective" if name == plan.objective else "give it one weight"
+            raise UserError(f"the term {name} is named twice; {once}.")
         try:
             weights[name] = float(written)
         except ValueError:
@@ -68,43 +82,58 @@ class Watch:
     Attributes
     ----------
     cut : the layer of the end network whose activation the map makes.
-    layers : of the end network.
-    look : a pass of the stitched network that shows its activations there.
-    own : gives what the end network itself has there; None where there are no layers.
+    layers : of the end network, that each term wants.
+    look : a pass of the stitched network that shows its activations where some term looks.
+    own : what the end network itself has there.
     """
 
     cut: str
-    layers: Sequence[str]
+    layers: Mapping[Term, Sequence[str]]
     look: Look
-    own: nn.Module | None
+    own: OwnActivations
 
-    def seen_in(self, last: Pass, labels: Tensor, network: StitchedNetwork) -> Seen:
-        """What a pass shows."""
-        own: Sequence[Tensor] = ()
-        if self.own is not None:
-            with evaluating(self.own), torch.autocast(last.images.device.type, enabled=False):
-                own = self.own(last.images)
-        whose = dict(zip(self.layers, own, strict=True))
-        return Seen(
-            last.images,
-            labels,
-            last.logits,
-            self.cut,
-            last.activations,
-            whose,
-            network.transform,
-        )
+    def values(
+        self, last: Pass, images: Tensor, labels: Tensor, network: StitchedNetwork
+    ) -> Iterator[tuple[Term, Tensor]]:
+        """The value of each term.
+
+        Parameters
+        ----------
+        images, labels : of the pass, before any attack.
+        """
+        for term, layers in self.layers.items():
+            if len(images) < term.least_images:
+                continue
+            own = self.own.at(layers, images if term.unattacked else last.images)
+            seen = Seen(
+                *(last.images, labels, last.logits, self.cut, layers, last.activations, own),
+                network.transform,
+            )
+            yield term, term.value(seen)
 
 
 def watch(
-    network: StitchedNetwork | Behind, end: nn.Module, layer: str, asked: Mapping[Term, float]
+    network: StitchedNetwork | Behind,
+    end: nn.Module,
+    layer: str,
+    asked: Mapping[Term, float],
+    own: OwnActivations | None = None,
 ) -> Watch:
-    """Look at what the terms want of a network that is stitched to `end` at `layer`."""
-    names = list(graph.graph_of(end).layers) if asked else []
-    behind = names[names.index(layer) + 1 :] if asked else []
-    layers = list(dict.fromkeys(name for term in asked for name in term.layers(layer, behind)))
+    """Look at what the terms want of a network that is stitched to `end` at `layer`.
+
+    Parameters
+    ----------
+    own : of `end`, where somebody has it for several stitches.
+    """
+    own = OwnActivations(end) if own is None else own
+    if not asked:
+        return Watch(layer, {}, at_logits, own)
+    places = places_behind(end, layer)
+    wanted = {term: tuple(term.layers(places)) for term in asked}
+    layers = list(dict.fromkeys(name for names in wanted.values() for name in names))
     if not layers:
-        return Watch(layer, (), at_logits, None)
+        return Watch(layer, wanted, at_logits, own)
+    own.want(layers)
     inside = ["transform" if name == layer else f"end.{name}" for name in layers]
     piece = network.watching([*inside, graph.LOGITS])
 
@@ -112,7 +141,16 @@ def watch(
         *activations, logits = piece(images)
         return Pass(images, logits, dict(zip(layers, activations, strict=True)))
 
-    return Watch(layer, layers, look, graph.features(end, layers))
+    return Watch(layer, wanted, look, own)
+
+
+def places_behind(end: nn.Module, layer: str) -> Places:
+    """Where terms can look in a network that is cut at a layer."""
+    known = graph.graph_of(end)
+    names = list(known.layers)
+    behind = names[names.index(layer) + 1 :]
+    later = {known.node(name) for name in behind} - {known.node(layer)}
+    return Places(layer, behind, [name for name in stages(end) if known.node(name) in later])
 
 
 def weighted(objective: Objective, asked: Mapping[Term, float], watched: Watch) -> Objective:
@@ -122,11 +160,9 @@ def weighted(objective: Objective, asked: Mapping[Term, float], watched: Watch) 
 
     def whole(network: StitchedNetwork, images: Tensor, labels: Tensor, iteration: int) -> Outcome:
         outcome = objective(network, images, labels, iteration)
-        n = len(outcome.last.images)
-        seen, loss = watched.seen_in(outcome.last, labels[:n], network), outcome.loss
-        for term, weight in asked.items():
-            if n >= term.least_images:
-                loss = loss + weight * term.value(seen)
+        n, loss = len(outcome.last.images), outcome.loss
+        for term, value in watched.values(outcome.last, images[:n], labels[:n], network):
+            loss = loss + asked[term] * value
         return outcome._replace(loss=loss)
 
     return whole

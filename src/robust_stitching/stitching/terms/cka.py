@@ -26,4 +26,4 @@ def _at_the_cut(seen: Seen) -> Tensor:
     return batch_cka(seen.activations[seen.cut], seen.own[seen.cut])
 
 
-TERM = Term("cka_reg", _at_the_cut, lambda cut, behind: [cut], LEAST_IMAGES)
+TERM = Term("cka_reg", _at_the_cut, lambda places: [places.cut], LEAST_IMAGES)

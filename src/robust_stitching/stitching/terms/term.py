@@ -8,6 +8,22 @@ from torch import Tensor
 from robust_stitching.graphs.transform import LinearMap
 
 
+class Places(NamedTuple):
+    """Where a term can look, by the names of the end network.
+
+    Attributes
+    ----------
+    cut : the layer whose activation the map makes.
+    behind : all layers behind it.
+    stages : those of them that are the last of a stage, see `graphs.stages`: behind a ReLU, in
+        front of the next weights, the logits left out.
+    """
+
+    cut: str
+    behind: Sequence[str]
+    stages: Sequence[str]
+
+
 class Seen(NamedTuple):
     """What the last pass of a batch shows; under attack it is a pass of attacked images.
 
@@ -15,9 +31,11 @@ class Seen(NamedTuple):
     ----------
     images, labels, logits : of that pass: (n, C, H, W), (n,) or (n, attributes), (n, classes).
     cut : the layer of the end network whose activation the map makes.
-    activations : what the stitched network has at the layers that the term wants, by their names in
-        the end network; at the cut, what the map makes. With gradients.
-    own : what the end network itself has there for the same images, without gradients.
+    layers : those that the term wants.
+    activations : what the stitched network has at these layers, by their names in the end network;
+        at the cut, what the map makes. With gradients.
+    own : what the end network itself has there, without gradients: for the same images, or for
+        them as they were before any attack, as the term wants it.
     transform : the map.
     """
 
@@ -25,12 +43,13 @@ class Seen(NamedTuple):
     labels: Tensor
     logits: Tensor
     cut: str
+    layers: Sequence[str]
     activations: Mapping[str, Tensor]
     own: Mapping[str, Tensor]
     transform: LinearMap
 
 
-def nowhere(cut: str, behind: Sequence[str]) -> Sequence[str]:
+def nowhere(places: Places) -> Sequence[str]:
     """The layers that a term wants which looks at no activation."""
     return ()
 
@@ -42,12 +61,13 @@ class Term(NamedTuple):
     ----------
     name : as plans and commands call it.
     value : ``value(seen)``, a number with a gradient.
-    layers : ``layers(cut, behind)`` names the layers of the end network that it wants to see, given
-        the one at the cut and all behind it.
+    layers : ``layers(places)`` names the layers of the end network that it wants to see.
     least_images : of a batch; where a pass has fewer, as a last batch may, the term is left out.
+    unattacked : whether the end network is shown images as they were before any attack.
     """
 
     name: str
     value: Callable[[Seen], Tensor]
-    layers: Callable[[str, Sequence[str]], Sequence[str]] = nowhere
+    layers: Callable[[Places], Sequence[str]] = nowhere
     least_images: int = 1
+    unattacked: bool = False
