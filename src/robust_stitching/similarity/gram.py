@@ -151,7 +151,7 @@ class Blocks:
     ----------
     image_bytes : what the activations of one image take, in all `count` representations.
     takers : what the blocks are handed to, `GramSums` or `GramMatrices`.
-    block_bytes : see above.
+    block_bytes : see above; `BLOCK_BYTES` if left out.
 
     Attributes
     ----------
@@ -166,10 +166,13 @@ class Blocks:
         count: int,
         image_bytes: int,
         takers: Sequence[Callable[[int, int, torch.device], GramSums | GramMatrices]],
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int | None = None,
     ):
         grams = 16 * count * batch_size  # float32 twice and float64, for one image of a block
-        self.size = max(1, block_bytes // ((image_bytes + grams) * batch_size)) * batch_size
+        self.size = (
+            max(1, (block_bytes or BLOCK_BYTES) // ((image_bytes + grams) * batch_size))
+            * batch_size
+        )
         self.n, self.takers = n, takers
         self.starts = range(0, max(n, 1), self.size)
         self.taken: dict[Callable, GramSums | GramMatrices] = {}
