@@ -122,6 +122,10 @@ def test_outputs_are_compared_attribute_by_attribute():
     p = 1 / (1 + np.exp(-other.numpy()))
     expected = p * bernoulli(mine, np.ones_like(t)) + (1 - p) * bernoulli(mine, np.zeros_like(t))
     assert found.cross_entropy == pytest.approx(expected.mean(), abs=1e-12)
+    s = 1 / (1 + np.exp(-mine.numpy()))
+    both, own, theirs = p * s + (1 - p) * (1 - s), s**2 + (1 - s) ** 2, p**2 + (1 - p) ** 2
+    each = both / np.maximum(own, theirs)
+    assert found.agreement_probability == pytest.approx(each.mean(), abs=1e-12)
     assert found.overlap["rw"] == pytest.approx(((a == t) & (b != t)).mean(), abs=1e-12)
     assert sum(found.overlap.values()) == pytest.approx(1, abs=1e-12)
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax
+from scipy.stats import norm
+from sklearn.metrics import cohen_kappa_score
 from torch import Tensor, nn
 
 from robust_stitching import models
@@ -235,12 +237,32 @@ def test_answers_against_plain_numpy():
     assert found.agreement == np.mean(own.argmax(1) == other.argmax(1))
     log_p, log_q = log_softmax(other, axis=1), log_softmax(own, axis=1)
     assert found.cross_entropy == pytest.approx(-(np.exp(log_p) * log_q).sum(1).mean(), abs=1e-10)
+    p, q = np.exp(log_p), np.exp(log_q)
+    each = (p * q).sum(1) / np.maximum((p * p).sum(1), (q * q).sum(1))
+    assert found.agreement_probability == pytest.approx(each.mean(), abs=1e-12)
+    half = norm.ppf(0.975) * each.std(ddof=1) / 500**0.5
+    low, high = found.agreement_probability_interval
+    assert (low, high) == pytest.approx((each.mean() - half, each.mean() + half), abs=1e-9)
+    assert found.kappa == pytest.approx(cohen_kappa_score(right, expected), abs=1e-12)
     assert found.overlap == {
         "rr": np.mean(right & expected),
         "rw": np.mean(right & ~expected),
         "wr": np.mean(~right & expected),
         "ww": np.mean(~right & ~expected),
     }
+
+
+def test_answers_that_are_the_same_agree_wholly():
+    """And kappa has no value where there is nothing that chance would leave open."""
+    logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % 5
+    found = compare_outputs(logits, logits, labels)
+    assert found.agreement_probability == pytest.approx(1) and found.kappa == pytest.approx(1)
+    assert compare_outputs(logits, logits, logits.argmax(1)).kappa is None
+    far = torch.eye(5)[labels] * 100
+    assert compare_outputs(far, far.roll(1, dims=1), labels).agreement_probability < 1e-9
+    one = compare_outputs(logits[:1], logits[:1], labels[:1])
+    assert one.agreement_probability_interval == (0, 1)
 
 
 def lenet(seed: int, classes: int = 10) -> nn.Module:

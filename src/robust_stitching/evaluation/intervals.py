@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 QUANTILE = 1.959963984540054
 """Of the standard normal distribution at 97.5%: 95% lie within ± this."""
 
@@ -24,6 +26,15 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def interval_of(share: float | None, n: int) -> list[float] | None:
     """The same as plain values for a report; None where there is no share."""
     return None if share is None else list(wilson(share, n))
+
+
+def mean_interval(values: Tensor) -> tuple[float, float]:
+    """The 95% interval of the mean of values (n,) in [0, 1], of the normal approximation; of one
+    value everything."""
+    if len(values) < 2:
+        return 0.0, 1.0
+    mean, half = values.mean().item(), QUANTILE * values.std().item() / math.sqrt(len(values))
+    return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def margin(n: int) -> float:

@@ -15,7 +15,7 @@ from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
-from robust_stitching.similarity.gram import BLOCK_BYTES, LEAST_IMAGES, Blocks, GramSums, normalised
+from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.similarity.values import Answers
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
@@ -56,6 +56,9 @@ class Scores:
         outputs = values.pop("outputs") or {}
         values |= {
             "agreement_with_end": outputs.get("agreement"),
+            "agreement_probability": outputs.get("agreement_probability"),
+            "agreement_probability_interval": outputs.get("agreement_probability_interval"),
+            "kappa": outputs.get("kappa"),
             "cross_entropy_to_end": outputs.get("cross_entropy"),
             "overlap_with_end": outputs.get("overlap"),
         }
@@ -169,7 +172,7 @@ def compared(
     names: Sequence[str],
     progress: Progress = silent,
     takers: Sequence[Callable[[Batch], None]] = (),
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> tuple[dict[str, tuple[float, float]], dict[str, Tensor]]:
     """The exact and the debiased CKA of activations with those of "end", and the distance of each
     image's from it where shapes agree.
