@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.graph import graph_of, needed
 from robust_stitching.graphs.stitched import StitchedNetwork, let_move
 
 
@@ -51,6 +52,38 @@ class SharedFront(nn.Module):
         for name, values in network.named_buffers():
             if name in own:
                 values.copy_(own[name])
+
+
+def alike(network: nn.Module, layers: Sequence[str]) -> list[list[str]]:
+    """Layers in groups within which one pass moves statistics as a pass to each layer by itself
+    would: a module that is called again behind a layer goes on moving what it keeps."""
+    groups: list[tuple[dict[int, set[fx.Node]], list[str]]] = []
+    for layer in layers:
+        uses = _uses_of_buffers(network, layer)
+        for known, some in groups:
+            if all(known[key] == uses[key] for key in known.keys() & uses.keys()):
+                known |= uses
+                some.append(layer)
+                break
+        else:
+            groups.append((uses, [layer]))
+    return [some for _, some in groups]
+
+
+def _uses_of_buffers(network: nn.Module, layer: str) -> dict[int, set[fx.Node]]:
+    """By the identity of a buffer, the operations up to a layer that it is used in."""
+    uses: dict[int, set[fx.Node]] = {}
+    nodes = needed([graph_of(network).node(layer)])
+    for node in nodes:
+        if node.op == "call_module":
+            for buffer in network.get_submodule(node.target).buffers():
+                uses.setdefault(id(buffer), set()).add(node)
+        elif node.op == "get_attr":
+            owner, _, name = node.target.rpartition(".")
+            value = getattr(network.get_submodule(owner), name, None)
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                uses.setdefault(id(value), set()).update(nodes & node.users.keys())
+    return uses
 
 
 class Behind(nn.Module):

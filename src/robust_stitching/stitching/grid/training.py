@@ -15,7 +15,7 @@ from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.evaluation.accuracy import accuracy_of, predict_all
 from robust_stitching.graphs import graph
-from robust_stitching.graphs.behind import Behind, SharedFront
+from robust_stitching.graphs.behind import Behind, SharedFront, alike
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Stitching
 from robust_stitching.similarity import Moments
@@ -101,7 +101,10 @@ class _Group:
         (any_plan, *_) = plans.values()
         self.plan, self.train, self.test = any_plan, train, test
         rows = list(dict.fromkeys(row for row, _ in plans))
-        self.front = SharedFront(front, rows, self.plan.no_bn).to(train.device)
+        self.fronts: dict[str, SharedFront] = {}
+        for some in alike(front, rows):
+            shared = SharedFront(front, some, self.plan.no_bn).to(train.device)
+            self.fronts |= dict.fromkeys(some, shared)
         self.cells: dict[Pair, TrainedCell] = {}
         self.trainers: dict[Pair, Trainer] = {}
         goal, own = _once_a_batch(goal), OwnActivations(end)
@@ -111,7 +114,7 @@ class _Group:
             _share_weights(network, front, end)
             untrained = copy_of(network)
             _share_weights(untrained, front, end)
-            cell = Behind(network, self.front, pair[0])
+            cell = Behind(network, self.fronts[pair[0]], pair[0])
             trainer = self.trainers[pair] = trainer_of(
                 cell, cuts[1], train, plan, goal, optimizer=optimizer, own=own
             )
@@ -144,7 +147,8 @@ class _Group:
         for pair, trainer in self.trainers.items():
             self.cells[pair].curve = trainer.history
             trainer.network.settle()
-        self.front.forget()
+        for front in self.fronts.values():
+            front.forget()
 
     def _epoch(self, one: Trainer, bar: Any, state: StateFile) -> None:
         for trainer in self.going_on.values():
@@ -186,7 +190,7 @@ class _Group:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "shared": dict(self.front.named_buffers()),
+            "shared": {row: dict(front.named_buffers()) for row, front in self.fronts.items()},
             "cells": [
                 [*pair, trainer.state_dict() if pair in self.going_on else self.cells[pair].error]
                 for pair, trainer in self.trainers.items()
@@ -198,7 +202,8 @@ class _Group:
         if kept is None:
             return
         try:
-            self.front.load_state_dict(kept["shared"], strict=False)
+            for row, front in self.fronts.items():
+                front.load_state_dict(kept["shared"][row], strict=False)
             for row, column, own in kept["cells"]:
                 if isinstance(own, str):
                     self.cells[row, column].error = own
