@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from robust_stitching.basics.errors import UserError
 from robust_stitching.plans.parts import (
     CELLS,
     NORMS,
@@ -165,6 +166,13 @@ class GridPlan(Stitched):
     seeds: int = setting(1, AT_LEAST_ONE)
     attack_all: bool = False
     frank_models: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.seed + self.seeds > 2**63:
+            raise UserError(
+                f"seeds={self.seeds} from seed={self.seed} on go beyond 2^63; choose a smaller one."
+            )
 
     def cell(self, front_layer: str, end_layer: str, seed: int) -> Stitching:
         """The stitch of two of the layers, by one of the seeds."""

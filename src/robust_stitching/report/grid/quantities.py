@@ -87,7 +87,7 @@ def diagonal(record: Mapping[str, Any]) -> list[tuple[int, int]]:
     name, or, where the two have no names in common, at the same share of the depth."""
     rows, columns = record["front_layers"], record["end_layers"]
     common = [(rows.index(name), columns.index(name)) for name in rows if name in columns]
-    if len(common) > 1 or len(rows) == len(columns) == len(common):
+    if common:
         return common
     n = min(len(rows), len(columns))
 

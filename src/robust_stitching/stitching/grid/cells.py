@@ -24,6 +24,8 @@ def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
     """
     rows = layers_of(front, plan.front_layers, "front")
     columns = layers_of(end, plan.end_layers, "end")
+    if plan.cells != "pairs":
+        rows, columns = (list(dict.fromkeys(layers)) for layers in (rows, columns))
     with telling_whose_layer(("the front model", front, rows), ("the end model", end, columns)):
         for network, layers, role in ((front, rows, "front layer"), (end, columns, "end layer")):
             for layer in layers:
@@ -46,7 +48,7 @@ def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
 def layers_of(network: nn.Module, named: Sequence[str] | None, whose: str) -> list[str]:
     """The layers that are named, or a clean cut for each stage, see `stages`."""
     if named is not None:
-        return list(dict.fromkeys(named))
+        return list(named)
     clean = stages(network)
     if not clean:
         raise UserError(
