@@ -13,7 +13,7 @@ WIDTH = 6.9  # inches: the text width of the page
 DPI = 220  # sharp enough for print
 STYLE = {
     "font.family": "STIXGeneral",
-    "mathtext.fontset": "stix",
+    "text.parse_math": False,  # names of layers are no formulas
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,
@@ -28,11 +28,13 @@ STYLE = {
 }
 
 
-def as_png(figure: Figure) -> bytes:
-    """A figure as a PNG of its own size."""
+def as_png(figure: Figure, whole: bool = False) -> bytes:
+    """A figure as a PNG of its own size; or, where it reaches beyond that, `whole`, without empty
+    margins."""
     FigureCanvasAgg(figure)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=DPI)
+    around = {"bbox_inches": "tight", "pad_inches": 0.05} if whole else {}
+    with io.BytesIO() as file, mpl.rc_context(STYLE):
+        figure.savefig(file, format="png", dpi=DPI, **around)
         return file.getvalue()
 
 

@@ -13,6 +13,7 @@ from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import inch, mm
+from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import (
@@ -26,7 +27,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
-from robust_stitching.report.drawing import WIDTH, as_png
+from robust_stitching.report.drawing import DPI, WIDTH, as_png
 
 SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
 MARGIN = (A4[0] - WIDTH * inch) / 2
@@ -126,6 +127,14 @@ def image(figure: Figure, width: float) -> Flowable:
     """A figure of that width, in inches."""
     own, height = figure.get_size_inches()
     return Image(io.BytesIO(as_png(figure)), width * inch, width * inch * height / own)
+
+
+def whole_image(figure: Figure, width: float) -> Flowable:
+    """All that a figure shows, as large as it is drawn; of that width, in inches, at most."""
+    png = as_png(figure, whole=True)
+    own, height = (pixels / DPI for pixels in ImageReader(io.BytesIO(png)).getSize())
+    scale = min(1.0, width / own)
+    return Image(io.BytesIO(png), own * scale * inch, height * scale * inch)
 
 
 def _rules(rows: int) -> list[tuple]:

@@ -81,7 +81,7 @@ def _figures(record: Mapping[str, Any]) -> list[Flowable]:
         number += 1
     found = quantities(record)
     for some in (found[i : i + ACROSS] for i in range(0, len(found), ACROSS)):
-        pictures = [pages.image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
+        pictures = [pages.whole_image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
         row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(some), hAlign="LEFT")
         titles = " and ".join(quantity.title for quantity in some)
         caption = f"{titles[0].upper()}{titles[1:]}: front layers upwards, end layers to the right."
