@@ -749,3 +749,24 @@ def test_a_map_of_stitches_is_made_of_what_lives_in_memory(small, digits, tmp_pa
     record = json.loads(paths["json"].read_text())
     assert "in memory" in record["plan"]["front"]["path"]
     assert len(list(paths["maps"].iterdir())) == 4
+
+
+def test_what_is_no_result_and_no_text_is_told_and_nothing_is_left(small, digits, tmp_path):
+    pair = [rs.network(small, mean=MEAN, std=STD, image_size=28) for _ in "ab"]
+    splits = rs.load_data("digits", image_size=28)
+    settings = {"front_layers": ("relu",), "end_layers": ("relu",), "no_robustness": True}
+    found = rs.stitch_map(*pair, splits, epochs=1, **settings)
+    for call, told in (
+        (lambda: rs.write_report(3, tmp_path / "a"), "`stitch` or `stitch_map` returned, not 3"),
+        (lambda: rs.write_report(found, None), "folder=None is no text"),
+        (lambda: rs.write_report(found, tmp_path / "a", command=4), "command=4 is no text"),
+        (lambda: found.table(3), "3 is no key"),
+        (lambda: rs.stitch_map(*pair, splits, donors={}, **settings), r"donors=\{\}"),
+        (lambda: rs.stitch_map(*pair, splits, warn=None, **settings), "warn=None"),
+    ):
+        with pytest.raises(UserError, match=told):
+            call()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "made").mkdir()
+    rs.write_report(found, tmp_path / "made" / "report")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["report"]

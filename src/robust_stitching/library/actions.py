@@ -1,5 +1,6 @@
 """What is done with networks: evaluate, attack, compare, stitch, and report a stitch."""
 
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -200,6 +201,7 @@ def stitch(
     UserError : for an unknown setting or layer, choices that exclude each other or do not fit the
         networks, images or classes that do not; Diverged when training does.
     """
+    _check_hearers(warn, donors)
     plan = stitching(front_layer, end_layer, **settings)
     pair, (train, test) = _pair_of(images, [front, end])
     other = None if elsewhere is None else _looked_up(elsewhere, pair)[1]
@@ -231,6 +233,7 @@ def stitch_map(
     ------
     UserError : as `stitch`. A stitch that diverges ends alone, see `Cell.error`.
     """
+    _check_hearers(warn, donors)
     for name in settings.keys() & {"dataset", "eval_dataset"}:
         raise UserError(f"`{name}` names files of a plan; give images, and `elsewhere`, instead.")
     given = {"front": IN_MEMORY, "end": IN_MEMORY, "dataset": DataRef("in memory")}
@@ -259,20 +262,38 @@ def write_report(
 
     Raises
     ------
-    UserError : where the folder exists.
+    UserError : where the folder exists, or something is not what it should be; then there is none.
     """
+    if not isinstance(result, StitchResult | GridResult):
+        raise UserError(f"result is what `stitch` or `stitch_map` returned, not {result!r:.60}.")
+    for name, value, kinds in (("folder", folder, str | Path), ("command", command, str | None)):
+        if not isinstance(value, kinds):
+            raise UserError(f"{name}={value!r:.60} is no text.")
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another folder, or remove it.")
-    if isinstance(result, GridResult):
-        record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
-        return grid_files.write_files(result, record, folder) | draw_grid(folder)
-    record = as_record(result, command or "robust_stitching.stitch(…)")
-    return write_files(result, record, folder) | {"pdf": draw(folder)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as made:
+        whole = Path(made) / "report"
+        if isinstance(result, GridResult):
+            record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
+            paths = grid_files.write_files(result, record, whole) | draw_grid(whole)
+        else:
+            record = as_record(result, command or "robust_stitching.stitch(…)")
+            paths = write_files(result, record, whole) | {"pdf": draw(whole)}
+        whole.rename(folder)
+    return {kind: folder / path.relative_to(whole) for kind, path in paths.items()}
 
 
 def _bar(progress: bool) -> Progress:
     return shown if progress else silent
+
+
+def _check_hearers(warn: Any, donors: Any) -> None:
+    if not callable(warn):
+        raise UserError(f"warn={warn!r:.60} is no function of sentences; leave it out.")
+    if not isinstance(donors, DonorScores | None):
+        raise UserError(f"donors={donors!r:.60} is no `DonorScores()`; leave it out, or give one.")
 
 
 def _doubt(*notes: str) -> None:
