@@ -8,30 +8,42 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+import robust_stitching as rs
+from left_behind import only
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs.behind import alike
 from robust_stitching.graphs.stages import stages
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
+from robust_stitching.report.drawing import as_png, save
+from robust_stitching.report.grid.figures import curves
+from robust_stitching.report.grid.files import lines
 from robust_stitching.report.grid.quantities import diagonal, quantities
 from robust_stitching.report.grid.verdict import verdict
+from robust_stitching.report.heat_maps import figure_of
 from robust_stitching.runs import grid as grids
-from robust_stitching.stitching.grid import training
+from robust_stitching.stitching import matching
+from robust_stitching.stitching.grid import measure, training
 from robust_stitching.stitching.grid.cells import cells_of
+from robust_stitching.stitching.grid.files import write_files
 from robust_stitching.stitching.grid.record import as_record
 from robust_stitching.stitching.grid.run import stitch_grid
 from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.record import numbers
 from robust_stitching.stitching.run import stitch
 from robust_stitching.training import Trainer
+from robust_stitching.training.objectives import LABELS
 
 CPU = torch.device("cpu")
 QUICK = {
@@ -418,3 +430,180 @@ def test_the_memory_that_is_told_is_about_what_is_taken(tiny10s, tmp_path):
     said, taken = done.stdout.splitlines()
     told = float(re.fullmatch(r"4 maps, in about ([\d.]+) GB of memory\.", said)[1]) * 1e9
     assert told / 2 < int(taken) < told * 2
+
+
+# What careful readers found
+
+
+class Repeating(nn.Module):
+    """A block with a batch norm that is passed three times."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, padding=1, stride=2)
+        self.block = nn.Sequential(
+            nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6, momentum=0.5), nn.ReLU()
+        )
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(4), nn.Linear(96, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for _ in range(3):
+            x = self.block(x)
+        return self.fc(self.pool(x).flatten(1))
+
+
+def test_a_batch_norm_that_is_passed_again_behind_a_layer_moves_as_by_itself(digits):
+    torch.manual_seed(0)
+    front, end = (rs.network(Repeating(), image_size=32, dataset="digits") for _ in "ab")
+    splits = digits[0].between(0, 100), digits[1].between(0, 50)
+    settings = {"epochs": 1, "recipe": "fast", "batch_size": 50, "no_robustness": True}
+    layers = {"front_layers": ["stem", "block", "pool"], "end_layers": ["block"]}
+    assert alike(front.network, layers["front_layers"]) == [["stem", "block"], ["pool"]]
+    for cell in rs.stitch_map(front, end, splits, **layers, **settings).cells:
+        alone = rs.stitch(front, end, *astuple(cell.plan.cut), splits, **settings)
+        ours, theirs = cell.trained.network.state_dict(), alone.network.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        assert not list(differences(numbers(cell.measured), numbers(alone.measured)))
+
+
+def test_pairs_may_repeat_a_layer(donors):
+    front, end = (donor.network for donor in donors)
+    some = {"front_layers": ["bn1", "bn1", "bn2"], "end_layers": ["relu1", "relu2", "relu2"]}
+    expected = [("bn1", "relu1"), ("bn1", "relu2"), ("bn2", "relu2")]
+    assert cells_of(plan_of(cells="pairs", **some), front, end) == expected
+    assert len(cells_of(plan_of(**some), front, end)) == 4
+
+
+def test_the_diagonal_is_of_the_names_that_both_have_be_it_one():
+    record = record_of([[[0.5, 0.9], [0.5, 0.9], [0.95, 0.5]]], ["a", "b", "c"], ["c", "x"])
+    assert diagonal(record) == [(2, 0)]
+    assert "c (" not in verdict(record)[0]
+
+
+def test_seeds_beyond_the_largest_are_refused_at_once():
+    with pytest.raises(UserError, match="seeds=2 from seed=9223372036854775807"):
+        plan_of(seed=2**63 - 1, seeds=2)
+    assert plan_of(seed=2**63 - 2, seeds=2).seeds == 2
+
+
+def test_names_of_layers_are_no_formulas_and_stand_where_they_belong(tmp_path):
+    rows, columns = ["c$1", "r$_{$"], ["$x$", "y", "z"]
+    values = np.arange(6.0).reshape(2, 3)
+    figure = figure_of(
+        values, rows, columns, 0, 6, colours="viridis", title="t", labels=("front: A", "end: B"),
+        caption="$c$",
+    )  # fmt: skip
+    save(figure, tmp_path / "map")
+    assert as_png(figure, whole=True).startswith(b"\x89PNG")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == rows
+    assert [text.get_text() for text in axes.get_xticklabels()] == columns
+    assert (axes.get_ylabel().split(), axes.get_xlabel().split()) == (
+        ["front:", "A"],
+        ["end:", "B"],
+    )
+
+
+class Noting(Keeping):
+    """Which states are asked for."""
+
+    def of(self, training):
+        asked.append(training)
+        return super().of(training)
+
+
+asked = []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seeds": 2, "controls": True, "random_fronts": 2, "no_pinv": True},
+        {"seeds": 2, "adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 1}},
+    ],
+    ids=["with controls", "under attack"],
+)
+def test_no_training_takes_up_the_state_of_another(settings, donors, data):
+    asked.clear()
+    layers = {"front_layers": ["relu6", "relu7"], "end_layers": ["relu7"], "epochs": 1}
+    small = data[0].between(0, 16), data[1].between(0, 16)
+    stitch_grid(*donors, *small, plan_of(**layers, **settings), keeping=Noting())
+    assert len(asked) == len(set(asked)) == (2 * 4 if "controls" in settings else 2 * 2)
+
+
+def test_a_cell_that_has_diverged_stays_so_when_training_goes_on(donors, data):
+    pair, other = ("relu6", "relu7"), ("relu7", "relu7")
+    plans = {cut: plan_of().cell(*cut, 0) for cut in (pair, other)}
+    networks = [donor.network for donor in donors]
+    found = matching.moments_of_all(*networks, list(plans), data[0])
+    moments = dict(zip(plans, found, strict=True))
+    first, second = (
+        training._Group(*networks, plans, *data, LABELS, moments, main=False) for _ in "ab"
+    )
+    first.cells[pair].error = "became NaN"
+    kept = first._state()
+    second._take_up(SimpleNamespace(read=lambda: kept))
+    assert second.cells[pair].error == "became NaN" and list(second.going_on) == [other]
+
+
+def test_similarities_do_not_depend_on_how_many_cells_are_compared_at_once(
+    donors, data, monkeypatch
+):
+    layers = {"front_layers": ["relu3", "relu7"], "end_layers": ["relu2"], "epochs": 1}
+    once = stitch_grid(*donors, *data, plan_of(**layers))
+    monkeypatch.setattr(measure, "KEPT_BYTES", 1)
+    apart = stitch_grid(*donors, *data, plan_of(**layers))
+    for one, other in zip(once.cells, apart.cells, strict=True):
+        assert not list(differences(numbers(one.measured), numbers(other.measured)))
+        assert other.measured.scores["stitched"].cka_to_end is not None
+
+
+def test_a_file_of_a_map_holds_the_first_values_and_direct_matching_too(donors, data, tmp_path):
+    layers = {"front_layers": ["relu7"], "end_layers": ["relu8"], "init": "random", "epochs": 1}
+    result = stitch_grid(*donors, *data, plan_of(**layers))
+    (cell,) = result.cells
+    paths = write_files(result, as_record(result, "command"), tmp_path)
+    kept = checkpoints.read(paths["maps"] / "relu7-relu8.pt")
+    maps = {
+        "initial": cell.trained.untrained.transform.values(),
+        "direct_matching": (cell.trained.direct.weight, cell.trained.direct.bias),
+    }
+    for name, (weight, bias) in maps.items():
+        assert torch.equal(kept[name]["weight"], weight) and torch.equal(kept[name]["bias"], bias)
+        assert not torch.equal(weight, kept["weight"])
+
+
+def test_what_is_measured_elsewhere_is_in_the_table_and_curves_are_means(donors, data):
+    layers = {"front_layers": ["relu6", "relu7"], "end_layers": ["relu6", "relu7"], "seeds": 2}
+    some = data[1].between(0, 20)
+    result = stitch_grid(*donors, *data, plan_of(**layers, epochs=1), elsewhere=some)
+    record = as_record(result, "command")
+    table = pd.DataFrame(lines(record))
+    other = table[
+        table.quantity.str.contains("elsewhere") | table.network.str.contains("elsewhere")
+    ]
+    assert len(other) and set(other.n_images) == {20}
+    drawn = {line.get_label(): line.get_ydata() for line in curves(record).axes[0].lines}
+    found = [
+        np.mean([c.measured.scores["stitched"].accuracy for c in result.cells
+                 if c.plan.cut.front_layer == c.plan.cut.end_layer == layer])
+        for layer in ("relu6", "relu7")
+    ]  # fmt: skip
+    assert list(drawn["stitched"]) == pytest.approx(found)
+
+
+def test_where_every_stitch_diverges_the_command_says_so_once_and_ends_with_1(
+    tiny10s, call_script, tmp_path
+):
+    done = call_script(
+        "stitch_map.py", *tiny10s, "digits", "--front-layers", "relu6", "relu7", "--end-layers",
+        "relu7", "--recipe", "paper", "-e", "2", "--lr", "1e30", "--optimizer", "sgd", "--controls",
+        "--random-fronts", "1", "--no-robustness", "-o", tmp_path, "--run-name", "far",
+    )  # fmt: skip
+    assert done.status == 1, done.err
+    assert not (tmp_path / "far" / "maps").exists()
+    assert not [line for line in done.out.splitlines() if line.startswith("maps ")]
+    notes = json.loads(only(tmp_path / "far" / "json").read_text())["notes"]
+    assert sum("the end stitched to itself at relu7" in note for note in notes) == 1
+    assert sum("a random front at" in note for note in notes) == 2

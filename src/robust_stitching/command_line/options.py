@@ -67,14 +67,22 @@ def add_device(parser: Parser) -> None:
     )
 
 
-def add_training(parser: Parser) -> None:
-    """The options that every command that trains has."""
+STEPS = "divided by 10 at 1/3 and again at 2/3 of the training"
+
+
+def add_training(parser: Parser, schedule: str = STEPS) -> None:
+    """The options that every command that trains has.
+
+    Parameters
+    ----------
+    schedule : how the learning rate falls, in words.
+    """
     parser.setting("training.epochs", "-e", "--epochs", help="epochs")
     parser.setting(
         "training.lr",
         "-lr",
         "--lr",
-        help="learning rate; divided by 10 at 1/3 and again at 2/3 of the training",
+        help=f"largest learning rate; {schedule}",
     )
     parser.setting("training.batch_size", "-b", "--batch-size", help="batch size")
     parser.setting("training.weight_decay", "-wd", "--weight-decay", help="weight decay")
@@ -126,7 +134,7 @@ def _add_donors(parser: Parser) -> None:
 
 def _add_training_of_maps(parser: Parser) -> None:
     """How maps are trained, and what they are measured beside."""
-    add_training(parser)
+    add_training(parser, f"{STEPS}, or as the recipe says")
     parser.setting(
         "seed",
         help="seed of the order and augmentation of batches, of first values of the map where they "

@@ -25,11 +25,12 @@ def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> 
     kind of file to path: "json", "maps" and "frank_models".
     """
     stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-    paths = {"json": folder / "json" / f"{stem}.json", MAPS: folder / MAPS}
+    paths = {"json": folder / "json" / f"{stem}.json"}
     for cell in result.cells:
         name = map_name(cell, result)
         if name is None:
             continue
+        paths[MAPS] = folder / MAPS
         checkpoints.write(folder / MAPS / name, _content(cell, result))
         network = cell.trained.network
         if result.plan.frank_models and not checkpoints.in_memory(network.architecture):

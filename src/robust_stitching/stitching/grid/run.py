@@ -97,6 +97,8 @@ class GridResult:
             for cell in self.cells
             if isinstance(found := _at(key, numbers(cell.measured)), int | float)
         ]
+        if not lines and not isinstance(key, str):
+            raise UserError(f"{key!r:.60} is no key; give one of the report of a stitch.")
         if not lines:
             raise UserError(f"no cell has a number {key!r}; give a key of the report of a stitch.")
         found = pd.DataFrame(lines, columns=["front_layer", "end_layer", key])
@@ -110,7 +112,7 @@ class GridResult:
 
 def _at(key: str, values: Any) -> Any:
     """What stands at a path of keys, with dots; None for nothing."""
-    for name in key.split("."):
+    for name in str(key).split("."):
         values = values.get(name) if isinstance(values, Mapping) else None
     return values
 
@@ -282,10 +284,10 @@ class _Grid:
         selves = list(dict.fromkeys((column, column) for _, column in self.pairs))
         moments = self._moments_between(end, end, selves, main=False)
         own = self._trained(end, end, selves, seed, SELF, moments, main=False)
-        for row, column in self.pairs:
-            found = own[column, column]
-            if self._sound(found, f"the end stitched to itself at {column}"):
-                stitches.cells[row, column][SELF] = Stitch(found.network, end, column)
+        for (column, _), found in own.items():
+            if self._sound(found, f"the end stitched to itself at {column}", seed):
+                for pair in (pair for pair in self.pairs if pair[1] == column):
+                    stitches.cells[pair][SELF] = Stitch(found.network, end, column)
         for number in range(self.plan.measured.random_fronts):
             twin = controls.with_random_weights(front, train, seed, number)
             moments = self._moments_between(twin, end, self.pairs, main=False)
@@ -293,13 +295,14 @@ class _Grid:
             for pair, cell in self._trained(
                 twin, end, self.pairs, seed, what, moments, main=False
             ).items():
-                if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}"):
+                if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}", seed):
                     stitch = Stitch(cell.network, twin, pair[0])
                     stitches.fronts.setdefault(pair, []).append(stitch)
                     stitches.cells[pair].setdefault(RANDOM, stitch)
 
-    def _sound(self, cell: TrainedCell, what: str) -> bool:
+    def _sound(self, cell: TrainedCell, what: str, seed: int) -> bool:
         """Whether there is such a control; notes why not."""
         if cell.error is not None:
-            self.notes.append(f"A control ({what}) was left out: {cell.error}")
+            of_seed = f", seed {seed}" if self.plan.seeds > 1 else ""
+            self.notes.append(f"A control ({what}{of_seed}) was left out: {cell.error}")
         return cell.error is None
