@@ -28,7 +28,17 @@ from robust_stitching.similarity.forms import (
     MinibatchGram,
     Settings,
 )
-from robust_stitching.similarity.measure import ORTHOGONAL, SCALE, SHIFT
+from robust_stitching.similarity.measure import (
+    LINEAR,
+    LINEAR_MAPS,
+    ORTHOGONAL,
+    PAIRING,
+    PERMUTATION,
+    ROTATIONS,
+    SCALE,
+    SHIFT,
+    UNIT_SCALES,
+)
 from robust_stitching.similarity.measures.neighbours import Neighbours
 
 N, SETTINGS = 120, Settings(batch_size=30, k=5)
@@ -96,23 +106,42 @@ def test_the_order_of_the_images_says_nothing(measure):
     assert moved == pytest.approx(value(measure, x, y), abs=tolerance)
 
 
+def change(kind: str, v: Tensor) -> Tensor:
+    g = torch.Generator().manual_seed(3)
+    mixing = torch.randn(9, 9, generator=g).double()
+    changes = {
+        ORTHOGONAL: lambda: v @ torch.linalg.qr(mixing)[0],
+        PERMUTATION: lambda: v[:, torch.randperm(9, generator=g)],
+        LINEAR: lambda: v @ (mixing + 3 * torch.eye(9)),
+        SCALE: lambda: 37 * v,
+        UNIT_SCALES: lambda: v * torch.linspace(0.2, 7, 9, dtype=torch.float64),
+        SHIFT: lambda: v + torch.linspace(-4, 5, 9, dtype=torch.float64),
+        PAIRING: lambda: v[torch.randperm(N, generator=g)],
+    }
+    return changes[kind]()
+
+
 @each(ALL)
-@pytest.mark.parametrize("kind", [ORTHOGONAL, SCALE, SHIFT])
+@pytest.mark.parametrize(
+    "kind", [ORTHOGONAL, PERMUTATION, LINEAR, SCALE, UNIT_SCALES, SHIFT, PAIRING]
+)
 def test_what_a_measure_ignores_is_as_declared(measure, kind):
     """Of either side. What is not declared changes something."""
     x, y = sides()
-    turn = torch.linalg.qr(torch.randn(9, 9, generator=torch.Generator().manual_seed(3)).double())
-    change = {
-        ORTHOGONAL: lambda v: v @ turn[0],
-        SCALE: lambda v: 37 * v,
-        SHIFT: lambda v: v + torch.linspace(-4, 5, 9, dtype=torch.float64),
-    }[kind]
     before = value(measure, x, y)
     same = [
         value(measure, *changed) == pytest.approx(before, abs=1e-8)
-        for changed in ((change(x), y), (x, change(y)))
+        for changed in ((change(kind, x), y), (x, change(kind, y)))
     ]
     assert all(same) is (kind in measure.ignores)
+
+
+@each(ALL)
+def test_what_follows_from_what_is_declared_is_declared(measure):
+    if ORTHOGONAL in measure.ignores:
+        assert measure.ignores >= ROTATIONS
+    if LINEAR in measure.ignores:
+        assert measure.ignores >= LINEAR_MAPS
 
 
 @each(OF_LAYERS)

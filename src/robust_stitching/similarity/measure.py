@@ -8,10 +8,16 @@ from torch import Tensor
 
 from robust_stitching.similarity.forms import CHANNELS, MAPS, OUTPUTS, Form, Settings
 
-ORTHOGONAL, SCALE, SHIFT = "orthogonal maps", "scale", "shift"
-"""What may be done to either side without changing a measure: all features (channels, for measures
-of those) mapped by one orthogonal matrix, all numbers multiplied by one that is above 0, the same
-row added to every row."""
+ORTHOGONAL, PERMUTATION, LINEAR = "orthogonal maps", "order of units", "invertible linear maps"
+SCALE, UNIT_SCALES, SHIFT, PAIRING = "scale", "scale of each unit", "shift", "pairing of images"
+"""What may be done to either side without changing a measure. To its units (features, or channels
+for measures of those): map them by one orthogonal matrix, put them in another order, map them by
+one invertible matrix. To its numbers: multiply all by one that is above 0, multiply each unit by
+such a number of its own, add the same row to every row. And: put its images in an order other than
+that of the other side."""
+
+ROTATIONS = frozenset({ORTHOGONAL, PERMUTATION})
+LINEAR_MAPS = ROTATIONS | {LINEAR, SCALE, UNIT_SCALES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +49,9 @@ class Measure:
     share : whether its value is a share of the images, which has an interval.
     default : whether it is shown where nobody asked for measures.
     symmetric : whether value(a, b) is value(b, a).
-    ignores : those of `ORTHOGONAL`, `SCALE` and `SHIFT` that change nothing. The order of the
-        images changes no measure but those over batches.
+    ignores : those of `ORTHOGONAL`, `PERMUTATION`, `LINEAR`, `SCALE`, `UNIT_SCALES`, `SHIFT` and
+        `PAIRING` that change nothing; what is not among them does. The order of the images, the
+        same on both sides, changes no measure but those over batches.
     """
 
     name: str
@@ -65,7 +72,7 @@ class Measure:
     share: bool = False
     default: bool = False
     symmetric: bool = True
-    ignores: tuple[str, ...] = ()
+    ignores: frozenset[str] = frozenset()
 
     @property
     def of(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.forms import Gram, MinibatchGram, Settings
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, MinibatchSums, normalised
-from robust_stitching.similarity.measure import ORTHOGONAL, SCALE, SHIFT, Measure
+from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure
 
 
 def _exact(sums: GramSums) -> Tensor:
@@ -50,7 +50,7 @@ def _in_batches(n: int, settings: Settings) -> int:
     return n - last if last < LEAST_IMAGES else n
 
 
-_IGNORES = (ORTHOGONAL, SCALE, SHIFT)
+_IGNORES = ROTATIONS | {SCALE, SHIFT}
 MEASURES = (
     Measure(
         name="minibatch-cka",

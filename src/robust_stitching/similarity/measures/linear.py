@@ -8,9 +8,9 @@ from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.forms import POOLED, Channels
-from robust_stitching.similarity.measure import ORTHOGONAL, SCALE, SHIFT, Measure
+from robust_stitching.similarity.measure import LINEAR_MAPS, ROTATIONS, SCALE, SHIFT, Measure
 
-_IGNORES = (ORTHOGONAL, SCALE, SHIFT)
+_IGNORES = ROTATIONS | {SCALE, SHIFT}
 _ONE_PASS = "one pass"
 
 
@@ -88,7 +88,7 @@ MEASURES = (
         form=Channels,
         value=_cca,
         more_rows_than=(1, 2),
-        ignores=_IGNORES,
+        ignores=LINEAR_MAPS | {SHIFT},
     ),
     Measure(
         name="squared-cca",
@@ -101,7 +101,7 @@ MEASURES = (
         form=Channels,
         value=_squared_cca,
         more_rows_than=(1, 2),
-        ignores=_IGNORES,
+        ignores=LINEAR_MAPS | {SHIFT},
     ),
     Measure(
         name="svcca",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.forms import CHANNELS, POOLED, Channels, Form, Settings
-from robust_stitching.similarity.measure import ORTHOGONAL, SCALE, Measure
+from robust_stitching.similarity.measure import ROTATIONS, SCALE, Measure
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -150,7 +150,7 @@ MEASURES = (
         value=_mutual,
         limits=_few,
         default=True,
-        ignores=(ORTHOGONAL, SCALE),
+        ignores=ROTATIONS | {SCALE},
     ),
 )
 (MUTUAL_KNN,) = MEASURES

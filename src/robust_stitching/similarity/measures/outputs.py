@@ -54,7 +54,7 @@ MEASURES = (
         value=share_that_differs,
         share=True,
         default=True,
-        ignores=(SCALE,),
+        ignores=frozenset({SCALE}),
     ),
     Measure(
         name="agreement",
@@ -68,7 +68,7 @@ MEASURES = (
         form=Logits,
         value=share_that_agrees,
         share=True,
-        ignores=(SCALE,),
+        ignores=frozenset({SCALE}),
     ),
     Measure(
         name="jensen-shannon",
