@@ -74,12 +74,15 @@ def measures() -> str:
     """A paragraph for each measure."""
     from robust_stitching.similarity.measures import MEASURES
 
-    told = []
+    told, width = [], max(map(len, MEASURES)) + 4
     for measure in MEASURES.values():
         estimator = measure.estimator_for(
             "channels (--positions)", batch_size="--batch-size", k="--neighbours"
         )
-        indent = {"initial_indent": f"  {measure.name:16}", "subsequent_indent": " " * 18}
+        indent = {
+            "initial_indent": f"  {measure.name}".ljust(width),
+            "subsequent_indent": " " * width,
+        }
         told.append(textwrap.fill(f"{estimator}. Cost: {measure.cost}.", 100, **indent))
     return "\n".join(told)
 
