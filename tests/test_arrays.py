@@ -11,9 +11,11 @@ from scipy.linalg import orth, orthogonal_procrustes, subspace_angles
 from scipy.spatial.distance import cdist, jensenshannon
 from scipy.special import softmax
 
+from measure_formulas import FORMULAS as MORE
 from robust_stitching import models, similarity
 from robust_stitching.data import Split
 from robust_stitching.similarity import MEASURES, compare
+from robust_stitching.similarity.forms import Settings
 
 N = 90
 
@@ -93,7 +95,12 @@ FORMULAS = {
     "jensen-shannon": lambda x, y: np.mean(
         jensenshannon(softmax(x, axis=1), softmax(y, axis=1), axis=1) ** 2
     ),
+    **MORE,
 }
+RANKED = [name for name in MEASURES if "knn" in name or name in ("imd", "second-order-cosine")]
+RANKED += [name for name in MEASURES if "rank" in name or "spearman" in name]
+LEAST = {"debiased-cka": 4, "minibatch-cka": 4, "unbiased-distance-correlation": 4, "imd": 7}
+LEAST |= {name: 3 for name in MEASURES if name.startswith("rsa")}
 OF_LAYERS = [name for name, measure in MEASURES.items() if not measure.of_outputs]
 OF_CHANNELS = [name for name, measure in MEASURES.items() if measure.of == "channels"]
 OF_MAPS = [name for name, measure in MEASURES.items() if measure.of == "maps"]
@@ -148,10 +155,10 @@ def test_other_kinds_of_numbers(name, convert):
         for side in arrays
     ]
     # Rounded numbers have ties among neighbours, which are a subject of their own.
-    expected = (function if name == "mutual-knn" else FORMULAS.get)(name)(*plain)
-    assert function(name)(*arrays) == pytest.approx(expected, abs=1e-6)
+    expected = (function if name in RANKED else FORMULAS.get)(name)(*plain)
+    assert function(name)(*arrays) == pytest.approx(expected, rel=1e-7, abs=1e-6)
     mixed = function(name)(arrays[0], torch.from_numpy(plain[1]))
-    assert mixed == pytest.approx(expected, abs=1e-6)
+    assert mixed == pytest.approx(expected, rel=1e-7, abs=1e-6)
 
 
 def test_arrays_stay_as_they_are():
@@ -223,8 +230,9 @@ def test_the_number_is_that_of_compare(name):
 def test_what_does_not_vary_has_no_value(name):
     x, _ = pair()
     for constant in (np.zeros((N, 3)), np.full((N, 3), 0.1, np.float32)):
-        assert math.isnan(function(name)(x, constant))
         assert math.isnan(function(name)(constant, constant))
+        found = (constant, x) if name == "reverse-regression" else (x, constant)
+        assert math.isnan(function(name)(*found))
 
 
 # What is refused
@@ -262,22 +270,25 @@ def test_arrays_that_are_no_representations(name):
 def test_too_few_images(name):
     x, y = pair()
     assert f"{name} needs at least 2 images, not 1" == refused(name, x[:1], y[:1])
-    if name in ("debiased-cka", "minibatch-cka"):
-        assert refused(name, x[:3], y[:3]) == f"{name} needs at least 4 images, not 3"
-        assert math.isfinite(function(name)(x[:4], y[:4]))
-    elif name == "mutual-knn":
-        assert "at least 12 images for 10 neighbours, not 11" in refused(name, x[:11], y[:11])
-        assert math.isfinite(function(name)(x[:12], y[:12]))
-    elif MEASURES[name].more_rows_than:
-        told = refused(name, x[:8], y[:8])
-        assert told == f"{name} needs more rows than channels, but x is (8, 8) and y (8, 5)"
-        assert math.isfinite(function(name)(x[:9], y[:9]))
-        if name == "regression":  # of y on x: y may have as many as it likes
-            assert function(name)(y[:8], x[:8]) < 1
+    measure, least = MEASURES[name], 2
+    while told := measure.too_few(least, Settings()):
+        if least > 2:
+            assert refused(name, x[:least], y[:least]) == told
+        least += 1
+    assert least == LEAST.get(name, 12 if measure.uses("k") else 2)
+    if not measure.more_rows_than:
+        assert math.isfinite(function(name)(x[:least], y[:least]))
+        return
+    wide = {1: (x, y), 2: (y, x)}
+    for number, sides in wide.items():
+        enough = number not in measure.more_rows_than
+        if enough:  # the other side may have as many as it likes
+            assert function(name)(*(side[:8] for side in sides)) < 1
         else:
-            assert "x is (8, 5) and y (8, 8)" in refused(name, y[:8], x[:8])
-    else:
-        assert math.isfinite(function(name)(x[:2], y[:2]))
+            told = refused(name, *(side[:8] for side in sides))
+            shapes = "x is {} and y {}".format(*(side[:8].shape for side in sides))
+            assert told == f"{name} needs more rows than channels, but {shapes}"
+        assert math.isfinite(function(name)(*(side[:9] for side in sides)))
 
 
 def test_settings_that_mean_nothing():

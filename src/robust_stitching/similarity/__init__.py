@@ -7,6 +7,10 @@ from robust_stitching.similarity.compare import Comparison, compare
 from robust_stitching.similarity.measure import Measure
 from robust_stitching.similarity.measures import MEASURES, register
 from robust_stitching.similarity.measures.cka import cka, debiased_cka, minibatch_cka
+from robust_stitching.similarity.measures.distance_correlation import (
+    distance_correlation,
+    unbiased_distance_correlation,
+)
 from robust_stitching.similarity.measures.linear import (
     cca,
     procrustes,
@@ -16,6 +20,14 @@ from robust_stitching.similarity.measures.linear import (
 )
 from robust_stitching.similarity.measures.neighbours import mutual_knn
 from robust_stitching.similarity.measures.outputs import agreement, disagreement, jensen_shannon
+from robust_stitching.similarity.measures.rsa import (
+    raw_rsm_norm,
+    rsa_correlation_pearson,
+    rsa_correlation_spearman,
+    rsa_euclidean_pearson,
+    rsa_euclidean_spearman,
+    rsm_norm,
+)
 from robust_stitching.similarity.moments import Moments
 from robust_stitching.similarity.outputs import OutputComparison, compare_outputs
 
@@ -32,12 +44,20 @@ __all__ = [
     "compare_outputs",
     "debiased_cka",
     "disagreement",
+    "distance_correlation",
     "jensen_shannon",
     "minibatch_cka",
     "mutual_knn",
     "procrustes",
+    "raw_rsm_norm",
     "register",
     "regression",
+    "rsa_correlation_pearson",
+    "rsa_correlation_spearman",
+    "rsa_euclidean_pearson",
+    "rsa_euclidean_spearman",
+    "rsm_norm",
     "squared_cca",
     "svcca",
+    "unbiased_distance_correlation",
 ]

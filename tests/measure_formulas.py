@@ -1,0 +1,77 @@
+"""Measures by their definitions in float64 NumPy and SciPy, with loops where those read better."""
+
+import numpy as np
+from scipy.spatial.distance import cdist, pdist
+from scipy.stats import pearsonr, spearmanr
+
+
+def centred(x):
+    return x - x.mean(axis=0)
+
+
+def of_norm_1(x):
+    return centred(x) / np.linalg.norm(centred(x))
+
+
+def padded(x, y):
+    width = max(x.shape[1], y.shape[1])
+    return (np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in (x, y))
+
+
+# Distances between images
+
+
+def correlation_distances(x):
+    """Of all pairs i < j; a row that does not vary correlates 0."""
+    rows = [row - row.mean() for row in x]
+    found = []
+    for i in range(len(x)):
+        for j in range(i + 1, len(x)):
+            length = np.sqrt((rows[i] ** 2).sum() * (rows[j] ** 2).sum())
+            found.append(1 - (rows[i] @ rows[j] / length if length > 1e-12 else 0))
+    return found
+
+
+def gram(x):
+    middle = np.eye(len(x)) - 1 / len(x)
+    return middle @ x @ x.T @ middle
+
+
+def rsm_norm(x, y):
+    k, m = gram(x), gram(y)
+    return np.linalg.norm(k / np.linalg.norm(k) - m / np.linalg.norm(m))
+
+
+def doubly_centred(d):
+    return d - d.mean(axis=0) - d.mean(axis=1)[:, None] + d.mean()
+
+
+def distance_correlation(x, y):
+    a, b = (doubly_centred(cdist(side, side)) for side in (x, y))
+    return np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))
+
+
+def u_centred(d):
+    n = len(d)
+    rows = d.sum(axis=1) / (n - 2)
+    found = d - rows - rows[:, None] + d.sum() / ((n - 1) * (n - 2))
+    return found * (1 - np.eye(n))
+
+
+def unbiased_distance_correlation(x, y):
+    a, b = (u_centred(cdist(side, side)) for side in (x, y))
+    return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+
+
+FORMULAS = {
+    "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
+    "rsa-correlation-spearman": lambda x, y: (
+        spearmanr(*(np.round(correlation_distances(side), 11) for side in (x, y))).statistic
+    ),
+    "rsa-euclidean-pearson": lambda x, y: pearsonr(pdist(x), pdist(y)).statistic,
+    "rsa-euclidean-spearman": lambda x, y: spearmanr(pdist(x), pdist(y)).statistic,
+    "rsm-norm": rsm_norm,
+    "raw-rsm-norm": lambda x, y: np.linalg.norm(gram(x) - gram(y)),
+    "distance-correlation": distance_correlation,
+    "unbiased-distance-correlation": unbiased_distance_correlation,
+}
