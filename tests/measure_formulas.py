@@ -63,6 +63,54 @@ def unbiased_distance_correlation(x, y):
     return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
 
 
+# Neighbours
+
+
+def neighbours(x, k, metric):
+    """Of each image its k nearest ones, the nearest first."""
+    found = []
+    for i, distances in enumerate(cdist(x, x, metric)):
+        others = [j for j in np.argsort(distances) if j != i]
+        found.append(others[:k])
+    return found
+
+
+def jaccard(x, y, k=10, metric="cosine"):
+    pairs = zip(neighbours(x, k, metric), neighbours(y, k, metric), strict=True)
+    return np.mean([len({*a} & {*b}) / len({*a} | {*b}) for a, b in pairs])
+
+
+def mutual(x, y, k=10, metric="cosine"):
+    pairs = zip(neighbours(x, k, metric), neighbours(y, k, metric), strict=True)
+    return np.mean([len({*a} & {*b}) / k for a, b in pairs])
+
+
+def rank_similarity(x, y, k=10, metric="cosine"):
+    values = []
+    for a, b in zip(neighbours(x, k, metric), neighbours(y, k, metric), strict=True):
+        found = 0
+        for j in {*a} & {*b}:
+            r, s = a.index(j) + 1, b.index(j) + 1
+            found += 2 / ((1 + abs(r - s)) * (r + s))
+        most = sum(1 / m for m in range(1, len({*a} & {*b}) + 1))
+        values.append(found / most if most else 0)
+    return np.mean(values)
+
+
+def cosine(u, v):
+    length = np.linalg.norm(u) * np.linalg.norm(v)
+    return u @ v / length if length > 0 else float(np.array_equal(u, v))
+
+
+def second_order_cosine(x, y, k=10):
+    values = []
+    pairs = zip(neighbours(x, k, "cosine"), neighbours(y, k, "cosine"), strict=True)
+    for i, (a, b) in enumerate(pairs):
+        either = sorted({*a} | {*b})
+        values.append(cosine(*(np.array([cosine(s[i], s[j]) for j in either]) for s in (x, y))))
+    return np.mean(values)
+
+
 FORMULAS = {
     "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
     "rsa-correlation-spearman": lambda x, y: (
@@ -74,4 +122,10 @@ FORMULAS = {
     "raw-rsm-norm": lambda x, y: np.linalg.norm(gram(x) - gram(y)),
     "distance-correlation": distance_correlation,
     "unbiased-distance-correlation": unbiased_distance_correlation,
+    "euclidean-mutual-knn": lambda x, y: mutual(x, y, metric="euclidean"),
+    "jaccard-knn": jaccard,
+    "euclidean-jaccard-knn": lambda x, y: jaccard(x, y, metric="euclidean"),
+    "rank-similarity": rank_similarity,
+    "euclidean-rank-similarity": lambda x, y: rank_similarity(x, y, metric="euclidean"),
+    "second-order-cosine": second_order_cosine,
 }

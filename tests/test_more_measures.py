@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.stats import spearmanr
 
 from measure_formulas import correlation_distances
@@ -100,3 +101,90 @@ def test_distance_correlation_sees_what_is_not_linear():
     same = np.eye(12)  # all distances are equal, from which nothing follows without bias
     assert math.isnan(s.unbiased_distance_correlation(same, x[:12]))
     assert 0 < s.distance_correlation(same, x[:12]) < 1
+
+
+# Neighbours
+
+
+def chances(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """How surely each is a neighbour of each by cosine similarity, and at which place on average,
+    from all orders of those that are equally near."""
+    n = len(x)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    x = x / np.where(length > 0, length, 1)
+    alike = np.round(x @ x.T, 10)
+    sure, place = np.zeros((n, n)), np.ones((n, n))
+    for i, j in np.ndindex(n, n):
+        others = np.delete(alike[i], i)
+        before, equal = (others > alike[i, j]).sum(), (others == alike[i, j]).sum()
+        room = min(k - before, equal)
+        if i != j and room > 0:
+            sure[i, j], place[i, j] = room / equal, before + (1 + room) / 2
+    return sure, place
+
+
+def harmonic(m: float) -> float:
+    """1 + 1/2 + … + 1/m, and between whole numbers."""
+    return quad(lambda t: (1 - t**m) / (1 - t), 0, 1)[0]
+
+
+def tied(kind: str) -> tuple[np.ndarray, np.ndarray]:
+    x, y = pair(5, 5, n=40)
+    if kind == "copies":
+        return np.concatenate([x[:10]] * 4), y
+    x[::2], y[1:30:3] = 0, 0
+    return x, y
+
+
+@pytest.mark.parametrize("kind", ["copies", "dead rows", "none"])
+def test_neighbours_that_are_equally_near(kind):
+    x, y = tied(kind) if kind != "none" else pair(n=40)
+    (sure, place), (sure_too, place_too) = chances(x, 6), chances(y, 6)
+    both = sure * sure_too
+    shared = both.sum(axis=1)
+    assert s.jaccard_knn(x, y, k=6) == pytest.approx(np.mean(shared / (12 - shared)), abs=1e-12)
+    near = 2 / ((1 + abs(place - place_too)) * (place + place_too))
+    most = [harmonic(m) if m > 0 else 1 for m in shared]
+    expected = np.mean(np.minimum((both * near).sum(axis=1) / most, 1))
+    assert s.rank_similarity(x, y, k=6) == pytest.approx(expected, abs=1e-9)
+    assert s.mutual_knn(x, y, k=6) == pytest.approx(shared.mean() / 6, abs=1e-12)
+    order = np.random.default_rng(1).permutation(40)
+    for measure in (s.jaccard_knn, s.rank_similarity, s.second_order_cosine):
+        again = measure(x[order], y[order], k=6)
+        assert again == pytest.approx(measure(x, y, k=6), abs=1e-12)
+
+
+def test_copies_of_an_image_are_neighbours():
+    """The image itself is left out by its number: its copy at the distance 0 is not."""
+    x = np.repeat(np.random.default_rng(0).normal(size=(10, 5)), 2, axis=0)
+    for measure in (s.jaccard_knn, s.euclidean_jaccard_knn, s.euclidean_mutual_knn):
+        assert measure(x, x, k=1) == 1
+    assert s.rank_similarity(x, x, k=1) == s.euclidean_rank_similarity(x, x, k=1) == 1
+    unlike = np.random.default_rng(1).permutation(20)
+    assert s.euclidean_mutual_knn(x, x[unlike], k=1) < 0.3
+
+
+def test_ranks_tell_what_shares_do_not():
+    """Images 1 and 2 change their places on a line: 0 to 3 keep both neighbours, the other way
+    round, and 4 keeps its nearest one."""
+    x, y = (np.array([places]).T for places in ([0.0, 1, 3, 7, 15], [0.0, 3, 1, 7, 15]))
+    assert s.euclidean_jaccard_knn(x, y, k=2) == pytest.approx((4 * 1 + 1 / 3) / 5)
+    turned = (1 / 3 + 1 / 3) / (1 + 1 / 2)
+    assert s.euclidean_rank_similarity(x, y, k=2) == pytest.approx((4 * turned + 1) / 5)
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_second_order_cosines_of_dead_images(k):
+    x, _ = pair()
+    x[:15] = 0
+    assert s.second_order_cosine(x, x, k=k) == pytest.approx(1)
+    y = x.copy()
+    y[15:30] = 0  # which counts 0 where the other side is alive, the first 15 count 1
+    assert 0.6 < s.second_order_cosine(x, y, k=k) <= 45 / 60 + 1e-9
+
+
+def test_euclidean_neighbours_have_a_single_channel():
+    x = np.random.default_rng(0).normal(size=(30, 1))
+    assert s.euclidean_mutual_knn(x, 2 * x - 5) == 1
+    assert math.isnan(s.mutual_knn(x, x)) and math.isnan(s.jaccard_knn(x, x))
+    assert math.isnan(s.rank_similarity(x, x)) and math.isnan(s.second_order_cosine(x, x))

@@ -18,7 +18,7 @@ from robust_stitching.similarity.measures.linear import (
     squared_cca,
     svcca,
 )
-from robust_stitching.similarity.measures.neighbours import mutual_knn
+from robust_stitching.similarity.measures.neighbours import euclidean_mutual_knn, mutual_knn
 from robust_stitching.similarity.measures.outputs import agreement, disagreement, jensen_shannon
 from robust_stitching.similarity.measures.rsa import (
     raw_rsm_norm,
@@ -27,6 +27,13 @@ from robust_stitching.similarity.measures.rsa import (
     rsa_euclidean_pearson,
     rsa_euclidean_spearman,
     rsm_norm,
+)
+from robust_stitching.similarity.measures.shared_neighbours import (
+    euclidean_jaccard_knn,
+    euclidean_rank_similarity,
+    jaccard_knn,
+    rank_similarity,
+    second_order_cosine,
 )
 from robust_stitching.similarity.moments import Moments
 from robust_stitching.similarity.outputs import OutputComparison, compare_outputs
@@ -45,10 +52,15 @@ __all__ = [
     "debiased_cka",
     "disagreement",
     "distance_correlation",
+    "euclidean_jaccard_knn",
+    "euclidean_mutual_knn",
+    "euclidean_rank_similarity",
+    "jaccard_knn",
     "jensen_shannon",
     "minibatch_cka",
     "mutual_knn",
     "procrustes",
+    "rank_similarity",
     "raw_rsm_norm",
     "register",
     "regression",
@@ -57,6 +69,7 @@ __all__ = [
     "rsa_euclidean_pearson",
     "rsa_euclidean_spearman",
     "rsm_norm",
+    "second_order_cosine",
     "squared_cca",
     "svcca",
     "unbiased_distance_correlation",

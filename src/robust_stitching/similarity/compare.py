@@ -97,7 +97,7 @@ def compare(
     measures : names from `measures.MEASURES`, or "all"; by default those that are shown by default
         and defined here.
     batch_size : also that of minibatch CKA.
-    k : how many neighbours "mutual-knn" looks at.
+    k : how many neighbours "mutual-knn" and its like look at.
     positions : what measures of channels take for rows, see `rows.Rows`.
     seed : of the order in which images are put into batches, and of the choice of positions.
     order : for each answer of network 1 the number of the same one of network 2; as they stand if
