@@ -1,6 +1,7 @@
 """Measures by their definitions in float64 NumPy and SciPy, with loops where those read better."""
 
 import numpy as np
+from scipy.linalg import fractional_matrix_power, inv, orth, svd
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import pearsonr, spearmanr
 
@@ -111,6 +112,39 @@ def second_order_cosine(x, y, k=10):
     return np.mean(values)
 
 
+# Subspaces
+
+
+def pwcca(x, y):
+    """By a whitening with the inverse root of the covariance, as in the paper."""
+    x, y = centred(x), centred(y)
+    roots = [np.real(fractional_matrix_power(side.T @ side, -0.5)) for side in (x, y)]
+    left, correlations, _ = svd(roots[0] @ x.T @ y @ roots[1], full_matrices=False)
+    variates = x @ roots[0] @ left
+    weights = [sum(abs(h @ channel) for channel in x.T) for h in variates.T]
+    return np.average(correlations, weights=weights)
+
+
+def explained(x, y):
+    design = np.column_stack([x, np.ones(len(x))])
+    rest = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return 1 - (rest**2).sum() / (centred(y) ** 2).sum()
+
+
+def eigenspace_overlap(x, y):
+    u, v = orth(x), orth(y)
+    return np.linalg.norm(u.T @ v) ** 2 / max(u.shape[1], v.shape[1])
+
+
+def gulp(x, y, ridge):
+    """From the difference of the two smoothers, over images: ‖(XX⁺)_λ − (YY⁺)_λ‖ of n × n."""
+    smoothers = []
+    for side in (x, y):
+        rows = of_norm_1(side)
+        smoothers.append(rows @ inv(rows.T @ rows + ridge * np.eye(rows.shape[1])) @ rows.T)
+    return np.linalg.norm(smoothers[0] - smoothers[1])
+
+
 FORMULAS = {
     "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
     "rsa-correlation-spearman": lambda x, y: (
@@ -128,4 +162,11 @@ FORMULAS = {
     "rank-similarity": rank_similarity,
     "euclidean-rank-similarity": lambda x, y: rank_similarity(x, y, metric="euclidean"),
     "second-order-cosine": second_order_cosine,
+    "pwcca": pwcca,
+    "reverse-pwcca": lambda x, y: pwcca(y, x),
+    "reverse-regression": lambda x, y: explained(y, x),
+    "eigenspace-overlap": eigenspace_overlap,
+    "gulp-0": lambda x, y: gulp(x, y, 0),
+    "gulp-1e-4": lambda x, y: gulp(x, y, 1e-4),
+    "gulp-1e-2": lambda x, y: gulp(x, y, 1e-2),
 }

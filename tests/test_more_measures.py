@@ -188,3 +188,51 @@ def test_euclidean_neighbours_have_a_single_channel():
     assert s.euclidean_mutual_knn(x, 2 * x - 5) == 1
     assert math.isnan(s.mutual_knn(x, x)) and math.isnan(s.jaccard_knn(x, x))
     assert math.isnan(s.rank_similarity(x, x)) and math.isnan(s.second_order_cosine(x, x))
+
+
+# Subspaces
+
+
+def test_planted_canonical_correlations():
+    """x has scales, y is x's first two directions with noise of their own, and scales."""
+    e, rho, a, b = basis(6), np.array([0.9, 0.4]), np.array([3.0, 1]), np.array([0.5, 2])
+    x, y = a * e[:, :2] + 7, b * (rho * e[:, :2] + np.sqrt(1 - rho**2) * e[:, 2:4]) - 1
+    assert s.pwcca(x, y) == pytest.approx(rho @ a / a.sum())
+    assert s.reverse_pwcca(x, y) == s.pwcca(y, x) == pytest.approx(rho @ b / b.sum())
+    assert s.pwcca(x, y @ [[1, 2], [3, -4]]) == pytest.approx(rho @ a / a.sum())
+    assert s.reverse_regression(x, y) == pytest.approx(rho**2 @ a**2 / (a**2).sum())
+    assert s.gulp_0(x, y) == pytest.approx(math.sqrt(4 - 2 * (rho**2).sum()))
+    assert s.gulp_0(x, np.column_stack([y, e[:, 4:]])) == pytest.approx(
+        math.sqrt(6 - 2 * (rho**2).sum())
+    )
+
+
+def test_gulp_of_one_channel_each():
+    """Both covariances are 1: d² = 2(1 − ρ²)/(1 + λ)²."""
+    e = basis(2)
+    x, y = 5 * e[:, :1] + 3, 0.6 * e[:, :1] + 0.8 * e[:, 1:]
+    assert s.gulp_1e_2(x, y) == pytest.approx(math.sqrt(2 * 0.64) / 1.01)
+    assert s.gulp_1e_4(x, y) == pytest.approx(math.sqrt(2 * 0.64) / 1.0001)
+
+
+def test_more_channels_than_images_tell_nothing_but_with_a_ridge():
+    x, y = pair(20, 20, n=15)
+    for measure in (s.gulp_0, s.pwcca, s.reverse_pwcca, s.eigenspace_overlap, s.reverse_regression):
+        with pytest.raises(ValueError, match="needs more rows than channels"):
+            measure(x, y)
+    assert s.gulp_1e_2(x, y) > 0.1
+
+
+def test_eigenspaces_of_a_narrow_side_in_a_wide_one():
+    x, _ = pair(6)
+    mixing = np.random.default_rng(3).normal(size=(6, 2))
+    assert s.eigenspace_overlap(x, x @ mixing) == pytest.approx(2 / 6)
+    assert s.eigenspace_overlap(x - x.mean(axis=0), np.ones((N, 1)) + 1e-3 * x[:, :1]) < 0.01
+
+
+@pytest.mark.parametrize("measure", [s.pwcca, s.eigenspace_overlap, s.gulp_0, s.gulp_1e_2])
+def test_dead_channels_span_nothing(measure):
+    x, y = pair()
+    dead = np.column_stack([x, np.zeros((N, 3))])
+    assert measure(dead, y) == pytest.approx(measure(x, y), abs=1e-9)
+    assert measure(y, dead) == pytest.approx(measure(y, x), abs=1e-9)

@@ -11,6 +11,7 @@ from robust_stitching.similarity.measures.distance_correlation import (
     distance_correlation,
     unbiased_distance_correlation,
 )
+from robust_stitching.similarity.measures.gulp import gulp_0, gulp_1e_2, gulp_1e_4
 from robust_stitching.similarity.measures.linear import (
     cca,
     procrustes,
@@ -35,6 +36,12 @@ from robust_stitching.similarity.measures.shared_neighbours import (
     rank_similarity,
     second_order_cosine,
 )
+from robust_stitching.similarity.measures.subspaces import (
+    eigenspace_overlap,
+    pwcca,
+    reverse_pwcca,
+    reverse_regression,
+)
 from robust_stitching.similarity.moments import Moments
 from robust_stitching.similarity.outputs import OutputComparison, compare_outputs
 
@@ -52,18 +59,25 @@ __all__ = [
     "debiased_cka",
     "disagreement",
     "distance_correlation",
+    "eigenspace_overlap",
     "euclidean_jaccard_knn",
     "euclidean_mutual_knn",
     "euclidean_rank_similarity",
+    "gulp_0",
+    "gulp_1e_2",
+    "gulp_1e_4",
     "jaccard_knn",
     "jensen_shannon",
     "minibatch_cka",
     "mutual_knn",
     "procrustes",
+    "pwcca",
     "rank_similarity",
     "raw_rsm_norm",
     "register",
     "regression",
+    "reverse_pwcca",
+    "reverse_regression",
     "rsa_correlation_pearson",
     "rsa_correlation_spearman",
     "rsa_euclidean_pearson",

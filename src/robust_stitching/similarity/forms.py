@@ -222,22 +222,35 @@ class Channels(Form):
     def whitening(self) -> Tensor:
         """W (p, rank) for which the columns of `centred` @ W are an orthonormal basis of what the
         channels span. The rank is that of the correlation matrix, as in `Moments.least_squares`."""
+        return _whitening(self.centred())
+
+    @cached_property
+    def span(self) -> Tensor:
+        """The same for the rows as they are, not centred."""
+        return _whitening(self.rows.double())
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (p,), the smallest first, and eigenvectors (p, p) of the products of the
+        centred channels."""
         rows = self.centred()
-        scale = rows.norm(dim=0)
-        inverse = torch.where(self.alive, 1 / scale, 0.0)
-        variances, directions = torch.linalg.eigh((rows * inverse).T @ (rows * inverse))
-        kept = variances > CUTOFF * variances[-1].clamp(min=torch.finfo(torch.float64).tiny)
-        return inverse[:, None] * directions[:, kept] / variances[kept].sqrt()
+        return torch.linalg.eigh(rows.T @ rows)
 
     @cached_property
     def leading(self) -> Tensor:
-        """The same for the fewest principal directions with 99% of the variance."""
-        rows = self.centred()
-        variances, directions = torch.linalg.eigh(rows.T @ rows)
-        variances, directions = variances.flip(0), directions.flip(1)
+        """`whitening` for the fewest principal directions with 99% of the variance."""
+        variances, directions = (values.flip(-1) for values in self.spectrum)
         before = variances.cumsum(0) - variances
         kept = before < VARIANCE * variances.sum()
         return directions[:, kept] / variances[kept].sqrt()
+
+
+def _whitening(rows: Tensor) -> Tensor:
+    scale = rows.norm(dim=0)
+    inverse = torch.where(scale > 0, 1 / scale, 0.0)
+    variances, directions = torch.linalg.eigh((rows * inverse).T @ (rows * inverse))
+    kept = variances > CUTOFF * variances[-1].clamp(min=torch.finfo(torch.float64).tiny)
+    return inverse[:, None] * directions[:, kept] / variances[kept].sqrt()
 
 
 @dataclass(frozen=True)

@@ -43,19 +43,31 @@ def _svcca(x: Channels, y: Channels) -> float:
     return float(_correlations(x, y, x.leading, y.leading).mean())
 
 
-def _regression(x: Channels, y: Channels) -> float:
-    _require_enough(x)
-    explained = (x.centred() @ x.whitening).T @ y.centred()
-    return float((explained.norm() / y.norm).square()) if y.norm > 0 else float("nan")
+def explained(x: Channels, y: Channels) -> float:
+    """The share of the variance of y that a linear map of x explains, NaN where it has none.
+
+    Raises
+    ------
+    ValueError : where x has no fewer channels than rows.
+    """
+    require_enough(x)
+    found = (x.centred() @ x.whitening).T @ y.centred()
+    return float((found.norm() / y.norm).square()) if y.norm > 0 else float("nan")
 
 
 def _correlations(x: Channels, y: Channels, left: Tensor, right: Tensor) -> Tensor:
-    _require_enough(x, y)
+    require_enough(x, y)
     cross = left.T @ (x.centred().T @ y.centred()) @ right
     return torch.linalg.svdvals(cross).clamp(max=1)
 
 
-def _require_enough(*sides: Channels) -> None:
+def require_enough(*sides: Channels) -> None:
+    """Refuse sides that have no fewer channels than rows.
+
+    Raises
+    ------
+    ValueError : for these.
+    """
     for side in sides:
         if not side.enough:
             n, p = side.rows.shape
@@ -127,7 +139,7 @@ MEASURES = (
         same=1,
         cost=_ONE_PASS,
         form=Channels,
-        value=_regression,
+        value=explained,
         more_rows_than=(1,),
         symmetric=False,
         ignores=_IGNORES,
