@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import fractional_matrix_power, inv, orth, svd
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import pearsonr, spearmanr
 
@@ -145,6 +146,41 @@ def gulp(x, y, ridge):
     return np.linalg.norm(smoothers[0] - smoothers[1])
 
 
+# Shapes
+
+
+def rotated(x, y):
+    """x after the orthogonal fit to y, the narrower side filled up."""
+    x, y = padded(x, y)
+    u, _, vt = svd(x.T @ y)
+    return x @ u @ vt, y
+
+
+def root_procrustes(x, y):
+    fitted, y = rotated(of_norm_1(x), of_norm_1(y))
+    return np.linalg.norm(fitted - y)
+
+
+def size_and_shape(x, y):
+    fitted, y = rotated(centred(x), centred(y))
+    return np.linalg.norm(fitted - y)
+
+
+def angular_shape(x, y):
+    fitted, y = rotated(of_norm_1(x), of_norm_1(y))
+    return np.arccos(np.sum(fitted * y))
+
+
+def permutation_procrustes(x, y):
+    x, y = padded(of_norm_1(x), of_norm_1(y))
+    rows, columns = linear_sum_assignment(cdist(x.T, y.T, "sqeuclidean"))
+    return np.linalg.norm(x[:, rows] - y[:, columns])
+
+
+def aligned_cosine(x, y):
+    return np.mean([cosine(a, b) for a, b in zip(*rotated(x, y), strict=True)])
+
+
 FORMULAS = {
     "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
     "rsa-correlation-spearman": lambda x, y: (
@@ -169,4 +205,9 @@ FORMULAS = {
     "gulp-0": lambda x, y: gulp(x, y, 0),
     "gulp-1e-4": lambda x, y: gulp(x, y, 1e-4),
     "gulp-1e-2": lambda x, y: gulp(x, y, 1e-2),
+    "root-procrustes": root_procrustes,
+    "size-and-shape": size_and_shape,
+    "angular-shape": angular_shape,
+    "permutation-procrustes": permutation_procrustes,
+    "aligned-cosine": aligned_cosine,
 }

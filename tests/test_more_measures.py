@@ -236,3 +236,49 @@ def test_dead_channels_span_nothing(measure):
     dead = np.column_stack([x, np.zeros((N, 3))])
     assert measure(dead, y) == pytest.approx(measure(x, y), abs=1e-9)
     assert measure(y, dead) == pytest.approx(measure(y, x), abs=1e-9)
+
+
+# Shapes
+
+
+def test_shapes_of_what_is_rotated():
+    x, y = pair(5, 5)
+    moved = 3 * x @ turn(5) + 2
+    size = np.linalg.norm(x - x.mean(axis=0))
+    assert s.size_and_shape(x, moved) == pytest.approx(2 * size)
+    assert s.root_procrustes(x, moved) == pytest.approx(0, abs=1e-6)
+    assert s.angular_shape(x, moved) == pytest.approx(0, abs=1e-6)
+    assert s.aligned_cosine(x, 3 * x @ turn(5)) == pytest.approx(1)
+    assert s.aligned_cosine(x, moved) < 0.999  # it is not centred
+    assert s.root_procrustes(x, y) ** 2 == pytest.approx(s.procrustes(x, y))
+    assert math.cos(s.angular_shape(x, y)) == pytest.approx(1 - s.procrustes(x, y) / 2)
+    assert s.permutation_procrustes(x, y) > s.root_procrustes(x, y)
+    halves = basis(6)[:, :3], basis(6)[:, 3:]
+    assert s.angular_shape(*halves) == pytest.approx(math.pi / 2)
+
+
+@pytest.mark.parametrize("measure", [s.root_procrustes, s.angular_shape, s.permutation_procrustes])
+def test_shape_distances_are_metrics(measure):
+    for seed in range(10):
+        x, y = pair(seed=seed)
+        z = pair(5, 3, seed=seed + 100)[1]
+        assert measure(x, z) <= measure(x, y) + measure(y, z) + 1e-9
+
+
+def test_permutation_procrustes_of_what_is_reordered():
+    x, _ = pair()
+    assert s.permutation_procrustes(x, 4 * x[:, ::-1] - 1) == pytest.approx(0, abs=1e-6)
+    assert s.permutation_procrustes(x[:, :1], -x[:, :1]) == pytest.approx(2)
+    narrow = x[:, [4, 1]]
+    norms = [np.linalg.norm(side - side.mean(axis=0)) for side in (narrow, x)]
+    best = math.sqrt(2 - 2 * norms[0] / norms[1])  # the best partner of a channel is its copy
+    assert s.permutation_procrustes(x, narrow) == pytest.approx(best)
+
+
+def test_aligned_cosine_of_dead_images():
+    x, y = pair(4, 4)
+    x[:20] = 0
+    assert s.aligned_cosine(x, x) == pytest.approx(1)
+    rest = s.aligned_cosine(x[20:], y[20:])
+    assert s.aligned_cosine(x, y) == pytest.approx(rest * 40 / 60)
+    assert s.aligned_cosine(x, np.where(x == 0, 0, y)) == pytest.approx((rest * 40 + 20) / 60)
