@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.linalg import fractional_matrix_power, inv, orth, svd
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import pearsonr, spearmanr
 
@@ -181,6 +181,38 @@ def aligned_cosine(x, y):
     return np.mean([cosine(a, b) for a, b in zip(*rotated(x, y), strict=True)])
 
 
+# Units
+
+
+def correlations(x, y):
+    found = np.zeros((x.shape[1], y.shape[1]))
+    for i, j in np.ndindex(found.shape):
+        if np.ptp(x[:, i]) > 0 and np.ptp(y[:, j]) > 0:
+            found[i, j] = pearsonr(x[:, i], y[:, j]).statistic
+    return found
+
+
+def hard_match(x, y):
+    found = correlations(x, y)
+    return found[linear_sum_assignment(-found)].mean()
+
+
+def soft_match(x, y):
+    found = correlations(x, y)
+    return (found.max(axis=0).mean() + found.max(axis=1).mean()) / 2
+
+
+def soft_matching(x, y):
+    """A linear program, dense, whatever the widths."""
+    costs = cdist(centred(x).T, centred(y).T, "sqeuclidean")
+    p, q = costs.shape
+    from_x, to_y = (np.kron(np.eye(p), np.ones(q)), np.kron(np.ones(p), np.eye(q)))
+    masses = np.concatenate([np.full(p, 1 / p), np.full(q, 1 / q)])
+    largest = costs.max()
+    found = linprog(costs.ravel() / largest, A_eq=np.vstack([from_x, to_y]), b_eq=masses)
+    return np.sqrt(found.fun * largest)
+
+
 FORMULAS = {
     "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
     "rsa-correlation-spearman": lambda x, y: (
@@ -210,4 +242,7 @@ FORMULAS = {
     "angular-shape": angular_shape,
     "permutation-procrustes": permutation_procrustes,
     "aligned-cosine": aligned_cosine,
+    "hard-correlation-match": hard_match,
+    "soft-correlation-match": soft_match,
+    "soft-matching": soft_matching,
 }

@@ -8,11 +8,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import quad
+from scipy.optimize import linear_sum_assignment, linprog
 from scipy.stats import spearmanr
 
 from measure_formulas import correlation_distances
 from robust_stitching import similarity as s
+from robust_stitching.similarity.measures.units import transport_cost
 
 N = 60
 
@@ -282,3 +285,49 @@ def test_aligned_cosine_of_dead_images():
     rest = s.aligned_cosine(x[20:], y[20:])
     assert s.aligned_cosine(x, y) == pytest.approx(rest * 40 / 60)
     assert s.aligned_cosine(x, np.where(x == 0, 0, y)) == pytest.approx((rest * 40 + 20) / 60)
+
+
+# Units
+
+
+def test_matches_of_known_units():
+    e = basis(3)
+    x = e[:, :2]
+    copies = np.column_stack([5 * e[:, 0], 2 * e[:, 0] + 3])
+    assert s.hard_correlation_match(x, copies) == pytest.approx(0.5)
+    assert s.soft_correlation_match(x, copies) == pytest.approx((0.5 + 1) / 2)
+    assert s.hard_correlation_match(e[:, :1], -e[:, :1]) == pytest.approx(-1)
+    assert s.soft_correlation_match(e[:, :1], -e[:, :1]) == pytest.approx(-1)
+    assert s.hard_correlation_match(e, 7 * e[:, [2, 0]]) == pytest.approx(1)
+
+
+def test_dead_units_match_nothing():
+    x, _ = pair()
+    dead = x.copy()
+    dead[:, 2] = 0.1
+    assert s.hard_correlation_match(dead, dead) == pytest.approx(5 / 6)
+    assert s.soft_correlation_match(dead, dead) == pytest.approx((5 + 0) / 6)
+    assert s.hard_correlation_match(np.column_stack([x, dead[:, 2]]), x) == pytest.approx(1)
+
+
+def test_soft_matching_does_not_count_copies():
+    x, y = pair(3, 2)
+    assert s.soft_matching(x, np.repeat(x, 2, axis=1)) == pytest.approx(0, abs=1e-6)
+    assert s.soft_matching(x, x[:, ::-1] + 5) == pytest.approx(0, abs=1e-6)
+    single, two = x[:, :1] - x[:, :1].mean(), y - y.mean(axis=0)
+    expected = math.sqrt(((single - two) ** 2).sum(axis=0).mean())  # there is but one way
+    assert s.soft_matching(x[:, :1], y) == pytest.approx(expected)
+    far, near = s.soft_matching(np.repeat(x, 3, axis=1), y), s.soft_matching(x, y)
+    assert far == pytest.approx(near)
+
+
+@pytest.mark.parametrize(("p", "q"), [(6, 6), (5, 7), (7, 5), (4, 8), (1, 3)])
+def test_transport_costs(p, q):
+    """The linear program, and the assignment of as many copies as make the masses equal."""
+    costs = 1e3 * np.random.default_rng(p + q).random((p, q))
+    found = transport_cost(torch.from_numpy(costs))
+    copies = np.repeat(np.repeat(costs, q, axis=0), p, axis=1)
+    assert found == pytest.approx(copies[linear_sum_assignment(copies)].mean(), rel=1e-7)
+    sums = np.vstack([np.kron(np.eye(p), np.ones(q)), np.kron(np.ones(p), np.eye(q))])
+    masses = np.repeat([1 / p, 1 / q], [p, q])
+    assert found == pytest.approx(linprog(costs.ravel(), A_eq=sums, b_eq=masses).fun, rel=1e-6)

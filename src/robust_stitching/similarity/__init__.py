@@ -49,6 +49,11 @@ from robust_stitching.similarity.measures.subspaces import (
     reverse_pwcca,
     reverse_regression,
 )
+from robust_stitching.similarity.measures.units import (
+    hard_correlation_match,
+    soft_correlation_match,
+    soft_matching,
+)
 from robust_stitching.similarity.moments import Moments
 from robust_stitching.similarity.outputs import OutputComparison, compare_outputs
 
@@ -75,6 +80,7 @@ __all__ = [
     "gulp_0",
     "gulp_1e_2",
     "gulp_1e_4",
+    "hard_correlation_match",
     "jaccard_knn",
     "jensen_shannon",
     "minibatch_cka",
@@ -96,6 +102,8 @@ __all__ = [
     "rsm_norm",
     "second_order_cosine",
     "size_and_shape",
+    "soft_correlation_match",
+    "soft_matching",
     "squared_cca",
     "svcca",
     "unbiased_distance_correlation",
