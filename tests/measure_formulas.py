@@ -1,7 +1,7 @@
 """Measures by their definitions in float64 NumPy and SciPy, with loops where those read better."""
 
 import numpy as np
-from scipy.linalg import fractional_matrix_power, inv, orth, svd
+from scipy.linalg import eigh, fractional_matrix_power, inv, orth, svd
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist, pdist
 from scipy.stats import pearsonr, spearmanr
@@ -213,6 +213,45 @@ def soft_matching(x, y):
     return np.sqrt(found.fun * largest)
 
 
+# Single representations
+
+
+def magnitude(x):
+    return np.sqrt(sum(channel.mean() ** 2 for channel in x.T))
+
+
+def concentricity(x):
+    return np.mean([cosine(row, x.mean(axis=0)) for row in x])
+
+
+def uniformity(x):
+    return np.log(np.mean([[np.exp(-2 * ((a - b) ** 2).sum()) for b in x] for a in x]))
+
+
+def sphere_uniformity(x):
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return uniformity(x / np.where(length > 0, length, 1))
+
+
+def heat_trace(x, t):
+    """Of the graph of 5 nearest neighbours; the generalised eigenvalues of (D − A, D) are those of
+    the normalised Laplacian."""
+    joined = np.zeros((len(x), len(x)))
+    for i, near in enumerate(neighbours(x, 5, "euclidean")):
+        joined[i, near] = joined[near, i] = 1
+    degrees = np.diag(joined.sum(axis=1))
+    return sum(np.exp(-t * value) for value in eigh(degrees - joined, degrees)[0])
+
+
+def imd(x, y):
+    t = np.geomspace(0.1, 10, 256)
+    return np.max(np.exp(-2 * t - 2 / t) * abs(heat_trace(x, t) - heat_trace(y, t)))
+
+
+def difference(statistic):
+    return lambda x, y: abs(statistic(x) - statistic(y))
+
+
 FORMULAS = {
     "rsa-correlation-pearson": lambda x, y: pearsonr(*map(correlation_distances, (x, y))).statistic,
     "rsa-correlation-spearman": lambda x, y: (
@@ -245,4 +284,9 @@ FORMULAS = {
     "hard-correlation-match": hard_match,
     "soft-correlation-match": soft_match,
     "soft-matching": soft_matching,
+    "magnitude": difference(magnitude),
+    "concentricity": difference(concentricity),
+    "uniformity": difference(uniformity),
+    "sphere-uniformity": difference(sphere_uniformity),
+    "imd": imd,
 }

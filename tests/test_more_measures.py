@@ -15,6 +15,8 @@ from scipy.stats import spearmanr
 
 from measure_formulas import correlation_distances
 from robust_stitching import similarity as s
+from robust_stitching.similarity.forms import Channels, Settings
+from robust_stitching.similarity.measures.imd import TIMES, HeatTrace
 from robust_stitching.similarity.measures.units import transport_cost
 
 N = 60
@@ -331,3 +333,30 @@ def test_transport_costs(p, q):
     sums = np.vstack([np.kron(np.eye(p), np.ones(q)), np.kron(np.ones(p), np.eye(q))])
     masses = np.repeat([1 / p, 1 / q], [p, q])
     assert found == pytest.approx(linprog(costs.ravel(), A_eq=sums, b_eq=masses).fun, rel=1e-6)
+
+
+# Single representations
+
+
+def test_statistics_of_known_points():
+    x, y = np.array([[3.0, 4], [3, 4], [0, 0]]), np.array([[1.0, 0], [0, 1], [0, 0]])
+    assert s.magnitude(x, y) == pytest.approx(10 / 3 - math.sqrt(2) / 3)
+    assert s.concentricity(x, y) == pytest.approx(2 / 3 - math.sqrt(2) / 3)
+    near, far = np.array([[0.0], [0.5]]), np.array([[0.0], [2]])
+    own, other = (math.log((1 + math.exp(-2 * d**2)) / 2) for d in (0.5, 2))
+    assert s.uniformity(near, far) == pytest.approx(own - other)
+    line, corner = np.array([[1.0, 0], [3, 0], [-1, 0]]), np.array([[1.0, 0], [0, 4], [0, 2]])
+    own = math.log((3 + 2 + 4 * math.exp(-2 * 4)) / 9)
+    other = math.log((3 + 2 + 4 * math.exp(-2 * 2)) / 9)
+    assert s.sphere_uniformity(line, corner) == pytest.approx(other - own)
+
+
+def test_the_heat_trace_of_cliques():
+    """Six rows far from all others are joined all with all: eigenvalues 0 and five times 6/5."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(18, 3)) + 100 * np.repeat(np.eye(3), 6, axis=0)
+    form = HeatTrace.prepared(Channels(torch.from_numpy(rows)), Settings())
+    torch.testing.assert_close(form.trace, 3 + 15 * (-1.2 * TIMES).exp())
+    pairs = np.repeat(rows[::2], 2, axis=0)  # copies are joined, too
+    assert s.imd(rows, pairs) < s.imd(rows, rng.normal(size=(18, 3)))
+    assert s.imd(rows, rows[rng.permutation(18)]) == pytest.approx(0, abs=1e-12)

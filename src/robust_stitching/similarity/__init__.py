@@ -12,6 +12,7 @@ from robust_stitching.similarity.measures.distance_correlation import (
     unbiased_distance_correlation,
 )
 from robust_stitching.similarity.measures.gulp import gulp_0, gulp_1e_2, gulp_1e_4
+from robust_stitching.similarity.measures.imd import imd
 from robust_stitching.similarity.measures.linear import (
     cca,
     procrustes,
@@ -43,6 +44,12 @@ from robust_stitching.similarity.measures.shared_neighbours import (
     rank_similarity,
     second_order_cosine,
 )
+from robust_stitching.similarity.measures.statistics import (
+    concentricity,
+    magnitude,
+    sphere_uniformity,
+    uniformity,
+)
 from robust_stitching.similarity.measures.subspaces import (
     eigenspace_overlap,
     pwcca,
@@ -70,6 +77,7 @@ __all__ = [
     "cka",
     "compare",
     "compare_outputs",
+    "concentricity",
     "debiased_cka",
     "disagreement",
     "distance_correlation",
@@ -81,8 +89,10 @@ __all__ = [
     "gulp_1e_2",
     "gulp_1e_4",
     "hard_correlation_match",
+    "imd",
     "jaccard_knn",
     "jensen_shannon",
+    "magnitude",
     "minibatch_cka",
     "mutual_knn",
     "permutation_procrustes",
@@ -104,7 +114,9 @@ __all__ = [
     "size_and_shape",
     "soft_correlation_match",
     "soft_matching",
+    "sphere_uniformity",
     "squared_cca",
     "svcca",
     "unbiased_distance_correlation",
+    "uniformity",
 ]
