@@ -6,9 +6,10 @@
         --measures cka debiased-cka svcca
 
 Prints a table of layers × layers for each measure and leaves the numbers (json, csv) and a heat map
-of each measure (figures) in results/<run-name>/. CKA takes whole feature maps. All other measures
-of layers take channels, averaged over positions or at positions (--positions); cca, squared-cca,
-svcca and regression need more rows than channels, and many more to mean anything.
+of each measure (figures) in results/<run-name>/. CKA and norms of RSM differences take whole
+feature maps. All other measures of layers take channels, averaged over positions or at positions
+(--positions); those of what channels span (CCA, regression, GULP without ridge, eigenspaces) need
+more rows than channels, and many more to mean anything.
 """
 
 import argparse
@@ -52,7 +53,11 @@ def parser() -> Parser:
         help="images at a time, of which the activations of all layers have to fit into memory; "
         "the batches of minibatch-cka; changes no other measure",
     )
-    p.setting("neighbours", metavar="K", help="how many nearest neighbours mutual-knn looks at")
+    p.setting(
+        "neighbours",
+        metavar="K",
+        help="how many nearest neighbours of an image are looked at, by measures that say k",
+    )
     p.setting(
         "positions",
         help="what measures of channels compare: the mean over the positions of each image, or the "
