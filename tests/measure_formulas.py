@@ -25,13 +25,8 @@ def padded(x, y):
 
 def correlation_distances(x):
     """Of all pairs i < j; a row that does not vary correlates 0."""
-    rows = [row - row.mean() for row in x]
-    found = []
-    for i in range(len(x)):
-        for j in range(i + 1, len(x)):
-            length = np.sqrt((rows[i] ** 2).sum() * (rows[j] ** 2).sum())
-            found.append(1 - (rows[i] @ rows[j] / length if length > 1e-12 else 0))
-    return found
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(pdist(x, "correlation"), nan=1)
 
 
 def gram(x):
@@ -225,7 +220,7 @@ def concentricity(x):
 
 
 def uniformity(x):
-    return np.log(np.mean([[np.exp(-2 * ((a - b) ** 2).sum()) for b in x] for a in x]))
+    return np.log(np.mean(np.exp(-2 * cdist(x, x, "sqeuclidean"))))
 
 
 def sphere_uniformity(x):

@@ -207,23 +207,32 @@ def test_settings():
     assert similarity.agreement(p, q, multi_label=True) == 1 - differ
 
 
-@pytest.mark.parametrize("name", MEASURES)
-def test_the_number_is_that_of_compare(name):
+@pytest.fixture(scope="module")
+def compared():
+    """Activations at conv1 and pool2, answers, and all that `compare` says of them."""
     networks = [models.build("lenet", num_classes=10, in_channels=1, seed=seed) for seed in (0, 1)]
     g = torch.Generator().manual_seed(5)
     images = torch.randint(256, (N, 1, 32, 32), generator=g, dtype=torch.uint8)
     split = Split("Some", images, torch.arange(N), tuple("0123456789"))
-    kept = []
+    kept, answers = [], []
     for network, layer in zip(networks, ("conv1", "pool2"), strict=True):
-        layer = "fc3" if MEASURES[name].of_outputs else layer
         network.get_submodule(layer).register_forward_hook(lambda m, x, out: kept.append(out))
     with torch.no_grad():
         order = torch.cat([numbers for _, numbers in split.epoch(250, seed=0, epoch=0)])
         for network in networks:
-            network(images[order] / 255)
-    found = compare(*networks, split, ["conv1"], ["pool2"], [name])
-    value = found.outputs[name] if name in found.outputs else found.layerwise[name].item()
-    assert function(name)(*kept[:2]) == pytest.approx(value, abs=1e-7)
+            answers.append(network(images[order] / 255))
+    seen = kept[:2]
+    return seen, answers, compare(*networks, split, ["conv1"], ["pool2"], ["all"])
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_number_is_that_of_compare(name, compared):
+    seen, answers, found = compared
+    if MEASURES[name].of_outputs:
+        assert function(name)(*answers) == pytest.approx(found.outputs[name], abs=1e-7)
+    else:
+        value = found.layerwise[name].item()
+        assert function(name)(*seen) == pytest.approx(value, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", OF_LAYERS)
