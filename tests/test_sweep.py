@@ -175,7 +175,7 @@ def test_a_sweep_that_is_interrupted_stops_its_units(stub, written, process_of, 
         ("", '"none.pt"', "none.pt does not exist"),
         ("", '{ model = "lenett" }', "unknown model 'lenett'"),
         ("", '{ model = "lenet", dataset = "cifar10000" }', "cifar10000"),
-        ("name = '../x'", None, "is no plain folder name"),
+        ("name = '../x'", None, "sweep.py: name='../x' is no plain folder name"),
     ],
 )
 def test_mistakes_in_a_plan(top, network, told, written, call_script, tmp_path, tree):

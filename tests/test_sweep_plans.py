@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import GridPlan, NetworkRef, TrainPlan
 from robust_stitching.plans.options import options_of
-from robust_stitching.plans.sweep import read
+from robust_stitching.plans.sweep import read, said_differently
 
 PLAIN = """
 dataset = "digits"
@@ -124,6 +124,13 @@ def test_every_option_of_a_grid_is_one_of_a_sweep():
         ("madry = 1", "madry=1 is not true or false."),
         ('layers = "some"', "layers='some' is neither 'all' nor 'diagonal', nor a list"),
         ('layers = ["x"]\nfront_layers = ["y"]', "leave front_layers out."),
+        ("seed = [0, 1]\nseeds = 2", "make seed 1 twice; leave `seeds` out"),
+        (
+            "seed = [4, 2]\nseeds = [1, 3]",
+            "and seed=4 with seeds=3 make seed 4 twice",
+        ),
+        ("seed = 9223372036854775806\nseeds = 3", "with seeds=3 goes beyond 2^63 - 1"),
+        ('eval_dataset = "a\\u0000"', "has a NUL in it, which no path can have"),
         ("name = 3", "name=3 is not a text"),
         ("eval_dataset = 3", "eval_dataset=3 is not a text"),
         ("epochs = ", "is no TOML ("),
@@ -145,6 +152,12 @@ def test_what_is_refused(top, told, tmp_path):
         ('C = { path = "x.pt", epochs = 3 }', "network C: unknown key 'epochs'"),
         ('C = { model = "lenet", init_noise = [0, 1] }', "network C: init_noise=[0, 1] is not"),
         ("C = 3", "network C: name its file, or say how to train it"),
+        ('"" = "x.pt"', "the network's key '' is no plain folder name"),
+        (f'{"C" * 81} = "x.pt"', "… has more than 80 bytes; take a shorter one."),
+        (f'"{"ü" * 41}" = "x.pt"', "… has more than 80 bytes; take a shorter one."),
+        ('C = "x\\u0000.pt"', r"network C: '"),
+        ('C = { path = "x\\u0000.pt" }', r"has a NUL in it, which no path can have"),
+        ('C = { model = "x\\u0000.py:f" }', r"has a NUL in it, which no path can have"),
         ('"C/D" = "x.pt"', "the network's key 'C/D' is no plain folder name"),
         ("[compare]\nmeasure = 3", "unknown key in compare: 'measure'; did you mean measures"),
     ],
@@ -153,6 +166,19 @@ def test_networks_and_comparisons_that_are_refused(network, told, tmp_path):
     with pytest.raises(UserError) as refused:
         sweep(tmp_path, end=network)
     assert told in str(refused.value)
+
+
+def test_seeds_that_stand_apart(tmp_path):
+    found = sweep(tmp_path, "seed = [2, 0]\nseeds = 2\nlr = [0.1, 0.2]").asked
+    assert len(found) == 4
+    longest = f'{"C" * 80} = "x.pt"'
+    assert "C" * 80 in sweep(tmp_path, end=longest).files
+
+
+def test_a_name_that_is_spelt_out_is_no_difference(tmp_path):
+    before = sweep(tmp_path)
+    now = sweep(tmp_path, 'name = "mine"\nepochs = 3')
+    assert said_differently(before.text, now) == ["`epochs` was None and is 3"]
 
 
 @pytest.mark.parametrize("pairs", ['["A", "B"]', "[]", '[["A"]]', '"A"', '[["A", 3]]'])

@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     from robust_stitching.runs.unfinished import plain
 
     asked = plans.read(args.plan)
-    folder = args.out_dir.resolve() / plain(asked.name)
+    folder = args.out_dir.resolve() / plain(asked.name, "name")
     if args.status:
         print(sweeping.status(folder))
         return

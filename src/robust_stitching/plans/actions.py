@@ -169,9 +169,10 @@ class GridPlan(Stitched):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.seed + self.seeds > 2**63:
+        if not SEED.hold(self.seed + self.seeds - 1):
             raise UserError(
-                f"seeds={self.seeds} from seed={self.seed} on go beyond 2^63; choose a smaller one."
+                f"seed={self.seed} with seeds={self.seeds} goes beyond 2^63 - 1; choose a smaller "
+                "`seed`."
             )
 
     def cell(self, front_layer: str, end_layer: str, seed: int) -> Stitching:

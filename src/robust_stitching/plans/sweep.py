@@ -5,8 +5,9 @@ Which options there are is read off the plans.
 """
 
 import itertools
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ else:
 Plan = TypeVar("Plan", bound=Settings)
 
 OWN = ("name", "dataset", "eval_dataset", "pairs", "layers", "networks", "compare")
+LONGEST_KEY = 80
+"""Bytes of a network's key: names of files have two of them and more, and 255 bytes at most."""
+
 LAYERS = tuple(cells for cells in CELLS if cells != "pairs")
 
 
@@ -96,6 +100,7 @@ def said_differently(before: str, now: Sweep) -> list[str]:
     return [
         f"`{key}` was {earlier.get(key)} and is {now.values.get(key)}"
         for key in dict.fromkeys((*earlier, *now.values))
+        if key != "name"  # which is that of the folder, said or not
         if earlier.get(key) != now.values.get(key)
     ]
 
@@ -117,6 +122,7 @@ def _understood(text: str, values: dict[str, Any], path: Path) -> Sweep:
     said = {key: value for key, value in values.items() if key in known}
     layers = _layers(values.get("layers", LAYERS[0]), said)
     combined = list(_multiplied(GridPlan, said, layers | data))
+    _require_seeds_apart([plan for _, plan in combined])
     asked = [
         Asked(front, end, options, replace(plan, front=refs[front], end=refs[end]))
         for front, end in pairs
@@ -153,30 +159,41 @@ def _dataset_path(key: str, name: Any, folder: Path) -> str:
     """A dataset's key as it is, a folder by its path from here."""
     if not isinstance(name, str):
         raise UserError(f"{key}={name!r} is not a text; name one dataset.")
-    below = folder / name
-    return str(below.resolve()) if below.is_dir() else name
+    below = _path(folder, name)
+    return str(below) if below.is_dir() else name
+
+
+def _path(folder: Path, said: str) -> Path:
+    if "\0" in said:
+        raise UserError(f"{said!r} has a NUL in it, which no path can have; leave that out.")
+    return (folder / said).resolve()
 
 
 def _network(key: str, said: Any, folder: Path, dataset: str) -> NetworkRef | TrainPlan:
     """What stands for a network: its file, or how to train it."""
-    if slug(key) != key or key.startswith("."):
+    if not key or slug(key) != key or key.startswith("."):
         raise UserError(
             f"the network's key {key!r} is no plain folder name; use letters, digits, '_' and '-'."
         )
+    if len(os.fsencode(key)) > LONGEST_KEY:
+        raise UserError(
+            f"the network's key {key[:20]!r}… has more than {LONGEST_KEY} bytes; take a shorter "
+            "one."
+        )
     try:
         if isinstance(said, str):
-            return NetworkRef(str((folder / said).resolve()))
+            return NetworkRef(str(_path(folder, said)))
         if not isinstance(said, dict):
             raise UserError("name its file, or say how to train it, { model = … }.")
         said = dict(said)
         if isinstance(said.get("model"), str):
             own = functions_in(said["model"])
-            paths = (f._replace(path=(folder / f.path).resolve()) for f in own)
+            paths = (f._replace(path=_path(folder, str(f.path))) for f in own)
             said["model"] = ",".join(map(str, paths)) or said["model"]
         if "path" in said:
             read = [own.name for own in fields(NetworkRef) if own.name != "hash"]
             check_keys("key", said, tuple(read))
-            return NetworkRef(**said | {"path": str((folder / str(said["path"])).resolve())})
+            return NetworkRef(**said | {"path": str(_path(folder, str(said["path"])))})
         check_keys("key", said, ("dataset", *options_of(TrainPlan)))
         said["dataset"] = DataRef(_dataset_path("dataset", said.pop("dataset", dataset), folder))
         return plan_of(TrainPlan, said)
@@ -246,6 +263,21 @@ def _multiplied(
             unused = () if any(options.get(attack) for attack in ATTACKS) else ATTACK_SETTINGS
             varied = [name for name in options if len(choices[name]) > 1 and name not in unused]
             yield {name: options[name] for name in varied}, plan
+
+
+def _require_seeds_apart(plans: Sequence[GridPlan]) -> None:
+    """Raise UserError where two plans that are alike otherwise make one seed both."""
+    alike: dict[GridPlan, list[GridPlan]] = {}
+    for plan in plans:
+        others = alike.setdefault(replace(plan, seed=0, seeds=1), [])
+        for other in others:
+            if plan.seed < other.seed + other.seeds and other.seed < plan.seed + plan.seeds:
+                raise UserError(
+                    f"seed={other.seed} with seeds={other.seeds} and seed={plan.seed} with "
+                    f"seeds={plan.seeds} make seed {max(plan.seed, other.seed)} twice; leave "
+                    "`seeds` out, or choose seeds that are further apart."
+                )
+        others.append(plan)
 
 
 def _choices(name: str, kind: Kind, value: Any) -> list[Any]:

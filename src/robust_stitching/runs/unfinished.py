@@ -328,15 +328,18 @@ def _numbered(name: str) -> Iterator[str]:
     return (f"{name}_{number}" for number in itertools.count(2))
 
 
-def plain(name: str) -> str:
-    """The name of a run, as it is; UserError for one that is no plain name of a folder."""
+def plain(name: str, what: str = "run_name") -> str:
+    """The name of a run, as it is; UserError for one that is no plain name of a folder.
+
+    Parameters
+    ----------
+    what : the setting that it is the value of.
+    """
     if len(os.fsencode(name)) > LONGEST:
-        raise UserError(
-            f"run_name={name[:20]!r}… has more than {LONGEST} bytes; take a shorter one."
-        )
+        raise UserError(f"{what}={name[:20]!r}… has more than {LONGEST} bytes; take a shorter one.")
     if not name or slug(name) != name or name.startswith("."):
         raise UserError(
-            f"run_name={name!r} is no plain folder name; use letters, digits, '_', '-' and, "
+            f"{what}={name!r} is no plain folder name; use letters, digits, '_', '-' and, "
             "but for the first sign, '.'."
         )
     return name
