@@ -10,8 +10,10 @@ import pytest
 from left_behind import names
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
-from robust_stitching.report.sweep import write_files
-from robust_stitching.report.sweep.figures import curves, diagonal, of
+from robust_stitching.report.grid.files import lines
+from robust_stitching.report.sweep import pdf, write_files
+from robust_stitching.report.sweep.figures import curves, diagonal, heat_maps, of
+from robust_stitching.report.sweep.names import LONGEST, Names
 from robust_stitching.report.sweep.read import results_in
 from robust_stitching.report.sweep.table import table_of
 
@@ -49,6 +51,30 @@ def cell(front, end, seed, accuracy, **more):
     }
 
 
+def make(folder, number, unit, pair, options, cells, **more):
+    """A unit that is done."""
+    front, end = pair
+    about = {"number": number, "front": front, "end": end, "options": options}
+    write_json(folder / "plans/units" / f"{unit}.json", {"plan": {}, "unit": about})
+    record = {
+        "plan": {},
+        "front_layers": LAYERS,
+        "end_layers": LAYERS,
+        "seeds": [options.get("seed", 0)],
+        "cells": cells,
+        "notes": [],
+        "donors": {side: {"model": "tiny10"} for side in ("front", "end")},
+        "data": {"name": "Digits", "n_images": 360, "n_train_images": 1437},
+        "params": {"epochs": 2},
+        **more,
+    }
+    write_json(folder / "units" / unit / "json" / "x.json", record)
+
+
+def every_cell(seed=0, accuracy=0.5, layers=LAYERS):
+    return [cell(f, e, seed, accuracy) for f in layers for e in layers]
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Two pairs, two values of an option, two seeds; a cell diverged, and a unit is not there."""
@@ -56,27 +82,12 @@ def sweep(tmp_path):
     for front, end in (("A", "B"), ("B", "A")):
         for lr in (0.1, 0.2):
             for seed in (0, 1):
-                unit = f"{front}-{end}-{lr}-{seed}"
-                options = {"lr": lr, "seed": seed}
-                about = {"front": front, "end": end, "options": options}
-                write_json(folder / "plans/units" / f"{unit}.json", {"plan": {}, "unit": about})
-                if (front, lr, seed) == ("B", 0.2, 1):
-                    continue
+                unit, options = f"{front}-{end}-{lr}-{seed}", {"lr": lr, "seed": seed}
                 cells = [cell(f, e, seed, lr + seed / 10) for f in LAYERS for e in LAYERS]
                 if front == "A":
                     cells[1] |= {"stitched": None, "error": "it diverged"}
-                record = {
-                    "plan": {},
-                    "front_layers": LAYERS,
-                    "end_layers": LAYERS,
-                    "seeds": [seed],
-                    "cells": cells,
-                    "notes": [],
-                    "donors": {side: {"model": "tiny10"} for side in ("front", "end")},
-                    "data": {"name": "Digits", "n_images": 360, "n_train_images": 1437},
-                    "params": {"epochs": 2},
-                }
-                write_json(folder / "units" / unit / "json" / "x.json", record)
+                make(folder, 0, unit, (front, end), options, cells)
+    (folder / "units/B-A-0.2-1/json/x.json").unlink()
     (folder / "plan.toml").write_text("# what was asked\n" + "long = 1 " * 40)
     return folder
 
@@ -105,7 +116,7 @@ def test_a_line_a_number(sweep):
 
 
 def test_bands_are_over_seeds(sweep):
-    table = table_of(results_in(sweep)[0])
+    table = table_of(*results_in(sweep))
     figure = curves(table, "stitched", "accuracy", "accuracy")
     first, second = figure.axes
     assert [axes.get_title() for axes in (first, second)] == ["A → B", "B → A"]
@@ -119,7 +130,10 @@ def test_bands_are_over_seeds(sweep):
 
 def test_the_diagonal_of_other_layers(sweep):
     def table(*cells):
-        return pd.DataFrame(cells, columns=["front_layer", "end_layer"])
+        found = pd.DataFrame(cells, columns=["front_layer", "end_layer"])
+        for side in found.columns:
+            found[f"{side}_place"] = found[side].map(ord)
+        return found
 
     assert diagonal(table(("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"))) == [
         ("a", "a"),
@@ -152,15 +166,15 @@ def test_a_page_for_each_combination_has_its_seeds(sweep):
 
 
 def test_comparisons_are_in_the_table(sweep):
-    about = {"front": "A", "end": "B", "options": {}}
-    write_json(sweep / "plans/units/c.json", {"plan": {}, "unit": about})
+    about = {"front": "A", "end": "B", "options": {"n_images": 9}}
+    write_json(sweep / "plans/units/c.json", {"plan": {"kind": "compare"}, "unit": about})
     measures = {
         "cka": {"values": [[0.1, 0.2]], "n_images": 9, "low": [[0, 0.1]], "high": [[0.3, 0.4]]},
         "agreement": {"value": 0.5, "value_interval": [0.4, 0.6], "n_images": 8},
     }
     record = {"layers1": ["a"], "layers2": ["x", "y"], "measures": measures}
     write_json(sweep / "units" / "c" / "json" / "x.json", record)
-    table = table_of(results_in(sweep)[0])
+    table = table_of(*results_in(sweep))
     compared = table[table["n_images"].isin([8, 9])].astype(object)
     compared = compared.where(compared.notna(), None)
     assert compared[["front_layer", "end_layer", "value", "low", "high"]].values.tolist() == [
@@ -168,7 +182,11 @@ def test_comparisons_are_in_the_table(sweep):
         ["a", "y", 0.2, 0.1, 0.4],
         [None, None, 0.5, 0.4, 0.6],
     ]
-    assert not of(table, "", "agreement").size
+    quantities = ["compare.cka", "compare.cka", "compare.agreement"]
+    assert compared["quantity"].to_list() == quantities
+    assert set(compared["compare.n_images"]) == {9}
+    assert not of(table, "", "compare.agreement").size
+    assert set(of(table, "", "cka")["front_layer"]) == set(LAYERS)  # of the stitches alone
     write_files(sweep)
 
 
@@ -181,3 +199,118 @@ def test_what_cannot_be_read(sweep):
         one.unlink()
     with pytest.raises(UserError, match="has no result yet"):
         write_files(sweep)
+
+
+# What is compared across panels
+
+
+def colours(axes):
+    return {line.get_label(): (line.get_color(), line.get_linestyle()) for line in axes.lines}
+
+
+def test_a_colour_is_one_combination_in_the_order_of_the_plan(tmp_path):
+    """Whatever units are called, and whichever are there."""
+    each = [((front, end), lr) for front, end in ("AB", "BA", "AC") for lr in (0.3, 0.1, 0.2)]
+    for number, (pair, lr) in enumerate(each):
+        name = f"{(number * 7) % 10}"
+        make(tmp_path, number, name, pair, {"lr": lr}, every_cell())
+    (tmp_path / "units/0/json/x.json").unlink()  # A to B, the first of all
+    results, asked = results_in(tmp_path)
+    table = table_of(results, asked)
+    figure = curves(table, "stitched", "accuracy", "accuracy")
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["A → B", "B → A", "A → C"]
+    assert len(panels) == 3  # the place of a fourth is empty
+    first, second, third = map(colours, panels)
+    assert second == third == first | {"lr=0.3": second["lr=0.3"]}
+    assert len(set(second.values())) == 3 and list(second) == ["lr=0.3", "lr=0.1", "lr=0.2"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["lr=0.3", "lr=0.1", "lr=0.2"]
+    shown = [name for name, _ in heat_maps(table, "stitched", "accuracy", "")]
+    assert shown[:4] == ["A → B, lr=0.1", "A → B, lr=0.2", "B → A, lr=0.3", "B → A, lr=0.1"]
+    (tmp_path / "plan.toml").write_text("")
+    index = write_files(tmp_path)["html"].read_text()
+    assert [float(lr) for lr in re.findall(r"<td>lr=([^<]*)</td>", index)] == [
+        lr for _, lr in each[1:]
+    ]
+
+
+def test_layers_are_in_the_order_of_the_network(tmp_path):
+    """Also where the first cells of all diverged."""
+    layers = ["relu2", "bn1", "relu1"]
+    cells = every_cell(layers=layers)
+    for lost in cells[:2]:
+        lost |= {"stitched": None, "error": "it diverged"}
+    make(tmp_path, 0, "u", "AB", {}, cells, front_layers=layers, end_layers=layers)
+    table = table_of(*results_in(tmp_path))
+    ((_, figure),) = heat_maps(table, "stitched", "accuracy", "")
+    axes = figure.axes[0]
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [tick.get_text() for tick in ticks] == layers
+    assert diagonal(of(table, "stitched", "accuracy")) == [("bn1", "bn1"), ("relu1", "relu1")]
+    assert diagonal(of(table, "", "cka")) == [(layer, layer) for layer in layers]
+
+
+def test_heat_maps_are_means_over_seeds(tmp_path):
+    for seed, accuracy in enumerate((0.1, 0.2, 0.6)):
+        make(tmp_path, seed, f"u{seed}", "AB", {"seed": seed}, every_cell(seed, accuracy))
+    table = table_of(*results_in(tmp_path))
+    ((_, figure),) = heat_maps(table, "stitched", "accuracy", "")
+    assert np.allclose(figure.axes[0].images[0].get_array(), 0.3)
+
+
+def test_the_best_layer_in_the_pdf(tmp_path, monkeypatch):
+    """Of means over seeds, the highest."""
+    for seed in (0, 1):
+        cells = [cell(layer, layer, seed, mean + seed / 10) for layer, mean in
+                 zip(LAYERS, (0.2, 0.5), strict=True)]  # fmt: skip
+        make(tmp_path, seed, f"u{seed}", "AB", {"seed": seed}, cells)
+    found = {}
+    monkeypatch.setattr(
+        pdf.pages, "numbers", lambda title, rows, *more: found.update({title: rows})
+    )
+    pdf._means(table_of(*results_in(tmp_path)))
+    (head, row) = found["What came of it"]
+    told = dict(zip(head, row, strict=True))
+    assert (told["accuracy"], told["of the best layer"]) == ("40.00%", "55.00%")
+
+
+@pytest.mark.parametrize(("asked", "n"), [(None, 360), (100, 100), (2000, 360)])
+def test_similarities_say_on_how_many_images_they_are(asked, n, tmp_path):
+    cells = every_cell()
+    similar = {"cka_to_end": 0.5, "l2_to_end": 1.0, "logit_cka_to_end": 0.5}
+    cells[0]["stitched"] |= similar
+    cells[0]["elsewhere"] = {"data": {"n_images": 50}, "cka": 0.5, "stitched": scores(0.5, None)}
+    plan = {"measured": {"similarity_images": asked}}
+    make(tmp_path, 0, "u", "AB", {}, cells, plan=plan)
+    table = table_of(*results_in(tmp_path)).iloc[:30]
+    told = table.query("front_layer == 'relu1' and end_layer == 'relu1'")
+    told = told[told["network"].isin(["", "stitched"])].set_index("quantity")["n_images"]
+    assert told[["cka", "cka_to_end", "l2_to_end"]].to_list() == [n] * 3
+    assert told[["accuracy", "logit_cka_to_end"]].to_list() == [360] * 2
+    assert told["elsewhere.cka"] == min(50, n)
+    of_grid = list(lines({"plan": plan, "cells": [cells[0]]}))
+    told = {line["quantity"]: line["n_images"] for line in of_grid if line["network"] == ""}
+    assert told == {"cka": n, "elsewhere.cka": min(50, n)}
+
+
+# Names of files
+
+
+def test_files_of_other_pairs_are_others(tmp_path):
+    (tmp_path / "plan.toml").write_text("")
+    for number, pair in enumerate((("a-b", "c"), ("a", "b-c"))):
+        make(tmp_path, number, f"u{number}", pair, {}, every_cell())
+    write_files(tmp_path)
+    assert len(names(tmp_path / "html")) == 2
+    assert len(list((tmp_path / "figures").glob("map-stitched-accuracy-a-b-c*.png"))) == 2
+
+
+def test_names_are_short_and_the_same_for_the_same():
+    of_files = Names()
+    long = [f"terms={'ü' * 300}{end}" for end in "ab"]
+    first, second = (of_files.of("A → B", text) for text in long)
+    assert first != second and of_files.of("A → B", long[0]) == first
+    assert max(len(name.encode()) for name in (first, second)) <= LONGEST
+    assert of_files.of("A → B", "lr=0.1") == "A-B-lr_0.1"
+    assert of_files.of("a → b", "lr=0.1") != "a-b-lr_0.1"

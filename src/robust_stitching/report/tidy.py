@@ -10,15 +10,30 @@ BOTH = ""
 """In the place of a network: a number of both, at the layers."""
 INTERVAL = "_interval"
 AT_THE_CUT = ("cka", "debiased_cka", "l2")
+OF_ACTIVATIONS = tuple(f"{key}_to_end" for key in AT_THE_CUT)
+"""What is compared on `similarity_images`; logits are compared on all."""
 NO_QUANTITIES = ("n_images",)
 
 
-def numbers_of(record: Mapping[str, Any], prefix: str = "") -> list[dict[str, Any]]:
-    """What was measured of a stitch on one dataset; quantities are called behind the prefix."""
+def images_compared(record: Mapping[str, Any]) -> int | None:
+    """On how many images a record compares activations; None for all."""
+    return ((record.get("plan") or {}).get("measured") or {}).get("similarity_images")
+
+
+def numbers_of(
+    record: Mapping[str, Any], prefix: str = "", compared: int | None = None
+) -> list[dict[str, Any]]:
+    """What was measured of a stitch on one dataset; quantities are called behind the prefix.
+
+    Parameters
+    ----------
+    compared : on how many images activations were, where there are more; None for all.
+    """
     images = (record.get("data") or {}).get("n_images")
     attacked = (record.get("attacks") or {}).get("n_images")
+    some = images if compared is None or images is None else min(images, compared)
     numbers = [
-        number_of(BOTH, prefix + key, record.get(key), record.get(key + INTERVAL), images)
+        number_of(BOTH, prefix + key, record.get(key), record.get(key + INTERVAL), some)
         for key in AT_THE_CUT
     ]
     for network in NETWORKS:
@@ -35,7 +50,8 @@ def numbers_of(record: Mapping[str, Any], prefix: str = "") -> list[dict[str, An
                     for part, inner in value.items()
                 ]
             else:
-                numbers.append(number_of(network, quantity, value, within, n))
+                n_here = some if key in OF_ACTIVATIONS else n
+                numbers.append(number_of(network, quantity, value, within, n_here))
     return numbers
 
 

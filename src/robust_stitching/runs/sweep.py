@@ -114,7 +114,12 @@ class Resolved:
                 name,
                 plan,
                 tuple(key for key in keys if key in self.sweep.trainings),
-                {"front": asked.front, "end": asked.end, "options": asked.options},
+                {
+                    "number": len(units),
+                    "front": asked.front,
+                    "end": asked.end,
+                    "options": asked.options,
+                },
                 _size(front.checkpoint) + _size(end.checkpoint),
             )
         return list(units.values())

@@ -31,7 +31,7 @@ class Unit:
     name : of its own folder there.
     plan : None in one that was read from its file, which has it.
     needs : keys of the networks that have to be trained before.
-    about : what the sweep calls it: `front`, `end`, `options`.
+    about : what the sweep calls it: `front`, `end`, `options`, and its `number` in the plan.
     parameters : of its networks, which tells how much of a GPU it fills.
     """
 

@@ -12,7 +12,7 @@ from robust_stitching.report.folders import finished_at, is_grid, report_of
 from robust_stitching.report.grid.figures import curves, heat_maps
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.pdf import write_pdf
-from robust_stitching.report.tidy import numbers_of
+from robust_stitching.report.tidy import images_compared, numbers_of
 
 
 def draw(folder: Path) -> dict[str, Path]:
@@ -48,9 +48,10 @@ def draw(folder: Path) -> dict[str, Path]:
 
 def lines(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A line for each number of each cell."""
+    compared = images_compared(record)
     for cell in record["cells"]:
         where = {key: cell[key] for key in ("front_layer", "end_layer", "seed")}
-        numbers = numbers_of(cell)
+        numbers = numbers_of(cell, compared=compared)
         if cell["elsewhere"]:
-            numbers += numbers_of(cell["elsewhere"], "elsewhere.")
+            numbers += numbers_of(cell["elsewhere"], "elsewhere.", compared)
         yield from ({**where, **number} for number in numbers if number["value"] is not None)

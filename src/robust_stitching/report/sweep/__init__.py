@@ -6,11 +6,12 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import replacing
 from robust_stitching.plans.places import PLAN
 from robust_stitching.report.drawing import save
-from robust_stitching.report.sweep.figures import SHOWN, curves, file_name, heat_maps
+from robust_stitching.report.sweep.figures import SHOWN, curves, heat_maps
+from robust_stitching.report.sweep.names import Names
 from robust_stitching.report.sweep.pages import write_pages
 from robust_stitching.report.sweep.pdf import write_pdf
 from robust_stitching.report.sweep.read import results_in
-from robust_stitching.report.sweep.table import table_of
+from robust_stitching.report.sweep.table import ORDER, table_of
 
 MAPS_ON_PAGES = 12
 """Heat maps in the PDF; all of them are files of their own."""
@@ -28,18 +29,18 @@ def write_files(sweep: Path) -> dict[str, Path]:
     ------
     UserError : where no unit is done yet, or a result cannot be read.
     """
-    results, total = results_in(sweep)
+    results, asked = results_in(sweep)
     if not results:
         raise UserError(f"{sweep} has no result yet; wait for the first, or run the sweep again.")
-    table = table_of(results)
+    table = table_of(results, asked)
     paths = {"csv": sweep / "table.csv", "figures": sweep / "figures", "pdf": sweep / "sweep.pdf"}
     with replacing(paths["csv"]) as temporary:
-        table.to_csv(temporary, index=False)
-    lines, maps = [], []
+        table.drop(columns=list(ORDER)).to_csv(temporary, index=False)
+    lines, maps, names = [], [], Names()
     for network, quantity, title in SHOWN:
         figure = curves(table, network, quantity, title)
         if figure is not None:
-            save(figure, paths["figures"] / file_name("curves", network, quantity))
+            save(figure, paths["figures"] / names.of("curves", network, quantity))
             lines.append(
                 (
                     f"{title[0].upper()}{title[1:]} along the diagonal; bands: from seed to seed.",
@@ -47,11 +48,11 @@ def write_files(sweep: Path) -> dict[str, Path]:
                 )
             )
         for name, figure in heat_maps(table, network, quantity, title):
-            save(figure, paths["figures"] / file_name("map", network, quantity, name))
+            save(figure, paths["figures"] / names.of("map", network, quantity, name))
             maps.append((_caption(title, name, "mean over seeds"), figure))
     text = (sweep / PLAN).read_text(encoding="utf-8")
     figures = [*lines, *maps[:MAPS_ON_PAGES]]
-    write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), total))
+    write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), len(asked)))
     if any(result.is_grid for result in results):
         paths["html"] = write_pages(results, sweep)
     return {kind: path for kind, path in paths.items() if path.exists()}

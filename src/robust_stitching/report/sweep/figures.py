@@ -1,6 +1,6 @@
 """The figures of a sweep: curves along the diagonal with a band over seeds, heat maps of means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import matplotlib as mpl
 import numpy as np
@@ -8,11 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_stitching.basics.files import slug
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.drawing import STYLE, WIDTH
 from robust_stitching.report.heat_maps import heat_map
-from robust_stitching.report.sweep.table import BOTH, NUMBER, PLACE
+from robust_stitching.report.sweep.table import BOTH
 
 SHOWN = (
     ("stitched", "accuracy", "accuracy of the stitched network"),
@@ -31,43 +30,36 @@ STYLES = ("-", "--", ":", "-.")
 ACROSS = 2
 
 
-def options_in(table: pd.DataFrame) -> list[str]:
-    """The columns of options, but for the seed."""
-    return [name for name in table.columns if name not in (*PLACE, *NUMBER, "seed")]
-
-
 def of(table: pd.DataFrame, network: str, quantity: str) -> pd.DataFrame:
     """The lines of one quantity that stand at layers."""
     is_it = (table["network"] == network) & (table["quantity"] == quantity)
     return table[is_it & table["front_layer"].notna()]
 
 
-def groups(table: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The parts of a table that differ in some columns, each with what it is called; all of it
-    where there are none."""
-    if not names:
-        yield "", table
-        return
-    for values, part in table.groupby(list(names), dropna=False, sort=False):
-        known = [(n, v) for n, v in zip(names, values, strict=True) if not pd.isna(v)]
-        yield ", ".join(f"{name}={value}" for name, value in known), part
+def combinations_in(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The combinations of options that there are, in the order of the plan, each with its lines."""
+    yield from table.groupby("combination", observed=True)
 
 
 def pairs_in(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [
-        (f"{front} → {end}", part)
-        for (front, end), part in table.groupby(["front", "end"], sort=False)
-    ]
+    """The pairs of networks that there are, in the order of the plan, each with its lines."""
+    return list(table.groupby("pair", observed=True))
+
+
+def layers_in(part: pd.DataFrame, side: str) -> list[str]:
+    """The layers of one pair's fronts or ends in the order of the network."""
+    return part.sort_values(f"{side}_place", kind="stable")[side].drop_duplicates().to_list()
 
 
 def diagonal(part: pd.DataFrame) -> list[tuple[str, str]]:
     """The cells of the same name, or, where there are none, those at the same place of both lists,
     in the order of the layers."""
+    part = part.sort_values(["front_layer_place", "end_layer_place"], kind="stable")
     cells = list(dict.fromkeys(zip(part["front_layer"], part["end_layer"], strict=True)))
     same = [cell for cell in cells if cell[0] == cell[1]]
     if same or not cells:
         return same
-    fronts, ends = (list(dict.fromkeys(side)) for side in zip(*cells, strict=True))
+    fronts, ends = (layers_in(part, side) for side in ("front_layer", "end_layer"))
     if len(cells) <= max(len(fronts), len(ends)):
         return cells
     return [cell for cell in zip(fronts, ends, strict=False) if cell in cells]
@@ -83,23 +75,26 @@ def curves(table: pd.DataFrame, network: str, quantity: str, title: str) -> Figu
     rows = -(-len(pairs) // ACROSS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.5), layout="constrained")
-        panels = figure.subplots(rows, ACROSS, sharey=True, squeeze=False).flat
+        panels = figure.subplots(rows, ACROSS, sharey=True, squeeze=False).ravel()
         for axes, (name, part) in zip(panels, pairs, strict=False):
             _lines(axes, part)
             axes.set_title(name)
-        for axes in list(panels)[len(pairs) :]:
+        for axes in panels[len(pairs) :]:
             axes.set_visible(False)
         for axes in figure.axes[::ACROSS]:
             axes.set_ylabel(title)
-        handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-        if len(handles) > 1:
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=3)
+        lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+        names = [name for name in map(_label, table["combination"].cat.categories) if name in lines]
+        if len(names) > 1:
+            handles = [lines[name] for name in names]
+            figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 
 def _lines(axes: Axes, part: pd.DataFrame) -> None:
-    cells = diagonal(part)
-    for number, (name, line) in enumerate(groups(part, options_in(part))):
+    cells, known = diagonal(part), part["combination"].cat.categories
+    for name, line in combinations_in(part):
+        number = known.get_loc(name)  # so that a colour is one combination wherever it is
         by_cell = line.groupby(["front_layer", "end_layer"])["value"]
         mean, low, high = (
             values.reindex(cells).to_numpy()
@@ -108,9 +103,13 @@ def _lines(axes: Axes, part: pd.DataFrame) -> None:
         colour = COLOURS[number % len(COLOURS)]
         style = STYLES[number // len(COLOURS) % len(STYLES)]
         axes.fill_between(range(len(cells)), low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(mean, style, color=colour, marker="o", markersize=3, label=name or "all")
+        axes.plot(mean, style, color=colour, marker="o", markersize=3, label=_label(name))
     ticks = [front if front == end else f"{front} → {end}" for front, end in cells]
     axes.set_xticks(range(len(cells)), ticks, rotation=90, fontsize=7)
+
+
+def _label(combination: str) -> str:
+    return combination or "all"
 
 
 def heat_maps(
@@ -119,8 +118,10 @@ def heat_maps(
     """A quantity at all cells, its mean over seeds, a figure for each pair and choice of options
     with more cells than a diagonal; each with what it is called."""
     for pair, part in pairs_in(of(table, network, quantity)):
-        for name, line in groups(part, options_in(part)):
-            means = line.pivot_table("value", "front_layer", "end_layer", "mean", sort=False)
+        for name, line in combinations_in(part):
+            means = line.pivot_table("value", "front_layer", "end_layer", "mean")
+            fronts, ends = (layers_in(line, side) for side in ("front_layer", "end_layer"))
+            means = means.reindex(index=fronts, columns=ends)
             if means.count().sum() > max(means.shape):
                 yield ", ".join(filter(None, (pair, name))), _map(means, pair, title)
 
@@ -136,8 +137,3 @@ def _map(means: pd.DataFrame, pair: str, title: str) -> Figure:
         axes.set_ylabel(f"front: {front}")
         axes.set_xlabel(f"end: {end}")
     return figure
-
-
-def file_name(*words: str) -> str:
-    """Words as the name of a file."""
-    return slug("-".join(filter(None, words)).replace(" → ", "-").replace(", ", "-"))

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from robust_stitching.basics.files import replacing, slug
+from robust_stitching.basics.files import replacing
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.quantities import quantities
+from robust_stitching.report.sweep.names import Names
 from robust_stitching.report.sweep.read import Result
 
 INDEX = "index.html"
@@ -28,15 +29,13 @@ def write_pages(results: Sequence[Result], sweep: Path) -> Path:
     -------
     the one that lists them.
     """
-    rows = []
-    for (front, end, options), records in _by_combination(results).items():
+    rows, names = [], Names()
+    for (pair, combination), records in _by_combination(results).items():
         record = together(records)
-        told = ", ".join(f"{name} {value}" for name, value in options) or "–"
-        name = slug("-".join([front, end, *(f"{name}_{value}" for name, value in options)]))
-        path = sweep / "html" / f"{name}.html"
+        path = sweep / "html" / f"{names.of(pair, combination)}.html"
         with replacing(path) as temporary:
             temporary.write_text(page(record), encoding="utf-8")
-        rows.append((path.name, f"{front} → {end}", told, *_range(record)))
+        rows.append((path.name, pair, combination or "–", *_range(record)))
     with replacing(sweep / INDEX) as temporary:
         temporary.write_text(_index(sweep.name, rows), encoding="utf-8")
     return sweep / INDEX
@@ -44,13 +43,12 @@ def write_pages(results: Sequence[Result], sweep: Path) -> Path:
 
 def _by_combination(
     results: Sequence[Result],
-) -> dict[tuple[str, str, tuple[tuple[str, Any], ...]], list[Mapping[str, Any]]]:
-    """Pair and options, all but the seed, to the records that have them."""
-    alike: dict[tuple, list[Mapping[str, Any]]] = {}
+) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Pair and combination of options, to the records that have them."""
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in results:
         if result.is_grid:
-            options = tuple((k, str(v)) for k, v in result.options.items() if k != "seed")
-            alike.setdefault((result.front, result.end, options), []).append(result.record)
+            alike.setdefault((result.pair, result.combination), []).append(result.record)
     return alike
 
 

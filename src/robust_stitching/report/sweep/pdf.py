@@ -10,7 +10,7 @@ from reportlab.platypus import Flowable, Preformatted
 
 from robust_stitching.basics.files import replacing
 from robust_stitching.report import pages
-from robust_stitching.report.sweep.figures import groups, of, options_in, pairs_in
+from robust_stitching.report.sweep.figures import combinations_in, of, pairs_in
 from robust_stitching.report.tables import shown
 
 LINE = 105  # characters of code that fit the width
@@ -70,7 +70,7 @@ def _means(table: pd.DataFrame) -> list[Flowable]:
         return []
     rows = [["front → end", "options", "stitches", *(heading for heading, *_ in COLUMNS)]]
     for pair, part in pairs_in(table[table["front_layer"].notna()]):
-        for name, line in groups(part, options_in(part)):
+        for name, line in combinations_in(part):
             accuracies = of(line, "stitched", "accuracy")
             if accuracies.empty:
                 continue

@@ -7,23 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.plans import ComparePlan
 from robust_stitching.plans.places import PLANS, RECORDS, UNITS
+
+COMPARE = "compare."
+"""Before the options and the numbers of a comparison, which are not those of the stitches."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a unit has measured.
+class Asked:
+    """What a unit is to measure.
 
     Attributes
     ----------
     front, end : what the sweep calls its networks.
     options : what the lists of the sweep say for it.
-    record : its JSON.
     """
 
     front: str
     end: str
     options: Mapping[str, Any]
+
+    @property
+    def pair(self) -> str:
+        return f"{self.front} → {self.end}"
+
+    @property
+    def combination(self) -> str:
+        """All options but the seed, as people read them."""
+        told = {name: plain(value) for name, value in self.options.items() if name != "seed"}
+        return ", ".join(f"{name}={value}" for name, value in told.items())
+
+
+@dataclass(frozen=True)
+class Result(Asked):
+    """What a unit has measured.
+
+    Attributes
+    ----------
+    record : its JSON.
+    """
+
     record: Mapping[str, Any]
 
     @property
@@ -31,19 +55,41 @@ class Result:
         return "cells" in self.record
 
 
-def results_in(sweep: Path) -> tuple[list[Result], int]:
-    """The results that are there, and how many there will be.
+def plain(value: Any) -> Any:
+    """The value of an option, a list as a text."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
+    """The results that are there, and all that were asked for, both in the order of the plan.
 
     Raises
     ------
     UserError : for a file that cannot be read.
     """
-    found, plans = [], sorted((sweep / PLANS / UNITS).glob("[!.]*.json"))
-    for plan in plans:
-        for path in (sweep / UNITS / plan.stem).glob(RECORDS):
-            about = _json(plan)["unit"]
-            found.append(Result(about["front"], about["end"], about["options"], _json(path)))
-    return found, len(plans)
+    paths = sorted((sweep / PLANS / UNITS).glob("[!.]*.json"))
+    plans = sorted(((path.stem, _json(path)) for path in paths), key=_number)
+    asked = {name: _asked(values) for name, values in plans}
+    found = [
+        Result(one.front, one.end, one.options, _json(path))
+        for name, one in asked.items()
+        for path in (sweep / UNITS / name).glob(RECORDS)
+    ]
+    together = dict.fromkeys((one.pair, one.combination) for one in asked.values())
+    order = {key: number for number, key in enumerate(together)}
+    found.sort(key=lambda result: order[result.pair, result.combination])
+    return found, list(asked.values())
+
+
+def _number(plan: tuple[str, Mapping[str, Any]]) -> int:
+    return plan[1]["unit"].get("number", 0)
+
+
+def _asked(values: Mapping[str, Any]) -> Asked:
+    about = values["unit"]
+    before = COMPARE if values["plan"].get("kind") == ComparePlan.KIND else ""
+    options = {f"{before}{name}": value for name, value in about["options"].items()}
+    return Asked(about["front"], about["end"], options)
 
 
 def _json(path: Path) -> dict[str, Any]:
