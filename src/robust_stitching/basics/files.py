@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics import locks
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.errors import UserError, first_line
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""
@@ -168,6 +168,29 @@ def write_json(path: Path, values: Any) -> None:
         raise  # nobody reads any more
     except OSError as error:
         raise not_written(path, error) from error
+
+
+def read_json(path: Path, otherwise: str, *keys: str) -> dict[str, Any]:
+    """The table in a file of JSON.
+
+    Parameters
+    ----------
+    otherwise : what to do where it is damaged, as the end of a sentence.
+    keys : that it has to have.
+
+    Raises
+    ------
+    UserError : where it cannot be read, or is no such table.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is no table")
+        if lacking := [key for key in keys if key not in values]:
+            raise ValueError(f"it lacks {lacking[0]!r}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); {otherwise}.") from error
+    return values
 
 
 def as_json(value: Any) -> Any:

@@ -1,12 +1,11 @@
 """How far a sweep is, as the files in its folder say."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from robust_stitching.basics.locks import Holder
-from robust_stitching.plans.places import RECORDS, UNITS
+from robust_stitching.plans.places import RECORDS, UNITS, record_in
 from robust_stitching.runs.units import Unit
 
 
@@ -58,10 +57,9 @@ def diverged(units: Sequence[Unit]) -> list[str]:
     told = []
     for unit in units:
         for path in unit.folder.glob(RECORDS) if unit.kind == UNITS else ():
-            record = json.loads(path.read_text(encoding="utf-8"))
             told += [
                 f"{unit.name}, {cell['front_layer']} to {cell['end_layer']}: {cell['error']}"
-                for cell in record.get("cells") or ()
+                for cell in record_in(path).get("cells") or ()
                 if cell.get("error")
             ]
     return told

@@ -13,7 +13,15 @@ from robust_stitching.basics import locks
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
 from robust_stitching.plans import as_values, identity, read
-from robust_stitching.plans.places import LOGS, MODEL, NETWORKS, PLANS, RECORDS, UNITS
+from robust_stitching.plans.places import (
+    LOGS,
+    MODEL,
+    NETWORKS,
+    PLANS,
+    RECORDS,
+    UNITS,
+    plan_in,
+)
 from robust_stitching.plans.settings import Settings
 
 BUSY = 75
@@ -71,6 +79,14 @@ class Unit:
             return {}
         return said if isinstance(said, dict) else {}
 
+    def last_told(self) -> str:
+        """The last line of its log; empty where there is none."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
     def plan_differs(self) -> bool:
         """Whether the file of its plan holds another one."""
         try:
@@ -96,7 +112,7 @@ def units_in(sweep: Path) -> list[Unit]:
 
 def _of_kind(sweep: Path, kind: str) -> Iterator[Unit]:
     for path in sorted((sweep / PLANS / kind).glob("[!.]*.json")):
-        about = dict(json.loads(path.read_text(encoding="utf-8"))["unit"])
+        about = dict(plan_in(path)["unit"])
         needs, parameters = tuple(about.pop("needs")), about.pop("parameters")
         yield Unit(sweep, kind, path.stem, None, needs, about, parameters)
 

@@ -1,14 +1,13 @@
 """The results of a sweep as they lie in its folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import ComparePlan
-from robust_stitching.plans.places import PLANS, RECORDS, UNITS
+from robust_stitching.plans.places import PLANS, RECORDS, UNITS, plan_in, record_in
 
 COMPARE = "compare."
 """Before the options and the numbers of a comparison, which are not those of the stitches."""
@@ -68,10 +67,10 @@ def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
     UserError : for a file that cannot be read.
     """
     paths = sorted((sweep / PLANS / UNITS).glob("[!.]*.json"))
-    plans = sorted(((path.stem, _json(path)) for path in paths), key=_number)
+    plans = sorted(((path.stem, plan_in(path)) for path in paths), key=_number)
     asked = {name: _asked(values) for name, values in plans}
     found = [
-        Result(one.front, one.end, one.options, _json(path))
+        Result(one.front, one.end, one.options, _record(path))
         for name, one in asked.items()
         for path in (sweep / UNITS / name).glob(RECORDS)
     ]
@@ -79,6 +78,15 @@ def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
     order = {key: number for number, key in enumerate(together)}
     found.sort(key=lambda result: order[result.pair, result.combination])
     return found, list(asked.values())
+
+
+def _record(path: Path) -> dict[str, Any]:
+    values = record_in(path)
+    if not values.keys() & {"cells", "measures"}:
+        raise UserError(
+            f"{path} is no result of a unit; remove {path.parents[1]}, and run the sweep again."
+        )
+    return values
 
 
 def _number(plan: tuple[str, Mapping[str, Any]]) -> int:
@@ -90,13 +98,3 @@ def _asked(values: Mapping[str, Any]) -> Asked:
     before = COMPARE if values["plan"].get("kind") == ComparePlan.KIND else ""
     options = {f"{before}{name}": value for name, value in about["options"].items()}
     return Asked(about["front"], about["end"], options)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({first_line(error)}); remove that unit, and run the sweep "
-            "again."
-        ) from error
