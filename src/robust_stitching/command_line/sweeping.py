@@ -96,14 +96,20 @@ def carry_out(resolved: "Resolved", engine: "Engine", retries: int, wait: bool) 
         return False
     with shown(len(missing), resolved.folder.name, " units") as bar:
         failed = Work(engine, retries, Lines(len(missing), bar)).carry_out(missing)
-    lost = diverged(units)
-    for cell in lost:
-        say(f"diverged: {cell}")
     for unit, error in failed.items():
         say(f"failed: {unit.name}: {error} (its log is {unit.log})")
     print(f"{len(units) - len(failed)} of {len(units)} done  {resolved.folder}")
-    if any(unit.is_done() and unit.kind == UNITS for unit in units):
-        gather(resolved.folder)
+    lost = []
+    try:
+        lost = diverged(units)
+        for cell in lost:
+            say(f"diverged: {cell}")
+        if any(unit.is_done() and unit.kind == UNITS for unit in units):
+            gather(resolved.folder)
+    except (UserError, OSError) as error:
+        if not (failed or lost):
+            raise
+        say(error)  # what failed counts
     return bool(failed or lost)
 
 

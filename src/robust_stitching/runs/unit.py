@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.files import NotWritten
 from robust_stitching.basics.locks import Locked
 from robust_stitching.basics.signals import raise_interruptions
 from robust_stitching.plans import ComparePlan, GridPlan, StitchPlan, TrainPlan
@@ -62,7 +64,8 @@ def _status_of(args: argparse.Namespace) -> int:
     except Exception as failure:
         traceback.print_exc()
         status, error = 1, first_line(failure)
-    note_end(args.folder, time.monotonic() - began, error)
+    with suppress(NotWritten):  # on a full disk the log has told the error
+        note_end(args.folder, time.monotonic() - began, error)
     return status
 
 

@@ -73,4 +73,7 @@ def ended(unit: Unit, status: int) -> Ended:
     """What the exit status of a unit's process says."""
     if status < 0:
         return Ended(unit, f"its process was ended by {signal.Signals(-status).name}")
-    return Ended(unit, f"its process ended with status {status}", busy=status == BUSY)
+    told = f"its process ended with status {status}"
+    if last := unit.last_told():
+        told += f", and said last: {last}"
+    return Ended(unit, told, busy=status == BUSY)
