@@ -3,8 +3,11 @@
 Every mistake that can be seen beforehand is told here, before anything is written.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,10 +17,16 @@ from robust_stitching.basics.files import claimed, replacing
 from robust_stitching.basics.locks import locked
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
-from robust_stitching.graphs.graph import graph_of
-from robust_stitching.graphs.wrong_network import telling_whose_layer
-from robust_stitching.plans import ComparePlan, DataRef, GridPlan, NetworkRef, TrainPlan, identity
-from robust_stitching.plans.places import MODEL, NETWORKS, PLAN, UNITS
+from robust_stitching.plans import (
+    ComparePlan,
+    DataRef,
+    GridPlan,
+    NetworkRef,
+    TrainPlan,
+    as_values,
+    identity,
+)
+from robust_stitching.plans.places import MODEL, NETWORKS, PLAN, UNITS, plan_in
 from robust_stitching.plans.settings import Settings
 from robust_stitching.plans.sweep import Sweep, said_differently
 from robust_stitching.runs.inputs import data_of, found_again, network_of
@@ -29,6 +38,8 @@ from robust_stitching.stitching.check import (
     check_target,
     check_terms,
 )
+from robust_stitching.stitching.grid.run import check_cells
+from robust_stitching.stitching.run import DEBUG_BATCHES
 
 CPU = torch.device("cpu")
 WAIT = 60.0
@@ -136,8 +147,6 @@ class Resolved:
         plan = replace(plan, dataset=data)
         if isinstance(plan, ComparePlan):
             split = test if plan.split == "test" else train
-            for network in (front, end):
-                network.require_images(split)
             if plan.n_images is not None:
                 split = split.sample(plan.n_images, plan.seed)
             asked = (front.network, end.network, split, plan.layers1, plan.layers2, plan.measures)
@@ -155,7 +164,8 @@ class Resolved:
         check_terms(plan.objective, plan.training.batch_size)
         if not plan.measured.no_robustness:
             check_robustness(plan.measured, *splits)
-        _check_layers(plan, front, end)
+        few = train.sample(DEBUG_BATCHES * plan.training.batch_size) if plan.debug else train
+        check_cells(plan, front.network, end.network, few)
         return plan
 
     def require_own(self) -> None:
@@ -166,24 +176,38 @@ class Resolved:
         for before in kept:
             unit = now.get((before.kind, before.name))
             if unit is None or (unit.kind == NETWORKS and unit.plan_differs()):
+                changed = self._changed(before)
                 raise UserError(
-                    f"{self.folder} is of another sweep, which has {before.name}{self._changed()}; "
+                    f"{self.folder} is of another sweep, which has {before.name}{changed}; "
                     "choose another `name`, or remove that folder: only what adds units goes on "
                     "in it."
                 )
-        if not kept and self.folder.exists() and any(self.folder.glob("[!.]*")):
+        begun = kept or (self.folder / PLAN).is_file()
+        if not begun and self.folder.exists() and any(self.folder.glob("[!.]*")):
             raise UserError(
                 f"{self.folder} exists already and holds no sweep; choose another `name`, or "
                 "remove that folder."
             )
 
-    def _changed(self) -> str:
-        try:
-            before = (self.folder / PLAN).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            return ""
-        changed = said_differently(before, self.sweep)
+    def _changed(self, before: Unit) -> str:
+        """What this sweep has otherwise than that of a unit in the folder, in brackets."""
+        changed = self._replaced(before)
+        with suppress(OSError, UnicodeDecodeError):
+            text = (self.folder / PLAN).read_text(encoding="utf-8")
+            changed += said_differently(text, self.sweep)
         return f" ({'; '.join(changed)})" if changed else ""
+
+    def _replaced(self, before: Unit) -> list[str]:
+        """The files that hold something else than when a unit in the folder was planned."""
+        was = _contents(before.about, plan_in(before.plan_file)["plan"])
+        now: dict[str, str] = {}
+        for unit in self.units:
+            now |= _contents(unit.about, as_values(unit.plan))
+        return [
+            f"{what} than when the units there were planned"
+            for what, content in was.items()
+            if now.get(what, content) != content
+        ]
 
     def prepare(self) -> None:
         """Make the folder ready: the sweep's text, and a file for each unit."""
@@ -195,13 +219,21 @@ class Resolved:
                 temporary.write_text(self.sweep.text, encoding="utf-8")
 
 
-def _check_layers(plan: GridPlan, front: Checkpoint, end: Checkpoint) -> None:
-    sides = (("front", front, plan.front_layers), ("end", end, plan.end_layers))
-    asked = [(f"the {role}", side.network, layers) for role, side, layers in sides]
-    with telling_whose_layer(*asked):
-        for role, side, layers in sides:
-            for layer in layers or ():
-                graph_of(side.network).node(layer, f"{role} layer")
+def _contents(about: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
+    """What to say of the files of a unit where they have changed, to the hash of what they hold;
+    without those of networks that are trained."""
+    sides = (("front", "front"), ("end", "end"), ("model1", "front"), ("model2", "end"))
+    found = {
+        f"the file of the network {about.get(key)} holds another network": plan[side].get("hash")
+        for side, key in sides
+        if side in plan
+    }
+    found |= {
+        f"the {name} {plan[name]['name']} holds other images": plan[name].get("hash")
+        for name in ("dataset", "eval_dataset")
+        if plan.get(name)
+    }
+    return {what: content for what, content in found.items() if content is not None}
 
 
 def _size(checkpoint: Checkpoint) -> int:

@@ -147,11 +147,7 @@ def stitch_grid(
     started = time.perf_counter()
     ready = prepared(front, end, train, test, plan, elsewhere, donors)
     pair = ready.pair.front, ready.pair.end
-    pairs = cells_of(plan, *pair)
-    for row, column in pairs:
-        check_cut((pair[0], row), (pair[1], column), ready.train, plan.cell(row, column, plan.seed))
-    if plan.measured.controls:
-        controls.require_factory(pair[0])
+    pairs = check_cells(plan, *pair, ready.train)
     notes = ready.look_at_donors(progress)
     warn(*notes)
     grid = _Grid(plan, ready, pairs, progress, keeping)
@@ -171,6 +167,17 @@ def stitch_grid(
         ],
         seconds=time.perf_counter() - started,
     )
+
+
+def check_cells(plan: GridPlan, front: nn.Module, end: nn.Module, train: AnySplit) -> list[Pair]:
+    """The cells of a grid; UserError where one of them cannot be stitched, see `cells_of` and
+    `check_cut`."""
+    pairs = cells_of(plan, front, end)
+    for row, column in pairs:
+        check_cut((front, row), (end, column), train, plan.cell(row, column, plan.seed))
+    if plan.measured.controls:
+        controls.require_factory(front)
+    return pairs
 
 
 @dataclass
