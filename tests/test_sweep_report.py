@@ -14,6 +14,7 @@ from robust_stitching.report.grid.files import lines
 from robust_stitching.report.sweep import pdf, write_files
 from robust_stitching.report.sweep.figures import curves, diagonal, heat_maps, of
 from robust_stitching.report.sweep.names import LONGEST, Names
+from robust_stitching.report.sweep.pages import write_pages
 from robust_stitching.report.sweep.read import results_in
 from robust_stitching.report.sweep.table import table_of
 
@@ -228,11 +229,19 @@ def test_a_colour_is_one_combination_in_the_order_of_the_plan(tmp_path):
     assert [text.get_text() for text in legend.get_texts()] == ["lr=0.3", "lr=0.1", "lr=0.2"]
     shown = [name for name, _ in heat_maps(table, "stitched", "accuracy", "")]
     assert shown[:4] == ["A → B, lr=0.1", "A → B, lr=0.2", "B → A, lr=0.3", "B → A, lr=0.1"]
-    (tmp_path / "plan.toml").write_text("")
-    index = write_files(tmp_path)["html"].read_text()
+    index = write_pages(results, tmp_path).read_text()
     assert [float(lr) for lr in re.findall(r"<td>lr=([^<]*)</td>", index)] == [
         lr for _, lr in each[1:]
     ]
+
+
+def test_results_are_in_the_order_of_the_plan_where_some_are_not_there(tmp_path):
+    for number, (seed, lr) in enumerate(((0, 0.3), (0, 0.1), (1, 0.3), (1, 0.1))):
+        make(tmp_path, number, f"u{number}", "AB", {"seed": seed, "lr": lr}, [])
+    (tmp_path / "units/u0/json/x.json").unlink()
+    results, asked = results_in(tmp_path)
+    assert [one.combination for one in results] == ["lr=0.3", "lr=0.1", "lr=0.1"]
+    assert len(asked) == 4
 
 
 def test_layers_are_in_the_order_of_the_network(tmp_path):
