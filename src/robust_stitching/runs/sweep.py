@@ -38,6 +38,7 @@ from robust_stitching.stitching.check import (
     check_target,
     check_terms,
 )
+from robust_stitching.stitching.grid.cells import Cuts, cuts_of
 from robust_stitching.stitching.grid.run import check_cells
 from robust_stitching.stitching.run import DEBUG_BATCHES
 
@@ -78,6 +79,7 @@ class Resolved:
         self.sweep, self.folder = sweep, folder
         self._splits: dict[tuple[str, int], tuple[AnySplit, AnySplit, DataRef]] = {}
         self._networks: dict[str, Known] = {}
+        self._cuts: dict[tuple, Cuts] = {}
         trainings = [self._training(key, plan) for key, plan in sweep.trainings.items()]
         for key, ref in sweep.files.items():
             checkpoint, known = network_of(ref, f"networks.{key}", CPU, otherwise=self._dataset)
@@ -85,6 +87,7 @@ class Resolved:
         self.units = [*trainings, *self._pairs()]
         self._networks.clear()  # a sweep may take days, and units read their own
         self._splits.clear()
+        self._cuts.clear()
 
     @property
     def _dataset(self) -> str:
@@ -165,8 +168,15 @@ class Resolved:
         if not plan.measured.no_robustness:
             check_robustness(plan.measured, *splits)
         few = train.sample(DEBUG_BATCHES * plan.training.batch_size) if plan.debug else train
-        check_cells(plan, front.network, end.network, few)
+        check_cells(self._cuts_of(plan, front, end), plan, front.network, few)
         return plan
+
+    def _cuts_of(self, plan: GridPlan, front: Checkpoint, end: Checkpoint) -> Cuts:
+        """The cells of a plan, looked for once for all those of the same networks and layers."""
+        key = id(front), id(end), plan.cells, plan.front_layers, plan.end_layers
+        if key not in self._cuts:
+            self._cuts[key] = cuts_of(plan, front.network, end.network)
+        return self._cuts[key]
 
     def require_own(self) -> None:
         """Raise UserError where the folder is that of another sweep; one that this adds to is its

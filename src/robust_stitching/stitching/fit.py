@@ -11,6 +11,7 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import Behind
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import Stitching, Transform
@@ -64,8 +65,14 @@ def form_of(plan: Transform) -> Form:
 
 def check_cut(front: Cut, end: Cut, train: AnySplit, plan: Stitching) -> None:
     """Raise UserError where the map that is asked for cannot be made between two layers."""
-    layouts = graph.layout_of(*front, "front layer"), graph.layout_of(*end, "end layer")
-    rows, columns = form_of(plan.transform).shape(*layouts)
+    check_between(
+        graph.layout_of(*front, "front layer"), graph.layout_of(*end, "end layer"), train, plan
+    )
+
+
+def check_between(front: Layout, end: Layout, train: AnySplit, plan: Stitching) -> None:
+    """The same of layers whose layouts are known."""
+    rows, columns = form_of(plan.transform).shape(front, end)
     check_map(plan.transform, rows, columns)
     iterations = iterations_on(train, plan.training)
     check_history(rows * columns, iterations, plan.save_frequency, plan.training.epochs)

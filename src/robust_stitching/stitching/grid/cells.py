@@ -6,12 +6,16 @@ from torch import nn
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stages import stages
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import GridPlan
 
 Pair = tuple[str, str]
 """A layer of the front and one of the end."""
+
+Cuts = dict[Pair, tuple[Layout, Layout]]
+"""Cells to the layouts of their layers."""
 
 
 def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
@@ -43,6 +47,16 @@ def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
             "named; name equally many."
         )
     return list(dict.fromkeys(zip(rows, columns, strict=True)))
+
+
+def cuts_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> Cuts:
+    """The cells of a grid with the layouts of their layers; errors as `cells_of`."""
+    pairs = cells_of(plan, front, end)
+    rows, columns = (
+        {layer: graph.layout_of(network, layer) for layer in dict.fromkeys(layers)}
+        for network, layers in zip((front, end), zip(*pairs, strict=True), strict=True)
+    )
+    return {(row, column): (rows[row], columns[column]) for row, column in pairs}
 
 
 def layers_of(network: nn.Module, named: Sequence[str] | None, whose: str) -> list[str]:

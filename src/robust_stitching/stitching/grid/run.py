@@ -18,13 +18,13 @@ from robust_stitching.similarity import Moments
 from robust_stitching.stitching import controls, matching
 from robust_stitching.stitching.controls import RANDOM, SELF
 from robust_stitching.stitching.fit import (
-    check_cut,
+    check_between,
     directly_matched,
     fitted_on,
     form_of,
     wants_moments,
 )
-from robust_stitching.stitching.grid.cells import Pair, cells_of
+from robust_stitching.stitching.grid.cells import Cuts, Pair, cuts_of
 from robust_stitching.stitching.grid.measure import Stitch, Stitches, measure_grid
 from robust_stitching.stitching.grid.training import (
     TrainedCell,
@@ -147,7 +147,9 @@ def stitch_grid(
     started = time.perf_counter()
     ready = prepared(front, end, train, test, plan, elsewhere, donors)
     pair = ready.pair.front, ready.pair.end
-    pairs = check_cells(plan, *pair, ready.train)
+    cuts = cuts_of(plan, *pair)
+    check_cells(cuts, plan, pair[0], ready.train)
+    pairs = list(cuts)
     notes = ready.look_at_donors(progress)
     warn(*notes)
     grid = _Grid(plan, ready, pairs, progress, keeping)
@@ -169,15 +171,12 @@ def stitch_grid(
     )
 
 
-def check_cells(plan: GridPlan, front: nn.Module, end: nn.Module, train: AnySplit) -> list[Pair]:
-    """The cells of a grid; UserError where one of them cannot be stitched, see `cells_of` and
-    `check_cut`."""
-    pairs = cells_of(plan, front, end)
-    for row, column in pairs:
-        check_cut((front, row), (end, column), train, plan.cell(row, column, plan.seed))
+def check_cells(cuts: Cuts, plan: GridPlan, front: nn.Module, train: AnySplit) -> None:
+    """Raise UserError where one of the cells of a grid cannot be stitched as the plan says."""
+    for pair, layouts in cuts.items():
+        check_between(*layouts, train, plan.cell(*pair, plan.seed))
     if plan.measured.controls:
         controls.require_factory(front)
-    return pairs
 
 
 @dataclass
