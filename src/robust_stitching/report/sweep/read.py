@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.plans import ComparePlan
 from robust_stitching.plans.places import PLANS, RECORDS, UNITS, plan_in, record_in
 
 COMPARE = "compare."
@@ -95,6 +94,6 @@ def _number(plan: tuple[str, Mapping[str, Any]]) -> int:
 
 def _asked(values: Mapping[str, Any]) -> Asked:
     about = values["unit"]
-    before = COMPARE if values["plan"].get("kind") == ComparePlan.KIND else ""
+    before = COMPARE if values["plan"].get("kind") == "compare" else ""
     options = {f"{before}{name}": value for name, value in about["options"].items()}
     return Asked(about["front"], about["end"], options)
