@@ -98,3 +98,17 @@ class Measure:
         """Why `n` images are too few, with its name, if they are."""
         lacking = self.limits(n, settings)
         return lacking and f"{self.name} {lacking}"
+
+
+def value_by(pairs: Callable[[Any], Tensor]) -> Callable[[Form, Form], float]:
+    """The `value` of a measure that has `pairs`."""
+    return lambda x, y: float(pairs(x.sums(y))[0, 1])
+
+
+def at_least(least: int) -> Callable[[int, Settings], str | None]:
+    """The `limits` of a measure that needs so many images."""
+
+    def limits(n: int, settings: Settings) -> str | None:
+        return f"needs at least {least} images, not {n}" if n < least else None
+
+    return limits

@@ -9,14 +9,12 @@ Debiased CKA puts the unbiased HSIC (Song et al., 2012, equation 5) in its place
 for itself, and divides once. See `gram` for how the sums are taken.
 """
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.forms import Gram, MinibatchGram, Settings
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, MinibatchSums, normalised
-from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure
+from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure, at_least, value_by
 
 
 def _exact(sums: GramSums) -> Tensor:
@@ -31,18 +29,10 @@ def _minibatch(sums: MinibatchSums) -> Tensor:
     return normalised(sums.products)
 
 
-def _value_by(pairs: Callable[[GramSums | MinibatchSums], Tensor]) -> Callable[[Gram, Gram], float]:
-    return lambda x, y: float(pairs(x.sums(y))[0, 1])
-
-
-def _few(n: int, settings: Settings) -> str | None:
-    return f"needs at least {LEAST_IMAGES} images, not {n}" if n < LEAST_IMAGES else None
-
-
 def _few_in_a_batch(n: int, settings: Settings) -> str | None:
     size = settings.batch_size
     small = f"needs batches of at least {LEAST_IMAGES} images, not {size}"
-    return _few(n, settings) or (small if size < LEAST_IMAGES else None)
+    return at_least(LEAST_IMAGES)(n, settings) or (small if size < LEAST_IMAGES else None)
 
 
 def _in_batches(n: int, settings: Settings) -> int:
@@ -62,7 +52,7 @@ MEASURES = (
         same=1,
         cost="one pass; needs all layers of a batch in memory",
         form=MinibatchGram,
-        value=_value_by(_minibatch),
+        value=value_by(_minibatch),
         pairs=_minibatch,
         limits=_few_in_a_batch,
         counted=_in_batches,
@@ -79,9 +69,9 @@ MEASURES = (
         cost="several passes, images² × features products; 8 × 8 layers of resnet_w1 with 10,000 "
         "images take minibatch-cka about a minute of one core, this one eight",
         form=Gram,
-        value=_value_by(_debiased),
+        value=value_by(_debiased),
         pairs=_debiased,
-        limits=_few,
+        limits=at_least(LEAST_IMAGES),
         ignores=_IGNORES,
     ),
     Measure(
@@ -93,7 +83,7 @@ MEASURES = (
         same=1,
         cost="as debiased-cka, and together with it no more than one of them",
         form=Gram,
-        value=_value_by(_exact),
+        value=value_by(_exact),
         pairs=_exact,
         unbiased="debiased-cka",
         ignores=_IGNORES,

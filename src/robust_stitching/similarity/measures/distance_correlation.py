@@ -4,8 +4,8 @@ from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.distances import NEGLIGIBLE, EuclideanDistances
-from robust_stitching.similarity.forms import POOLED, Settings
-from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure
+from robust_stitching.similarity.forms import POOLED
+from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure, at_least
 
 LEAST_IMAGES = 4
 """Below this the bias-corrected estimate does not exist."""
@@ -42,10 +42,6 @@ def _unbiased(x: EuclideanDistances, y: EuclideanDistances) -> float:
     return float((_unbiased_covariance(x, y) / (own * other).sqrt()).clamp(-1, 1))
 
 
-def _few(n: int, settings: Settings) -> str | None:
-    return f"needs at least {LEAST_IMAGES} images, not {n}" if n < LEAST_IMAGES else None
-
-
 _ABOUT = {
     "high": 1,
     "same": 1,
@@ -68,7 +64,7 @@ MEASURES = (
         estimator="bias-corrected distance correlation (on the squared scale, no root taken)",
         low=-1,
         value=_unbiased,
-        limits=_few,
+        limits=at_least(LEAST_IMAGES),
         **_ABOUT,
     ),
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.forms import CHANNELS, POOLED, Channels, Form, Settings
-from robust_stitching.similarity.measure import PAIRING, ROTATIONS, SCALE, SHIFT, Measure
+from robust_stitching.similarity.measure import PAIRING, ROTATIONS, SCALE, SHIFT, Measure, at_least
 from robust_stitching.similarity.measures.neighbours import EuclideanNeighbours
 
 NEIGHBOURS = 5
@@ -62,11 +62,6 @@ def _imd(x: HeatTrace, y: HeatTrace) -> float:
     return float((weights * (x.trace - y.trace).abs()).max())
 
 
-def _few(n: int, settings: Settings) -> str | None:
-    least = NEIGHBOURS + 2
-    return f"needs at least {least} images, not {n}" if n < least else None
-
-
 MEASURES = (
     Measure(
         name="imd",
@@ -80,7 +75,7 @@ MEASURES = (
         "minutes for 10,000",
         form=HeatTrace,
         value=_imd,
-        limits=_few,
+        limits=at_least(NEIGHBOURS + 2),
         ignores=ROTATIONS | {SCALE, SHIFT, PAIRING},
     ),
 )

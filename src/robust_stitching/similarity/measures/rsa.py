@@ -11,9 +11,17 @@ from robust_stitching.similarity.distances import (
     Distances,
     EuclideanDistances,
 )
-from robust_stitching.similarity.forms import POOLED, Gram, Settings
+from robust_stitching.similarity.forms import POOLED, Gram
 from robust_stitching.similarity.gram import GramSums, normalised
-from robust_stitching.similarity.measure import PERMUTATION, ROTATIONS, SCALE, SHIFT, Measure
+from robust_stitching.similarity.measure import (
+    PERMUTATION,
+    ROTATIONS,
+    SCALE,
+    SHIFT,
+    Measure,
+    at_least,
+    value_by,
+)
 
 LEAST_IMAGES = 3
 """Two images have a single distance, which correlates with nothing."""
@@ -43,14 +51,6 @@ def _raw_rsm_norm(sums: GramSums) -> Tensor:
     return _differences(sums.biased())
 
 
-def _value_by(pairs: Callable[[GramSums], Tensor]) -> Callable[[Gram, Gram], float]:
-    return lambda x, y: float(pairs(x.sums(y))[0, 1])
-
-
-def _few(n: int, settings: Settings) -> str | None:
-    return f"needs at least {LEAST_IMAGES} images, not {n}" if n < LEAST_IMAGES else None
-
-
 def _rsa(
     of: str, correlation: str, form: type[Distances], value: Callable, ignores: frozenset[str]
 ) -> Measure:
@@ -64,7 +64,7 @@ def _rsa(
         cost="one pass, rows² × channels products; keeps rows²/2 numbers of each layer",
         form=form,
         value=value,
-        limits=_few,
+        limits=at_least(LEAST_IMAGES),
         ignores=ignores,
     )
 
@@ -79,7 +79,7 @@ def _rsm(name: str, title: str, estimator: str, high: float, pairs: Callable, **
         same=0,
         cost="as debiased-cka, and together with it no more than one of them",
         form=Gram,
-        value=_value_by(pairs),
+        value=value_by(pairs),
         pairs=pairs,
         **other,
     )
