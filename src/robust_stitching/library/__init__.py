@@ -5,16 +5,10 @@ no network that they are given, and keep no file unless they are asked to. What 
 their numbers is a warning of Python's.
 """
 
-from robust_stitching.library.actions import (
-    attack,
-    compare,
-    evaluate,
-    stitch,
-    stitch_map,
-    write_report,
-)
+from robust_stitching.library.actions import attack, compare, evaluate
 from robust_stitching.library.images import load_data, split
 from robust_stitching.library.networks import layers, load, network, save
+from robust_stitching.library.stitches import stitch, stitch_map, write_report
 from robust_stitching.stitching.once import DonorScores
 
 __all__ = [
