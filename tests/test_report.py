@@ -299,7 +299,7 @@ def test_what_is_no_finished_stitch_is_told(result, tmp_path):
     checkpoints.write(paths["matrix"], {"weight": torch.zeros(2, 2)})
     refused("holds no maps of a stitch")
     paths["json"].write_text("{")
-    refused("is no JSON report")
+    refused("cannot be read")
     paths["json"].write_text('{"measures": {}}')
     refused("is no report of a stitch")
     record = strict_json(paths["json"])

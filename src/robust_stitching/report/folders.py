@@ -1,6 +1,5 @@
 """What lies in the folder of a finished run."""
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import read_json
 
 CLOCK = "%Y-%m-%d %H:%M:%S"
 
@@ -53,10 +53,7 @@ def report_of(
         raise UserError(
             f"{folder} holds {len(paths)} reports (json/*.json); give the folder of {called}."
         )
-    try:
-        record = json.loads(paths[0].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{paths[0]} is no JSON report ({error}); make the run again.") from error
+    record = read_json(paths[0], "make the run again")
     if not is_one(record):
         raise UserError(f"{paths[0]} is no report of {called}; give the folder of one.")
     return paths[0], record

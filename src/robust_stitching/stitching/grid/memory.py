@@ -1,14 +1,13 @@
 """What a grid takes of memory while it is made."""
 
-from collections.abc import Sequence
+import math
 
 from torch import nn
 
-from robust_stitching.graphs import graph
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.plans import GridPlan
 from robust_stitching.stitching.fit import form_of
-from robust_stitching.stitching.grid.cells import Pair
+from robust_stitching.stitching.grid.cells import Cuts
 from robust_stitching.stitching.grid.measure import KEPT_BYTES
 from robust_stitching.stitching.grid.training import COPIES, GROUP_BYTES
 from robust_stitching.stitching.once import BATCH_SIZE
@@ -27,20 +26,15 @@ SLACK = 2
 images, took 0.93 GB beyond what was there before, where this sum is 0.53 GB."""
 
 
-def memory_of(
-    plan: GridPlan, pairs: Sequence[Pair], front: nn.Module, end: nn.Module, images: int
-) -> int:
+def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, images: int) -> int:
     """About how many bytes making a grid takes at once, networks and images aside.
 
     Parameters
     ----------
     images : how many are compared.
     """
-    shapes = {layer: graph.layout_of(front, layer) for layer, _ in pairs}
-    goals = {layer: graph.layout_of(end, layer) for _, layer in pairs}
     form = form_of(plan.transform)
-    sizes = [form.shape(shapes[row], goals[column]) for row, column in pairs]
-    maps = FLOAT * sum(rows * columns for rows, columns in sizes)
+    maps = FLOAT * sum(math.prod(form.shape(*layouts)) for layouts in cuts.values())
     fronts = plan.measured.random_fronts if plan.measured.controls else 0
     kept = maps * plan.seeds * (KEPT + 2 * fronts)
     trained, measured = plan.training.batch_size * WITH_GRADIENT, BATCH_SIZE
@@ -49,7 +43,7 @@ def memory_of(
     batch = FLOAT * max(trained, measured) * (_units(front) + _units(end))
     compared = 0
     if not plan.measured.no_pinv:
-        row, column = (max(own.units for own in side.values()) for side in (shapes, goals))
+        row, column = (max(own.units for own in side) for side in zip(*cuts.values(), strict=True))
         compared = min(KEPT_BYTES, images * FLOAT * (row + KEPT * column))
     return kept + min(maps * COPIES, GROUP_BYTES) + SLACK * (batch + compared)
 
