@@ -199,10 +199,16 @@ def _tables(
     images = f"{record['data']['n_images']:,} images of {record['data']['name']}"
     results = [
         (
-            "Accuracy and answers",
-            text.rows(record, (*text.ACCURACY[:3], *text.ANSWERS)),
+            "Accuracy and agreement with the end",
+            text.rows(record, (*text.ACCURACY[:3], *text.ANSWERS[:2])),
             "Intervals are Wilson’s, over the images; the spread over trainings is not in them. "
-            "Loss is the cross-entropy with the labels, CE to end that with the end network’s "
+            f"Loss is the cross-entropy with the labels. {images}.",
+        ),
+        (
+            "Answers beside those of the end",
+            text.rows(record, text.ANSWERS[2:]),
+            "Agreement probability: mean of p·q / max(p·p, q·q), p and q the softmax of both. "
+            "Kappa: Cohen’s, of being right. CE to end: cross-entropy with the end network’s "
             "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
             f"network (second) get right or wrong. {images}.",
         ),

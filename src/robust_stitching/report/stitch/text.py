@@ -26,7 +26,7 @@ ACCURACY: tuple[Column, ...] = (
 ANSWERS: tuple[Column, ...] = (
     ("agreement", "agreement_with_end", ".2%"),
     ("95% interval", "agreement_with_end_interval", INTERVAL),
-    ("probability", "agreement_probability", ".2%"),
+    ("agreement probability", "agreement_probability", ".2%"),
     ("kappa", "kappa", ".3f"),
     ("CE to end", "cross_entropy_to_end", ".4f"),
     ("rr", "overlap_with_end.rr", ".2%"),
