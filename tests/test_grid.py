@@ -179,6 +179,27 @@ def test_groups_that_fit_give_the_same(donors, data, monkeypatch):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_what_the_last_epoch_answered_is_not_asked_again(donors, data, monkeypatch):
+    asked, look = [], measure.predict_all
+
+    def noting(networks, split, *how):
+        asked.extend(networks)
+        return look(networks, split, *how)
+
+    monkeypatch.setattr(measure, "predict_all", noting)
+    layers = {"front_layers": ("relu2",), "end_layers": ("relu2", "relu4"), "no_pinv": True}
+    plan = plan_of(**layers, controls=True, random_fronts=2)
+    with_them = stitch_grid(*donors, *data, plan)
+    assert len(asked) == 2, "of each cell the network before training"
+    monkeypatch.setattr(training, "LOGITS_BYTES", 0)
+    asked.clear()
+    without = stitch_grid(*donors, *data, plan)
+    assert len(asked) > 2
+    assert [numbers(c.measured) for c in with_them.cells] == [
+        numbers(c.measured) for c in without.cells
+    ]
+
+
 def test_an_interrupted_grid_goes_on_bit_for_bit(donors, data, tmp_path, monkeypatch):
     plan = plan_of(front_layers=["bn2", "bn5"], end_layers=["bn3"], epochs=3)
     whole = stitch_grid(*donors, *data, plan)

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import fingerprint
 from robust_stitching.data import AnySplit
-from robust_stitching.evaluation import predict
+from robust_stitching.evaluation.accuracy import BATCH_SIZE, predict
 from robust_stitching.graphs.signature import signature, told
 from robust_stitching.graphs.tracing import trace
-
-BATCH_SIZE = 250
 
 T = TypeVar("T")
 

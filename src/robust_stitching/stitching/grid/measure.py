@@ -4,6 +4,7 @@ with the end network at the same layer."""
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,8 @@ FRONT = "front"
 
 KEPT_BYTES = 2**28
 """What is kept at once of activations that are compared."""
+
+NOBODY: Mapping[nn.Module, Tensor] = MappingProxyType({})
 
 
 class Stitch(NamedTuple):
@@ -69,6 +72,7 @@ def measure_grid(
     seed: int,
     progress: Progress = silent,
     known: Mapping[str, Known],
+    answered: Mapping[nn.Module, Tensor] = NOBODY,
 ) -> dict[Pair, Measured]:
     """Measure every cell on a split.
 
@@ -76,6 +80,7 @@ def measure_grid(
     ----------
     donors : front and end.
     known : what is known of these, under "front" and "end": they are measured once.
+    answered : the logits, on this split, of those stitched networks that were asked before.
     """
     columns: dict[str, list[str]] = {}
     for row, column in stitches.cells:
@@ -83,7 +88,7 @@ def measure_grid(
     own = answers(dict(zip((FRONT, END), donors, strict=True)), split, known, progress)
     found: dict[Pair, Measured] = {}
     for column, rows in columns.items():
-        one = _Column(donors, column, rows, stitches)
+        one = _Column(donors, column, rows, stitches, answered)
         scores = one.scores(split, own, plan, seed, progress)
         for row in rows:
             names = (FRONT, END, *stitches.cells[row, column])
@@ -141,8 +146,9 @@ class _Column:
         column: str,
         rows: Sequence[str],
         stitches: Stitches,
+        answered: Mapping[nn.Module, Tensor],
     ):
-        self.donors, self.column, self.rows = donors, column, rows
+        self.donors, self.column, self.rows, self.answered = donors, column, rows, answered
         cells = {
             Name(row, what): own
             for row in rows
@@ -172,14 +178,7 @@ class _Column:
         ----------
         own : the logits of the donors.
         """
-        networks = [*self.behind.values()]
-        logits = dict(
-            zip(
-                self.behind,
-                predict_all(networks, split, BATCH_SIZE, progress, f"evaluating → {self.column}"),
-                strict=True,
-            )
-        )
+        logits = self._logits(split, progress)
         similarity = not plan.measured.no_pinv
         ckas, distances = {}, {}
         if similarity:
@@ -198,6 +197,17 @@ class _Column:
             found[row, FRONT] = score(own[FRONT], Name(row, FRONT))
             found[row, END] = score(own[END], END)
         return found
+
+    def _logits(self, split: AnySplit, progress: Progress) -> dict[Name, Tensor]:
+        known = {
+            name: self.answered[own.network]
+            for name, own in (self.stitched | self.random).items()
+            if own.network in self.answered
+        }
+        asked = {name: network for name, network in self.behind.items() if name not in known}
+        what = f"evaluating → {self.column}"
+        found = predict_all([*asked.values()], split, BATCH_SIZE, progress, what) if asked else []
+        return known | dict(zip(asked, found, strict=True))
 
     def attacked(
         self,

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.errors import UserError
@@ -200,8 +200,9 @@ class _Grid:
         stitches = Stitches(
             {pair: self._networks(pair, trained[pair], seed) for pair in self.pairs}
         )
+        answered = _answers_of(trained)
         if plan.measured.controls:
-            self._add_controls(stitches, seed)
+            answered |= self._add_controls(stitches, seed)
         measured, elsewhere = (
             split
             and measure_grid(
@@ -212,8 +213,9 @@ class _Grid:
                 seed=seed,
                 progress=self.progress,
                 known=ready.known,
+                answered=asked,
             )
-            for split in (ready.test, ready.elsewhere)
+            for split, asked in ((ready.test, answered), (ready.elsewhere, {}))
         )
         for pair in self.pairs:
             own = plan.cell(*pair, seed)
@@ -284,12 +286,14 @@ class _Grid:
         donor = self.ready.pair.front
         return {name: Stitch(network, donor, pair[0]) for name, network in made.items()}
 
-    def _add_controls(self, stitches: Stitches, seed: int) -> None:
-        """The end stitched to itself at every column, and random fronts at every cell."""
+    def _add_controls(self, stitches: Stitches, seed: int) -> dict[nn.Module, Tensor]:
+        """The end stitched to itself at every column, and random fronts at every cell. Returns
+        `_answers_of` these."""
         front, end, train = self.ready.pair.front, self.ready.pair.end, self.ready.train
         selves = list(dict.fromkeys((column, column) for _, column in self.pairs))
         moments = self._moments_between(end, end, selves, main=False)
         own = self._trained(end, end, selves, seed, SELF, moments, main=False)
+        answered = _answers_of(own)
         for (column, _), found in own.items():
             if self._sound(found, f"the end stitched to itself at {column}", seed):
                 for pair in (pair for pair in self.pairs if pair[1] == column):
@@ -298,13 +302,14 @@ class _Grid:
             twin = controls.with_random_weights(front, train, seed, number)
             moments = self._moments_between(twin, end, self.pairs, main=False)
             what = f"{RANDOM}-{number}"
-            for pair, cell in self._trained(
-                twin, end, self.pairs, seed, what, moments, main=False
-            ).items():
+            made = self._trained(twin, end, self.pairs, seed, what, moments, main=False)
+            answered |= _answers_of(made)
+            for pair, cell in made.items():
                 if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}", seed):
                     stitch = Stitch(cell.network, twin, pair[0])
                     stitches.fronts.setdefault(pair, []).append(stitch)
                     stitches.cells[pair].setdefault(RANDOM, stitch)
+        return answered
 
     def _sound(self, cell: TrainedCell, what: str, seed: int) -> bool:
         """Whether there is such a control; notes why not."""
@@ -312,3 +317,8 @@ class _Grid:
             of_seed = f", seed {seed}" if self.plan.seeds > 1 else ""
             self.notes.append(f"A control ({what}{of_seed}) was left out: {cell.error}")
         return cell.error is None
+
+
+def _answers_of(trained: Mapping[Pair, TrainedCell]) -> dict[nn.Module, Tensor]:
+    """The logits of trained networks on the test images, of those that have some."""
+    return {own.network: own.logits for own in trained.values() if own.logits is not None}

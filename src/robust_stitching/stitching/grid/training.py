@@ -31,6 +31,9 @@ from robust_stitching.training.trainer import REFRESH_SECONDS, Metrics
 GROUP_BYTES = 2**29
 """What the maps that are trained together may take."""
 
+LOGITS_BYTES = 2**27
+"""What their answers may take that are kept, so that nobody asks again."""
+
 COPIES = 6
 """Of a map: before training, by direct matching, and in training with gradient and two moments."""
 
@@ -45,6 +48,8 @@ class TrainedCell:
         weights are those of the donors themselves.
     direct : direct matching; None where nobody asked for it.
     curve : the training log.
+    logits : of the test images, as the last epoch ended; None where they are too many to keep, or
+        where training had ended before.
     error : why there is no trained one, where training diverged.
     """
 
@@ -54,6 +59,7 @@ class TrainedCell:
     curve: list[EpochRecord]
     precision: str
     error: str | None = None
+    logits: torch.Tensor | None = None
 
 
 def train_cells(
@@ -178,6 +184,9 @@ class _Group:
             self._watched(pair, partial(trainer.close_epoch, test, seconds))
             self._watched(pair, trainer.check_weights)
         last = one.iteration == one.iterations
+        if last and sum(own.nbytes for own in logits) <= LOGITS_BYTES:
+            for pair, own in zip(left, logits, strict=True):
+                self.cells[pair].logits = own
         state.keep(self._state, now=last)
         state.after_step(self._state)
 
