@@ -67,6 +67,16 @@ def parser() -> Parser:
         "seed",
         help="seed of the choice of images and positions and of the order in batches",
     )
+    p.setting(
+        "null",
+        metavar="K",
+        help="permute the images of model 2 so many times, 19 at least, and tell what values would "
+        "be by chance: p, the threshold at 5%%, the value calibrated by it (0: none)",
+    )
+    p.setting(
+        "interval",
+        help="give every value its 95%% interval, by the jackknife over blocks of images",
+    )
     options.add_runs(p, options.RESULTS)
     options.add_plan(p)
     options.add_device(p)

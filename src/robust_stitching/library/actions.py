@@ -110,7 +110,8 @@ def compare(
     images, progress : as those of `evaluate`.
     layers1, layers2 : the clean cuts if left out.
     measures : their names, or "all"; the usual ones if left out.
-    settings : `batch_size`, `k`, `positions` and `seed`, as those of `similarity.compare`.
+    settings : `batch_size`, `k`, `positions`, `seed`, `null` and `interval`, as those of
+        `similarity.compare`.
 
     Raises
     ------

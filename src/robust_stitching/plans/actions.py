@@ -21,7 +21,15 @@ from robust_stitching.plans.parts import (
     Transform,
 )
 from robust_stitching.plans.recipes import FAST, PAPER, RECIPES, completed
-from robust_stitching.plans.settings import AT_LEAST_ONE, POSITIVE, SEED, SOME, Settings, setting
+from robust_stitching.plans.settings import (
+    AT_LEAST_ONE,
+    PERMUTATIONS,
+    POSITIVE,
+    SEED,
+    SOME,
+    Settings,
+    setting,
+)
 from robust_stitching.plans.written import from_flat
 
 
@@ -194,7 +202,9 @@ class ComparePlan(Settings):
     batch_size : images at a time; the batches of minibatch CKA.
     neighbours : how many nearest neighbours are looked at.
     positions : what measures of channels take for rows, see `similarity.rows`.
-    seed : of the choice of images and positions, and of the order in batches.
+    seed : of the choice of images and positions, of the order in batches, and of permutations.
+    null : how many permutations tell what values would be by chance; 0 for none.
+    interval : whether values have 95% intervals.
     """
 
     KIND: ClassVar[str] = "compare"
@@ -212,6 +222,8 @@ class ComparePlan(Settings):
     neighbours: int = setting(10, AT_LEAST_ONE)
     positions: str = setting("pooled", choices=POSITIONS)
     seed: int = setting(0, SEED)
+    null: int = setting(0, PERMUTATIONS)
+    interval: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ class Limits(NamedTuple):
 
 AT_LEAST_ONE = Limits(lambda n: n >= 1, "a whole number of at least 1")
 COUNT = Limits(lambda n: n >= 0, "a whole number of at least 0")
+PERMUTATIONS = Limits(lambda n: n == 0 or n >= 19, "0 or a whole number of at least 19")
 SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Limits(lambda x: x > 0, "a number above 0")
 AT_LEAST_ZERO = Limits(lambda x: x >= 0, "a number of at least 0")

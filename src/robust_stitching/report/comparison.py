@@ -1,7 +1,7 @@
 """A comparison of two networks, from its JSON report: text for the terminal, and files."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from robust_stitching.report.heat_maps import figure_of
 from robust_stitching.report.tables import aligned
 
 GAP = 2
+LEVEL = 0.05
+DOUBTS = "p", "threshold", "calibrated", "low", "high"
+"""Keys beside values, of the same shape."""
 
 
 def as_text(record: Mapping[str, Any], width: int) -> str:
@@ -37,16 +40,18 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     for measure in record["measures"].values():
         if "values" in measure:
             about = f"{measure['estimator']}; {measure['n_images']:,} images"
-            rows = _numbers(measure["values"])
+            rows = _numbers(measure)
             tables = _tables(record["layers1"], record["layers2"], rows, width, named)
             parts.append("\n".join([*_filled(about, width), "", "\n\n".join(tables)]))
-    outputs = [["outputs", "value", "95% interval", "images"]]
-    for measure in record["measures"].values():
-        if "value" in measure:
-            ends = measure.get("value_interval")
-            interval = "–" if ends is None else " – ".join(f"{end:.4f}" for end in ends)
-            cells = [f"{measure['value']:.4f}", interval, f"{measure['n_images']:,}"]
-            outputs.append([measure["estimator"], *cells])
+            parts += ["\n".join(_filled(told, width)) for told in _doubts(record, measure)]
+    answers = [measure for measure in record["measures"].values() if "value" in measure]
+    doubted = ["p"] if any("p" in measure for measure in answers) else []
+    outputs = [["outputs", "value", "95% interval", *doubted, "images"]]
+    for measure in answers:
+        ends = measure.get("value_interval") or [measure.get("low"), measure.get("high")]
+        interval = "–" if None in ends else " – ".join(f"{end:.4f}" for end in ends)
+        cells = [f"{measure['value']:.4f}", interval, *[_p(measure["p"])] * len(doubted)]
+        outputs.append([measure["estimator"], *cells, f"{measure['n_images']:,}"])
     if len(outputs) > 1:
         parts.append(aligned(outputs))
     parts += ["\n".join(_filled(note, width)) for note in record["notes"]]
@@ -64,8 +69,54 @@ def _filled(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _numbers(values: Sequence[Sequence[float | None]]) -> list[list[str]]:
-    return [["–" if v is None else f"{v:.3f}" for v in row] for row in values]
+def _numbers(measure: Mapping[str, Any]) -> list[list[str]]:
+    """The values, those that chance explains in brackets."""
+    values, explained = measure["values"], by_chance(measure)
+
+    def told(value: float | None, chance: bool) -> str:
+        if value is None:
+            return "–"
+        return f"({value:.3f})" if chance else f"{value:.3f}"
+
+    return [list(map(told, *each)) for each in zip(values, explained, strict=True)]
+
+
+def by_chance(measure: Mapping[str, Any]) -> list[list[bool]]:
+    """Of every pair of layers whether its value is none beyond the 95% of permutations."""
+    if "p" not in measure:
+        return [[False] * len(row) for row in measure["values"]]
+    return [[p is not None and p > LEVEL for p in row] for row in measure["p"]]
+
+
+def _doubts(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[str]:
+    """What permutations and blocks say of a table, in sentences."""
+    count = record["params"]["null"]
+    if "p" in measure:
+        explained = sum(map(sum, by_chance(measure)))
+        told = f"in brackets: {explained} that chance explains" if explained else "none by chance"
+        best = measure.get("best")
+        if best:
+            told += (
+                f"; the most similar of all, {best['layer1']} with {best['layer2']}: "
+                f"{best['value']:.3f}, p = {_p(best['p'])} of the most similar of each permutation"
+            )
+        yield f"{count} permutations of the images, 5%: {told}"
+    if "low" in measure:
+        halves = [
+            (high - low) / 2
+            for lows, highs in zip(measure["low"], measure["high"], strict=True)
+            for low, high in zip(lows, highs, strict=True)
+            if low is not None
+        ]
+        if halves:
+            yield (
+                f"95% intervals (jackknife over blocks of images): ±{min(halves):.3f} to "
+                f"±{max(halves):.3f}; each stands in the files"
+            )
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else f"{p:.3f}"
 
 
 def _columns_width(rows: Sequence[str], columns: Sequence[str]) -> int:
@@ -115,6 +166,9 @@ def write_files(record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
 def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
     """Layers of model 1 upwards, of model 2 to the right. Bright is alike, for distances too."""
     about = f"{measure['n_images']:,} images of {record['data']['name']}"
+    explained, chance = by_chance(measure), ""
+    if "p" in measure:
+        chance = f". Hatched: by chance (p > {LEVEL} of {record['params']['null']} permutations)"
     return figure_of(
         np.array(measure["values"], dtype=float),  # None becomes NaN
         record["layers1"],
@@ -123,7 +177,8 @@ def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
         colours="magma" if measure["larger_is_more_similar"] else "magma_r",
         title=measure["title"],
         labels=tuple(f"model {i}: {m['label']}" for i, m in enumerate(record["models"], 1)),
-        caption=f"{measure['estimator']}. {about} ({record['params']['split']})",
+        caption=f"{measure['estimator']}. {about} ({record['params']['split']}){chance}",
+        marked=np.array(explained),
     )
 
 
@@ -132,12 +187,15 @@ def _lines(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     lines = []
     for name, measure in record["measures"].items():
         about = {key: measure[key] for key in ("n_images", "estimator")}
+        doubts = [key for key in DOUBTS if key in measure]
         if "value" in measure:
-            nowhere = {"layer1": None, "layer2": None}
-            lines.append({"measure": name, **nowhere, "value": measure["value"], **about})
+            nowhere = {"layer1": None, "layer2": None, "value": measure["value"]}
+            own = {key: measure[key] for key in doubts}
+            lines.append({"measure": name, **nowhere, **own, **about})
             continue
-        for layer1, row in zip(record["layers1"], measure["values"], strict=True):
-            for layer2, value in zip(record["layers2"], row, strict=True):
-                place = {"layer1": layer1, "layer2": layer2}
-                lines.append({"measure": name, **place, "value": value, **about})
+        for i, layer1 in enumerate(record["layers1"]):
+            for j, layer2 in enumerate(record["layers2"]):
+                place = {"layer1": layer1, "layer2": layer2, "value": measure["values"][i][j]}
+                own = {key: measure[key][i][j] for key in doubts}
+                lines.append({"measure": name, **place, **own, **about})
     return lines

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
@@ -113,6 +114,7 @@ def figure_of(
     title: str,
     labels: tuple[str, str],
     caption: str,
+    marked: np.ndarray | None = None,
 ) -> Figure:
     """A figure of one heat map with names, as large as they need; for the others see `heat_map`.
 
@@ -120,6 +122,7 @@ def figure_of(
     ----------
     title : what the colours mean.
     labels : before rows and before columns, each what they are and whose.
+    marked : which cells are hatched, of the shape of the matrix.
     """
     cell = _cell(rows, columns)
     width, height = cell * len(columns), cell * len(rows)
@@ -134,6 +137,9 @@ def figure_of(
         ends = "−∞" if low is None else f"{low:g}", "∞" if high is None else f"{high:g}"
         scale = f"{title}{gap}({' to '.join(ends)})"
         heat_map(axes, matrix, rows, columns, low, high, colours=colours, scale=scale)
+        for i, j in np.argwhere(np.zeros(matrix.shape) if marked is None else marked):
+            square = {"width": 1, "height": 1, "fill": False, "linewidth": 0}
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), hatch="//", ec="0.6", **square))
         axes.set_ylabel(labels[0].replace(": ", f":{gap}", 1))
         axes.set_xlabel(labels[1])
         characters = int(figure.get_figwidth() * 17)

@@ -1,5 +1,6 @@
 """Comparing two networks as a plan says, into a folder of results."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.compare import prepared
+from robust_stitching.similarity.forms import MAPS
+
+COPIES = 2
+"""Of Gram matrices: as they were made, and laid side by side."""
+
+WORTH_TELLING = 1e9
+"""Bytes."""
 
 
 def run(
@@ -48,8 +56,16 @@ def run(
     if plan.n_images is not None:
         split = split.sample(plan.n_images, plan.seed)
     asked = (first.network, second.network, split, plan.layers1, plan.layers2, plan.measures)
-    settings = {"batch_size": plan.batch_size, "k": plan.neighbours, "positions": plan.positions}
-    prepared(*asked, **settings)  # mistakes are told before the first image
+    settings = {
+        "batch_size": plan.batch_size,
+        "k": plan.neighbours,
+        "positions": plan.positions,
+        "null": plan.null,
+    }
+    sides, measures, _ = prepared(*asked, **settings)  # mistakes are told before the first image
+    if (plan.null or plan.interval) and any(measure.of == MAPS for measure in measures):
+        for told in _told(sum(len(side.layers) for side in sides), len(split)):
+            listener.say(told)
     with begun(out, name, plan, resume=resume, tell=listener.say) as unfinished:
         pair = look_at(models, split, plan.batch_size, progress)
         listener.warn(*pair.notes)
@@ -57,6 +73,7 @@ def run(
             *asked,
             **settings,
             seed=plan.seed,
+            interval=plan.interval,
             order=pair.order,
             progress=progress,
             state=StateFile(unfinished.state / "gathered.pt"),
@@ -72,3 +89,13 @@ def run(
             listener.unwritten(record)
             raise
     return Done(unfinished.final, record, paths)
+
+
+def _told(layers: int, images: int) -> Iterator[str]:
+    """What is kept of many images."""
+    size = COPIES * 4 * layers * images**2
+    if size > WORTH_TELLING:
+        yield (
+            f"Gram matrices of {layers} layers for {images:,} images are kept, in about "
+            f"{size / 1e9:.1f} GB of memory; fewer images or layers take less."
+        )

@@ -13,6 +13,7 @@ from robust_stitching.evaluation.pair import Pair
 from robust_stitching.similarity import Comparison
 from robust_stitching.similarity.forms import CHANNELS
 from robust_stitching.similarity.measure import Measure
+from robust_stitching.similarity.null import Null
 
 OVER = {"pooled": " of pooled channels", "all": " over positions"}
 """What measures of channels take for rows, behind their titles."""
@@ -62,13 +63,34 @@ def _measured(measure: Measure, comparison: Comparison) -> dict[str, Any]:
         "estimator": comparison.estimators[name],
         "n_images": n,
         "range": [measure.low, measure.high],
-        "larger_is_more_similar": measure.same > measure.low,
+        "larger_is_more_similar": measure.larger_is_more_similar,
     }
+    doubts = _doubts(name, comparison)
     if not measure.of_outputs:
-        return {**told, "values": comparison.layerwise[name].tolist()}
+        return {**told, "values": comparison.layerwise[name].tolist(), **doubts}
     value = comparison.outputs[name]
     interval = {"value_interval": interval_of(value, n)} if measure.share else {}
-    return {**told, "value": value, **interval}
+    return {**told, "value": value, **interval, **doubts}
+
+
+def _doubts(name: str, comparison: Comparison) -> dict[str, Any]:
+    """What a measure would be by chance, and its intervals, where somebody asked."""
+    found: dict[str, Any] = {}
+    if name in comparison.nulls:
+        found |= _of_null(comparison.nulls[name])
+    if name in comparison.best:
+        (row, column), null = comparison.best[name]
+        layers = {"layer1": comparison.layers1[row], "layer2": comparison.layers2[column]}
+        value = comparison.layerwise[name][row, column].item()
+        found["best"] = {**layers, "value": value, **_of_null(null)}
+    if name in comparison.intervals:
+        low, high = comparison.intervals[name]
+        found |= {"low": low.tolist(), "high": high.tolist()}
+    return found
+
+
+def _of_null(null: Null) -> dict[str, Any]:
+    return {key: values.tolist() for key, values in vars(null).items()}
 
 
 def _accuracy(accuracy: Accuracy | None) -> dict[str, Any]:

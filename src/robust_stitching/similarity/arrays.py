@@ -8,9 +8,10 @@ from torch import Tensor
 
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity.forms import OUTPUTS, POSITIONS, Settings
+from robust_stitching.similarity.gathering import NotFinite
 from robust_stitching.similarity.measure import SCALE, Measure
 from robust_stitching.similarity.stream import ArrayStream
-from robust_stitching.similarity.values import NotFinite, values_of
+from robust_stitching.similarity.values import values_of
 
 Array = np.ndarray | Tensor
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -15,12 +15,16 @@ from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans.parts import POSITIONS
+from robust_stitching.similarity.doubts import Doubts
 from robust_stitching.similarity.forms import POOLED, Settings
-from robust_stitching.similarity.measure import Measure
+from robust_stitching.similarity.gathering import NotFinite, Values
+from robust_stitching.similarity.jackknife import LEAST_IMAGES
+from robust_stitching.similarity.measure import PAIRING, Measure
 from robust_stitching.similarity.measures import MEASURES, chosen
+from robust_stitching.similarity.null import FEWEST, Null
 from robust_stitching.similarity.rows import told
 from robust_stitching.similarity.stream import NetworkStream
-from robust_stitching.similarity.values import NotFinite, Values, values_of
+from robust_stitching.similarity.values import values_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Comparison:
     n_images : name of a measure to how many images it was taken over.
     positions : what measures of channels took for rows, see `rows.Rows`.
     data : the dataset's name.
+    nulls, best, intervals : see `gathering.Values`; empty where nobody asked.
     notes : what a reader has to know, in sentences.
     """
 
@@ -52,6 +57,9 @@ class Comparison:
     data: str
     notes: tuple[str, ...]
     seconds: float
+    nulls: Mapping[str, Null] = field(default_factory=dict)
+    best: Mapping[str, tuple[tuple[int, int], Null]] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ def compare(
     k: int = Settings.k,
     positions: str = Settings.positions,
     seed: int = 0,
+    null: int = 0,
+    interval: bool = False,
     order: Sequence[int] | None = None,
     progress: Progress = silent,
     state: StateFile | None = None,
@@ -99,7 +109,12 @@ def compare(
     batch_size : also that of minibatch CKA.
     k : how many neighbours "mutual-knn" and its like look at.
     positions : what measures of channels take for rows, see `rows.Rows`.
-    seed : of the order in which images are put into batches, and of the choice of positions.
+    seed : of the order in which images are put into batches, of the choice of positions, and of
+        permutations and blocks.
+    null : how many times the images of network 2 are permuted to see what values would be by
+        chance, see `null`; 0 for not at all, else 19 at least.
+    interval : whether values are given 95% intervals, see `jackknife`. For both the Gram matrices
+        of all layers are kept where measures of feature maps are asked for, n² numbers each.
     order : for each answer of network 1 the number of the same one of network 2; as they stand if
         left out.
     state : where what was gathered is kept, from which a later call goes on, bit for bit.
@@ -113,14 +128,17 @@ def compare(
     n, attributes = len(split), are_attributes(split.labels)
     settings = Settings(batch_size, k, positions, seed, attributes)
     asked = (network1, network2, split, layers1, layers2, measures)
-    sides, wanted, notes = prepared(*asked, batch_size=batch_size, k=k, positions=positions)
+    how = {"batch_size": batch_size, "k": k, "positions": positions, "null": null}
+    sides, wanted, notes = prepared(*asked, **how)
     stream = NetworkStream([(s.network, s.layers) for s in sides], split, batch_size, seed)
     layouts = tuple([*side.layers.values()] for side in sides)
     try:
-        values = values_of(wanted, stream, layouts, settings, order, progress, state)
+        doubts = Doubts(null, interval)
+        values = values_of(wanted, stream, layouts, settings, order, progress, state, doubts)
     except NotFinite as error:
         raise UserError(_broken(error, sides)) from error
     notes += _undefined(values, wanted, sides, n, positions)
+    notes += _undoubted(wanted, n, null, interval)
     rows = told(positions)
     return Comparison(
         layers1=tuple(sides[0].layers),
@@ -136,6 +154,9 @@ def compare(
         data=split.name,
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
+        nulls=values.nulls,
+        best=values.best,
+        intervals=values.intervals,
     )
 
 
@@ -150,6 +171,7 @@ def prepared(
     batch_size: int = Settings.batch_size,
     k: int = Settings.k,
     positions: str = Settings.positions,
+    null: int = 0,
 ) -> tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]:
     """What `compare` looks at: both sides with their layers, the measures, and why others are left
     out. It raises what that raises, before any image is looked at."""
@@ -158,6 +180,11 @@ def prepared(
         raise UserError(f"{n} image is too few to compare anything; take at least 2.")
     if positions not in POSITIONS:
         raise unknown("choice of positions", positions, POSITIONS)
+    if null and null < FEWEST:
+        raise UserError(
+            f"{null} permutations are too few to tell a value from chance at 5%; take {FEWEST} at "
+            "least, 200 for a report."
+        )
     with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
         sides = (_side(1, network1, layers1), _side(2, network2, layers2))
     settings = Settings(batch_size, k, positions)
@@ -228,6 +255,21 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
                 f"{fewest} channels or more at every layer of model {side.number}"
             )
     return None
+
+
+def _undoubted(wanted: Sequence[Measure], n: int, null: int, interval: bool) -> Iterable[str]:
+    """Why some values have no null or no interval, in sentences."""
+    unpaired = [measure.name for measure in wanted if PAIRING in measure.ignores]
+    if null and unpaired:
+        yield (
+            f"{', '.join(unpaired)}: no null, for the value does not depend on which image of one "
+            "side goes with which of the other."
+        )
+    if interval and n < LEAST_IMAGES:
+        yield (
+            f"No intervals: {n} images are too few to leave some out; they need {LEAST_IMAGES} or "
+            "more."
+        )
 
 
 def _broken(error: NotFinite, sides: tuple[Side, Side]) -> str:

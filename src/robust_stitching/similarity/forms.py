@@ -199,8 +199,11 @@ class Channels(Form):
     @property
     def enough(self) -> bool:
         """Whether there are more rows than channels: else CCA is 1 whatever the channels hold."""
-        n, p = self.rows.shape
-        return n > p
+        return self.enough_of(len(self))
+
+    def enough_of(self, images: int) -> bool:
+        """The same where there are so many images."""
+        return images * self.per_image > self.rows.shape[1]
 
     @cached_property
     def alive(self) -> Tensor:

@@ -119,7 +119,11 @@ class MinibatchSums:
             return
         sums = GramSums(m, count, grams.device)
         sums.add(slice(0, m), slice(0, m), grams)
-        self.products = self.products.to(grams.device) + m * sums.unbiased()
+        self.add_sums(sums)
+
+    def add_sums(self, sums: GramSums) -> None:
+        """The same from the sums over the Gram matrices of a batch, of four images or more."""
+        self.products = self.products.to(sums.products.device) + sums.n * sums.unbiased()
 
 
 class GramMatrices:

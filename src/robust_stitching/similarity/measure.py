@@ -84,6 +84,11 @@ class Measure:
         """Whether it compares the answers of the networks rather than pairs of layers."""
         return self.of == OUTPUTS
 
+    @property
+    def larger_is_more_similar(self) -> bool:
+        """Whether a value that is larger says that the sides are more alike."""
+        return self.same > self.low
+
     def uses(self, setting: str) -> bool:
         """Whether the setting of that name, one of `Settings`, changes its value."""
         return f"{{{setting}}}" in self.estimator

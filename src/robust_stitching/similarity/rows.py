@@ -35,7 +35,7 @@ class Rows:
     def __init__(
         self, layouts: tuple[Sequence[Layout], Sequence[Layout]], n: int, positions: str, seed: int
     ):
-        self.first = len(layouts[0])
+        self.first, self.n = len(layouts[0]), n
         self.layouts = [*layouts[0], *layouts[1]]
         self._seen = 0
         self._grids = [{POOLED} for _ in self.layouts]
