@@ -1,15 +1,16 @@
 """All distances between the rows of a representation, prepared once for what compares them."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.similarity.forms import CHANNELS, Channels, Form, Settings
+from robust_stitching.similarity.forms import CHANNELS, Channels, Form, Settings, rows_of
 
 PRECISION = 2.0**40
 """Correlations closer than 1/PRECISION are equal: those of copies of an image are, but for
@@ -17,6 +18,9 @@ rounding, and ranks should see it."""
 
 NEGLIGIBLE = 1e-9
 """Distances that vary by less than this share of them are all the same."""
+
+
+SCORES = "scores", "rank_scores"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ class Distances(Form):
         upper = matrix[kept[first], kept[second]]
         return replace(self, channels=self.channels.only(images), upper=upper)
 
+    def permuted(self, order: Sequence[int] | Tensor) -> "Distances":
+        """The distances are the same ones between other numbers, and so are their scores."""
+        order = torch.as_tensor(order, device="cpu")
+        places = _places(order, self.channels.per_image).to(self.upper.device)
+        found = replace(self, channels=self.channels.permuted(order), upper=self.upper[places])
+        known = {name: vars(self)[name][places] for name in SCORES if name in vars(self)}
+        vars(found).update(known)
+        return found
+
     @cached_property
     def scores(self) -> Tensor:
         """`upper` without its mean, of length 1; NaN where all distances are the same."""
@@ -80,6 +93,16 @@ class Distances(Form):
         first, second = torch.triu_indices(self.n, self.n, 1, device=self.upper.device)
         sums = self.upper.new_zeros(self.n)
         return sums.index_add_(0, first, self.upper).index_add_(0, second, self.upper)
+
+
+@lru_cache(maxsize=1)  # all layers are permuted alike
+def _places(order: Tensor, per_image: int) -> Tensor:
+    """Where the distances between rows stand in `Distances.upper` that come from images in another
+    order."""
+    rows = rows_of(order, per_image)
+    one, other = (rows[side] for side in torch.triu_indices(len(rows), len(rows), 1))
+    first, second = torch.minimum(one, other), torch.maximum(one, other)
+    return first * (2 * len(rows) - first - 1) // 2 + second - first - 1
 
 
 def _standardised(values: Tensor) -> Tensor:

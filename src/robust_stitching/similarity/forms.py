@@ -189,12 +189,13 @@ class Channels(Form):
         """What is known of the rows by then holds in any order, and is not computed again."""
         other = super().permuted(order)
         known = {name: value for name, value in vars(self).items() if name not in vars(other)}
-        vars(other).update(known)
+        rows = self.rows_of(torch.as_tensor(order, device="cpu")).to(self.rows.device)
+        vars(other).update(known, _centred=self._centred[rows])
         return other
 
     def rows_of(self, images: Tensor) -> Tensor:
         """The numbers of the rows of some images."""
-        return (images[:, None] * self.per_image + torch.arange(self.per_image)).flatten()
+        return rows_of(images, self.per_image)
 
     @property
     def enough(self) -> bool:
@@ -218,8 +219,16 @@ class Channels(Form):
 
     def centred(self) -> Tensor:
         """The rows without their mean, dead channels exactly 0."""
+        return vars(self)["_centred"] if "_centred" in vars(self) else self._centre()
+
+    def _centre(self) -> Tensor:
         rows = self.rows.double()
         return (rows - rows.mean(dim=0)) * self.alive
+
+    @cached_property
+    def _centred(self) -> Tensor:
+        """Kept only where rows are permuted, for it takes twice the memory of the rows."""
+        return self._centre()
 
     @cached_property
     def whitening(self) -> Tensor:
@@ -246,6 +255,11 @@ class Channels(Form):
         before = variances.cumsum(0) - variances
         kept = before < VARIANCE * variances.sum()
         return directions[:, kept] / variances[kept].sqrt()
+
+
+def rows_of(images: Tensor, per_image: int) -> Tensor:
+    """The numbers of the rows of some images, of which each has so many."""
+    return (images[:, None] * per_image + torch.arange(per_image)).flatten()
 
 
 def _whitening(rows: Tensor) -> Tensor:
