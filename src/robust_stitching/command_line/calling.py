@@ -13,6 +13,7 @@ COMMANDS = (
     "stitch_map",
     "sweep",
     "compare_nets",
+    "extract_layers",
     "eval_net",
     "eval_net_robustness",
     "convert_checkpoint",

@@ -4,6 +4,10 @@
         archive/tiny10/Digits/in1-gn1/model.pt digits --run-name compared
     python src/bin/compare_nets.py A.pt B.pt digits --layers1 relu1 relu2 --layers2 relu3 \\
         --measures cka debiased-cka svcca
+    python src/bin/compare_nets.py A.npz B.npz --null 200
+
+Without networks, two files of saved activations are compared, as extract_layers.py writes them.
+Every array in them is a layer; `ids` (n,) say which image each row is of.
 
 Prints a table of layers × layers for each measure and leaves the numbers (json, csv) and a heat map
 of each measure (figures) in results/<run-name>/. CKA and norms of RSM differences take whole
@@ -15,29 +19,59 @@ more rows than channels, and many more to mean anything.
 import argparse
 import shutil
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from robust_stitching.command_line import cli, networks, options
 from robust_stitching.command_line.parser import Parser
-from robust_stitching.plans import ComparePlan, from_options
+from robust_stitching.plans import ComparePlan, CompareSavedPlan, from_options, written
 
 WIDTH = 120
+SAVED = ".npz"
 
 
 def parser() -> Parser:
-    from robust_stitching.similarity.measures import chosen
-
     p = Parser(__doc__, ComparePlan, epilog=f"measures, and what they cost:\n{measures()}")
     p.setting("model1.path", "model1", help=f"rows of the tables: {networks.NETWORK}")
     p.setting("model2.path", "model2", help=f"columns of the tables: {networks.NETWORK}")
     p.setting("dataset.name", "dataset", help=f"images to show them, one of: {options.DATASETS}")
+    _add_layers(p, "as layer_info.py lists them, with spaces or commas between them", "clean cuts")
+    p.setting("split", help="which part of the dataset")
+    _add_comparing(p)
+    roles = {f"model{n}": (f"model {n}", f"--{{}}{n}", n) for n in ("1", "2")}
+    networks.add_networks(p, roles)
+    return p
+
+
+def parser_of_files() -> Parser:
+    """For saved activations, which need no network and no dataset."""
+    p = Parser(__doc__, CompareSavedPlan, epilog=f"measures, and what they cost:\n{measures()}")
+    for number, shown in ((1, "rows"), (2, "columns")):
+        p.setting(
+            f"model{number}.path",
+            f"model{number}",
+            help=f"{shown} of the tables: a file of activations, as extract_layers.py or "
+            "numpy.savez writes it",
+        )
+    _add_layers(p, "names of arrays, with spaces or commas between them", "layers")
+    _add_comparing(p)
+    return p
+
+
+def _add_layers(p: Parser, named: str, all_of: str) -> None:
     for number in (1, 2):
         p.setting(
             f"layers{number}",
             metavar="LAYER",
-            help=f"layers of model {number}, as layer_info.py lists them, with spaces or "
-            "commas between them (default: its clean cuts)",
+            help=f"layers of model {number}, {named} (default: its {all_of})",
         )
+
+
+def _add_comparing(p: Parser) -> None:
+    """How to compare, whatever is compared."""
+    from robust_stitching.similarity.measures import chosen
+
     p.setting(
         "measures",
         metavar="MEASURE",
@@ -45,7 +79,6 @@ def parser() -> Parser:
         f"{', '.join(measure.name for measure in chosen())})",
     )
     p.setting("n_images", help="compare on this many images, chosen at random (default: all)")
-    p.setting("split", help="which part of the dataset")
     p.setting(
         "batch_size",
         "-b",
@@ -65,7 +98,8 @@ def parser() -> Parser:
     )
     p.setting(
         "seed",
-        help="seed of the choice of images and positions and of the order in batches",
+        help="seed of the choice of images and positions, of the order in batches, and of "
+        "permutations",
     )
     p.setting(
         "null",
@@ -80,9 +114,6 @@ def parser() -> Parser:
     options.add_runs(p, options.RESULTS)
     options.add_plan(p)
     options.add_device(p)
-    roles = {f"model{n}": (f"model {n}", f"--{{}}{n}", n) for n in ("1", "2")}
-    networks.add_networks(p, roles)
-    return p
 
 
 def measures() -> str:
@@ -105,23 +136,46 @@ def measures() -> str:
 def plan_of(p: Parser, args: argparse.Namespace) -> ComparePlan:
     """The plan that the arguments ask for."""
     from robust_stitching.command_line.misplaced import check_places
-    from robust_stitching.similarity.measures import MEASURES, chosen
 
     check_places(args, "model1", "model2", "dataset")
+    _check_neighbours(args)
+    return from_options(ComparePlan, networks.settings_of(p, args))
+
+
+def plan_of_files(p: Parser, args: argparse.Namespace) -> CompareSavedPlan:
+    """The same where files are compared."""
+    _check_neighbours(args)
+    return from_options(CompareSavedPlan, p.settings(args))
+
+
+def _check_neighbours(args: argparse.Namespace) -> None:
+    from robust_stitching.similarity.measures import MEASURES, chosen
+
     if not any(measure.uses("k") for measure in chosen(args.measures)):
         users = " or ".join(name for name, measure in MEASURES.items() if measure.uses("k"))
         needs = f"is for the measure {users}, which was not asked for."
         options.refuse(args, ("neighbours",), needs)
-    return from_options(ComparePlan, networks.settings_of(p, args))
+
+
+def are_of_files(argv: Sequence[str]) -> bool:
+    """Whether arguments, or the plan that they name, are of saved activations."""
+    if any(arg.endswith(SAVED) for arg in argv):
+        return True
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--plan", type=Path)
+    named = peek.parse_known_args(argv)[0].plan
+    return named is not None and written.kind_in(named) == CompareSavedPlan.KIND
 
 
 def main(argv: list[str]) -> None:
-    p = parser()
-    args, plan = cli.understood(p, argv, lambda args: plan_of(p, args))
+    of_files = are_of_files(argv)
+    p = parser_of_files() if of_files else parser()
+    read = plan_of_files if of_files else plan_of
+    args, plan = cli.understood(p, argv, lambda args: read(p, args))
     from robust_stitching.report.comparison import as_text
-    from robust_stitching.runs import compare
+    from robust_stitching.runs import compare, compare_saved
 
     def text(record: dict[str, Any]) -> str:
         return as_text(record, max(80, shutil.get_terminal_size((WIDTH, 40)).columns))
 
-    cli.carried_out(compare.run, p, plan, args, argv, text)
+    cli.carried_out((compare_saved if of_files else compare).run, p, plan, args, argv, text)

@@ -95,9 +95,13 @@ class AnySplit(ABC):
         self._require_images()
         if n < 1:
             raise UserError(f"a sample of {n} images of {self.name} is none; take 1 at least.")
-        if n >= len(self):
-            return self
-        return self.take(torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values)
+        return self if n >= len(self) else self.take(self.drawn(n, seed))
+
+    def drawn(self, n: int | None, seed: int = 0) -> Tensor:
+        """The numbers of the images of `sample`; of all for None."""
+        if n is None or n >= len(self):
+            return torch.arange(len(self))
+        return torch.randperm(len(self), generator=generator_for(seed))[:n].sort().values
 
     def relabelled(self, order: Sequence[int]) -> "AnySplit":
         """These images with their classes, or attributes, in another order.

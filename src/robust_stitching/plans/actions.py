@@ -14,6 +14,7 @@ from robust_stitching.plans.parts import (
     Adversary,
     Cut,
     DataRef,
+    FileRef,
     Measurement,
     NetworkRef,
     Objective,
@@ -190,15 +191,14 @@ class GridPlan(Stitched):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparePlan(Settings):
-    """Compare the layers of two networks, all with all, and their answers.
+class Comparing(Settings):
+    """How representations are compared, all layers with all.
 
     Attributes
     ----------
-    layers1, layers2 : None takes the clean cuts.
+    layers1, layers2 : None takes the clean cuts of networks, and all layers of files.
     measures : their names; None takes the usual ones.
     n_images : how many, chosen at random by the seed; None takes all.
-    split : "test" or "train".
     batch_size : images at a time; the batches of minibatch CKA.
     neighbours : how many nearest neighbours are looked at.
     positions : what measures of channels take for rows, see `similarity.rows`.
@@ -207,23 +207,45 @@ class ComparePlan(Settings):
     interval : whether values have 95% intervals.
     """
 
-    KIND: ClassVar[str] = "compare"
-    FORMAT: ClassVar[int] = 1
-
-    model1: NetworkRef
-    model2: NetworkRef
-    dataset: DataRef
     layers1: tuple[str, ...] | None = setting(None, SOME)
     layers2: tuple[str, ...] | None = setting(None, SOME)
     measures: tuple[str, ...] | None = setting(None, SOME)
     n_images: int | None = setting(None, AT_LEAST_ONE)
-    split: str = setting("test", choices=SPLITS)
     batch_size: int = setting(250, AT_LEAST_ONE)
     neighbours: int = setting(10, AT_LEAST_ONE)
     positions: str = setting("pooled", choices=POSITIONS)
     seed: int = setting(0, SEED)
     null: int = setting(0, PERMUTATIONS)
     interval: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan(Comparing):
+    """Compare the layers of two networks, and their answers.
+
+    Attributes
+    ----------
+    split : "test" or "train".
+    """
+
+    KIND: ClassVar[str] = "compare"
+    FORMAT: ClassVar[int] = 1
+
+    model1: NetworkRef
+    model2: NetworkRef
+    dataset: DataRef
+    split: str = setting("test", choices=SPLITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSavedPlan(Comparing):
+    """Compare activations that were saved in files."""
+
+    KIND: ClassVar[str] = "compare_saved"
+    FORMAT: ClassVar[int] = 1
+
+    model1: FileRef
+    model2: FileRef
 
 
 @dataclass(frozen=True, kw_only=True)

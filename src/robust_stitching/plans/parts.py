@@ -74,6 +74,20 @@ class DataRef(Settings):
 
 
 @dataclass(frozen=True)
+class FileRef(Settings):
+    """A file that counts by what it holds.
+
+    Attributes
+    ----------
+    path : where it lies.
+    hash : of its content; None until it was read.
+    """
+
+    path: str = setting(unless="hash")
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
 class Cut(Settings):
     """Where two networks are cut: the layer whose activation is mapped, and the one whose
     activation the map replaces."""

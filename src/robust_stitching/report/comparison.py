@@ -28,9 +28,9 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     """
     first, second = record["models"]
     head = [
-        f"model 1  {first['path']} (rows), {_right_on(first)}",
-        f"model 2  {second['path']} (columns), {_right_on(second)}",
-        f"data     {record['data']['name']} ({record['params']['split']})",
+        f"model 1  {first['path']} (rows){_right_on(first)}",
+        f"model 2  {second['path']} (columns){_right_on(second)}",
+        f"data     {_data(record)}",
     ]
     parts = ["\n".join(head)]
     named = _columns_width(record["layers1"], record["layers2"]) <= width
@@ -59,10 +59,17 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
 
 
 def _right_on(model: Mapping[str, Any]) -> str:
+    if "accuracy" not in model:  # saved activations
+        return ""
     if model["accuracy"] is None:
-        return f"no accuracy: made for {model['classes']} classes"
+        return f", no accuracy: made for {model['classes']} classes"
     low, high = model["accuracy_interval"]
-    return f"accuracy {model['accuracy']:.2%} ({low:.1%} to {high:.1%})"
+    return f", accuracy {model['accuracy']:.2%} ({low:.1%} to {high:.1%})"
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    name, split = record["data"]["name"], record["params"].get("split")
+    return f"{name} ({split})" if split else name
 
 
 def _filled(text: str, width: int) -> list[str]:
@@ -93,7 +100,7 @@ def _doubts(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Iterator[s
     count = record["params"]["null"]
     if "p" in measure:
         explained = sum(map(sum, by_chance(measure)))
-        told = f"in brackets: {explained} that chance explains" if explained else "none by chance"
+        told = f"{explained} in brackets that chance explains" if explained else "all beyond chance"
         best = measure.get("best")
         if best:
             told += (
@@ -165,7 +172,7 @@ def write_files(record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
 
 def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
     """Layers of model 1 upwards, of model 2 to the right. Bright is alike, for distances too."""
-    about = f"{measure['n_images']:,} images of {record['data']['name']}"
+    about = f"{measure['n_images']:,} images of {_data(record)}"
     explained, chance = by_chance(measure), ""
     if "p" in measure:
         chance = f". Hatched: by chance (p > {LEVEL} of {record['params']['null']} permutations)"
@@ -177,7 +184,7 @@ def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
         colours="magma" if measure["larger_is_more_similar"] else "magma_r",
         title=measure["title"],
         labels=tuple(f"model {i}: {m['label']}" for i, m in enumerate(record["models"], 1)),
-        caption=f"{measure['estimator']}. {about} ({record['params']['split']}){chance}",
+        caption=f"{measure['estimator']}. {about}{chance}",
         marked=np.array(explained),
     )
 

@@ -1,6 +1,6 @@
 """Comparing two networks as a plan says, into a folder of results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +11,17 @@ from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.data import notes_of
 from robust_stitching.evaluation.pair import look_at
 from robust_stitching.plans import ComparePlan, as_values, flat
+from robust_stitching.plans.actions import Comparing
 from robust_stitching.report.comparison import write_files
-from robust_stitching.runs.comparison import as_record
+from robust_stitching.runs.comparison import as_models, as_record, notes_of_answers
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.similarity import compare
-from robust_stitching.similarity.compare import prepared
+from robust_stitching.similarity.compare import Side, prepared
 from robust_stitching.similarity.forms import MAPS
+from robust_stitching.similarity.measure import Measure
 
 COPIES = 2
 """Of Gram matrices: as they were made, and laid side by side."""
@@ -63,9 +65,8 @@ def run(
         "null": plan.null,
     }
     sides, measures, _ = prepared(*asked, **settings)  # mistakes are told before the first image
-    if (plan.null or plan.interval) and any(measure.of == MAPS for measure in measures):
-        for told in _told(sum(len(side.layers) for side in sides), len(split)):
-            listener.say(told)
+    for told in told_of_memory(plan, sides, measures, len(split)):
+        listener.say(told)
     with begun(out, name, plan, resume=resume, tell=listener.say) as unfinished:
         pair = look_at(models, split, plan.batch_size, progress)
         listener.warn(*pair.notes)
@@ -79,7 +80,8 @@ def run(
             state=StateFile(unfinished.state / "gathered.pt"),
         )
         params = {"dataset": plan.dataset.name, **flat(plan)}
-        record = as_record(compared, models, pair, params, command)
+        record = as_record(compared, as_models(models, pair), params, command, device)
+        record["notes"] = [*pair.notes, *record["notes"], *notes_of_answers(compared, models)]
         record["plan"] = as_values(plan)
         try:
             paths = write_files(record, unfinished.folder)
@@ -91,10 +93,14 @@ def run(
     return Done(unfinished.final, record, paths)
 
 
-def _told(layers: int, images: int) -> Iterator[str]:
-    """What is kept of many images."""
+def told_of_memory(
+    plan: Comparing, sides: Sequence[Side], measures: Sequence[Measure], images: int
+) -> Iterator[str]:
+    """What nulls and intervals keep of many images, where that is much."""
+    layers = sum(len(side.layers) for side in sides)
     size = COPIES * 4 * layers * images**2
-    if size > WORTH_TELLING:
+    of_maps = any(measure.of == MAPS for measure in measures)
+    if (plan.null or plan.interval) and of_maps and size > WORTH_TELLING:
         yield (
             f"Gram matrices of {layers} layers for {images:,} images are kept, in about "
             f"{size / 1e9:.1f} GB of memory; fewer images or layers take less."

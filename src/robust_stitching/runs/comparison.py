@@ -1,8 +1,10 @@
 """A comparison of two networks as plain values, which knows of similarities and of accuracies."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from robust_stitching.basics.files import as_json
 from robust_stitching.basics.origin import commit, versions
@@ -21,32 +23,28 @@ OVER = {"pooled": " of pooled channels", "all": " over positions"}
 
 def as_record(
     comparison: Comparison,
-    models: tuple[Checkpoint, Checkpoint],
-    pair: Pair,
+    models: Sequence[Mapping[str, Any]],
     params: Mapping[str, Any],
     command: str,
+    device: torch.device,
 ) -> dict[str, Any]:
     """The JSON report of a comparison, as it comes back from its file.
 
     Parameters
     ----------
-    pair : how good the networks are.
+    models : what is known of each side, with its "path", "model" and "label".
     params : the settings of the run, plain values.
     command : the command line that asked for it.
     """
-    about = _about(models) if comparison.outputs else []
     record = {
         "command": command,
         "params": params,
-        "versions": versions(next(models[0].network.parameters()).device),
+        "versions": versions(device),
         "commit": commit(),
         "data": {"name": comparison.data, "n_images": max(comparison.n_images.values())},
         "seconds": round(comparison.seconds, 1),
-        "notes": [*pair.notes, *comparison.notes, *about],
-        "models": [
-            {**model.as_dict(), "label": _label(model), **_accuracy(accuracy)}
-            for model, accuracy in zip(models, pair.accuracies, strict=True)
-        ],
+        "notes": comparison.notes,
+        "models": models,
         "layers1": comparison.layers1,
         "layers2": comparison.layers2,
         "measures": {
@@ -54,6 +52,14 @@ def as_record(
         },
     }
     return as_json(record)
+
+
+def as_models(models: Sequence[Checkpoint], pair: Pair) -> list[dict[str, Any]]:
+    """What is known of networks, and how good they are."""
+    return [
+        {**model.as_dict(), "label": _label(model), **_accuracy(accuracy)}
+        for model, accuracy in zip(models, pair.accuracies, strict=True)
+    ]
 
 
 def _measured(measure: Measure, comparison: Comparison) -> dict[str, Any]:
@@ -100,9 +106,11 @@ def _accuracy(accuracy: Accuracy | None) -> dict[str, Any]:
     return {"accuracy": accuracy.accuracy, "accuracy_interval": between}
 
 
-def _about(models: tuple[Checkpoint, Checkpoint]) -> list[str]:
+def notes_of_answers(comparison: Comparison, models: tuple[Checkpoint, Checkpoint]) -> list[str]:
+    """What to know of networks whose answers were compared."""
     first, second = models
-    if None in (first.dataset, second.dataset) or first.dataset == second.dataset:
+    trained_on = {first.dataset, second.dataset}
+    if not comparison.outputs or None in trained_on or len(trained_on) == 1:
         return []
     return [
         f"Model 1 was trained on {first.dataset}, model 2 on {second.dataset}: that their outputs "

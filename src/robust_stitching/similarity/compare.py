@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from robust_stitching.basics.errors import UserError, unknown
@@ -23,7 +25,8 @@ from robust_stitching.similarity.measure import PAIRING, Measure
 from robust_stitching.similarity.measures import MEASURES, chosen
 from robust_stitching.similarity.null import FEWEST, Null
 from robust_stitching.similarity.rows import told
-from robust_stitching.similarity.stream import NetworkStream
+from robust_stitching.similarity.saved import Saved, SavedStream, drawn, layouts_of, rows_alike
+from robust_stitching.similarity.stream import NetworkStream, Stream
 from robust_stitching.similarity.values import values_of
 
 
@@ -64,12 +67,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two networks: layers are name to layout, `answers` counts its outputs."""
+    """One of the two networks: layers are name to layout, `answers` counts its outputs, of which
+    files hold none."""
 
     number: int
-    network: nn.Module
     layers: Mapping[str, Layout]
-    answers: int
+    answers: int | None
 
     def too_wide(self, n: int) -> list[str]:
         """Layers with no fewer channels than there are images."""
@@ -124,22 +127,93 @@ def compare(
     UserError : for unknown layers or measures, too few images for a measure that was asked for, and
         where nothing can be compared.
     """
-    started = time.perf_counter()
-    n, attributes = len(split), are_attributes(split.labels)
-    settings = Settings(batch_size, k, positions, seed, attributes)
     asked = (network1, network2, split, layers1, layers2, measures)
     how = {"batch_size": batch_size, "k": k, "positions": positions, "null": null}
-    sides, wanted, notes = prepared(*asked, **how)
-    stream = NetworkStream([(s.network, s.layers) for s in sides], split, batch_size, seed)
+    looked_at = prepared(*asked, **how)
+    (first, second), _, _ = looked_at
+    networks = [(network1, first.layers), (network2, second.layers)]
+    return _compared(
+        looked_at,
+        NetworkStream(networks, split, batch_size, seed),
+        Settings(batch_size, k, positions, seed, are_attributes(split.labels)),
+        Doubts(null, interval),
+        data=split.name,
+        order=order,
+        progress=progress,
+        state=state,
+    )
+
+
+def compare_saved(
+    saved1: Saved,
+    saved2: Saved,
+    layers1: Sequence[str] | None = None,
+    layers2: Sequence[str] | None = None,
+    measures: Sequence[str] | None = None,
+    *,
+    n_images: int | None = None,
+    batch_size: int = Settings.batch_size,
+    k: int = Settings.k,
+    positions: str = Settings.positions,
+    seed: int = 0,
+    null: int = 0,
+    interval: bool = False,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    state: StateFile | None = None,
+) -> Comparison:
+    """The same of saved activations: of all layers that the files have, unless some are named.
+
+    Parameters
+    ----------
+    n_images : compare so many, chosen by the seed; None takes all.
+
+    Raises
+    ------
+    UserError : as `compare`, and see `saved.rows_alike`.
+    """
+    looked_at, layers, rows = prepared_saved(
+        *(saved1, saved2, layers1, layers2, measures),
+        n_images=n_images,
+        batch_size=batch_size,
+        k=k,
+        positions=positions,
+        seed=seed,
+        null=null,
+    )
+    sides = [([*own.values()], which) for own, which in zip(layers, rows, strict=True)]
+    return _compared(
+        looked_at,
+        SavedStream(sides, batch_size, device),
+        Settings(batch_size, k, positions, seed),
+        Doubts(null, interval),
+        data="saved activations",
+        progress=progress,
+        state=state,
+    )
+
+
+def _compared(
+    looked_at: "LookedAt",
+    stream: Stream,
+    settings: Settings,
+    doubts: Doubts,
+    data: str,
+    progress: Progress,
+    state: StateFile | None,
+    order: Sequence[int] | None = None,
+) -> Comparison:
+    started = time.perf_counter()
+    sides, wanted, notes = looked_at
+    n, positions = stream.n, settings.positions
     layouts = tuple([*side.layers.values()] for side in sides)
     try:
-        doubts = Doubts(null, interval)
         values = values_of(wanted, stream, layouts, settings, order, progress, state, doubts)
     except NotFinite as error:
         raise UserError(_broken(error, sides)) from error
     notes += _undefined(values, wanted, sides, n, positions)
-    notes += _undoubted(wanted, n, null, interval)
-    rows = told(positions)
+    notes += _undoubted(wanted, n, doubts)
+    how = {"batch_size": settings.batch_size, "k": settings.k}
     return Comparison(
         layers1=tuple(sides[0].layers),
         layers2=tuple(sides[1].layers),
@@ -147,17 +221,21 @@ def compare(
         layerwise=values.layerwise,
         outputs=values.outputs,
         estimators={
-            m.name: m.estimator_for(rows, attributes, batch_size=batch_size, k=k) for m in wanted
+            m.name: m.estimator_for(told(positions), settings.attributes, **how) for m in wanted
         },
         n_images={m.name: m.counted(n, settings) for m in wanted},
         positions=positions,
-        data=split.name,
+        data=data,
         notes=tuple(notes),
         seconds=time.perf_counter() - started,
         nulls=values.nulls,
         best=values.best,
         intervals=values.intervals,
     )
+
+
+LookedAt = tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]
+"""Both sides with their layers, the measures, and why others are left out."""
 
 
 def prepared(
@@ -172,10 +250,48 @@ def prepared(
     k: int = Settings.k,
     positions: str = Settings.positions,
     null: int = 0,
-) -> tuple[tuple[Side, Side], tuple[Measure, ...], list[str]]:
-    """What `compare` looks at: both sides with their layers, the measures, and why others are left
-    out. It raises what that raises, before any image is looked at."""
-    n, notes = len(split), list(split.notes)
+) -> LookedAt:
+    """What `compare` looks at. It raises what that raises, before any image is looked at."""
+    with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
+        sides = (_side(1, network1, layers1), _side(2, network2, layers2))
+    settings = Settings(batch_size, k, positions)
+    return _decided(sides, len(split), measures, settings, null, split.notes)
+
+
+def prepared_saved(
+    saved1: Saved,
+    saved2: Saved,
+    layers1: Sequence[str] | None = None,
+    layers2: Sequence[str] | None = None,
+    measures: Sequence[str] | None = None,
+    *,
+    n_images: int | None = None,
+    batch_size: int = Settings.batch_size,
+    k: int = Settings.k,
+    positions: str = Settings.positions,
+    seed: int = 0,
+    null: int = 0,
+) -> tuple[LookedAt, tuple[dict[str, np.ndarray], ...], tuple[np.ndarray, np.ndarray]]:
+    """What `compare_saved` looks at, the layers of both files, and the rows of each in the order in
+    which they are looked at."""
+    layers = saved1.chosen(layers1, 1), saved2.chosen(layers2, 2)
+    alike = rows_alike(saved1, saved2)
+    rows = drawn(len(saved1), n_images, seed)
+    first, second = (Side(i, layouts_of(own), None) for i, own in enumerate(layers, 1))
+    settings, notes = Settings(batch_size, k, positions), [*saved1.notes, *saved2.notes]
+    looked_at = _decided((first, second), len(rows), measures, settings, null, notes)
+    return looked_at, layers, (rows, alike[rows])
+
+
+def _decided(
+    sides: tuple[Side, Side],
+    n: int,
+    measures: Sequence[str] | None,
+    settings: Settings,
+    null: int,
+    known: Sequence[str],
+) -> LookedAt:
+    notes, positions = list(known), settings.positions
     if n < 2:
         raise UserError(f"{n} image is too few to compare anything; take at least 2.")
     if positions not in POSITIONS:
@@ -185,13 +301,10 @@ def prepared(
             f"{null} permutations are too few to tell a value from chance at 5%; take {FEWEST} at "
             "least, 200 for a report."
         )
-    with telling_whose_layer(("model 1", network1, layers1), ("model 2", network2, layers2)):
-        sides = (_side(1, network1, layers1), _side(2, network2, layers2))
-    settings = Settings(batch_size, k, positions)
     named = chosen(measures)
     if any(layout.units > n for side in sides for layout in side.layers.values()):
         named = _with_unbiased(named, n, settings)
-    wanted = tuple(m for m in named if _is_defined(m, sides, notes))
+    wanted = _defined(named, sides, notes)
     for measure in wanted:
         lacking = measure.too_few(n, settings)
         if positions == POOLED:
@@ -213,7 +326,7 @@ def _side(number: int, network: nn.Module, layers: Sequence[str] | None) -> Side
     for name in names:
         traced.node(name, f"layer of model {number}")
     (answers,) = traced.answer_shape
-    return Side(number, network, {name: traced.layers[name].layout for name in names}, answers)
+    return Side(number, {name: traced.layers[name].layout for name in names}, answers)
 
 
 def clean_cuts(traced: graph.Graph) -> list[str]:
@@ -232,16 +345,23 @@ def _with_unbiased(measures: Sequence[Measure], n: int, settings: Settings) -> t
     return chosen([measure.name for measure in [*measures, *beside]])
 
 
-def _is_defined(measure: Measure, sides: tuple[Side, Side], notes: list[str]) -> bool:
-    """Whether these networks can be compared by `measure`; `notes` gains why not."""
+def _defined(
+    measures: Sequence[Measure], sides: tuple[Side, Side], notes: list[str]
+) -> tuple[Measure, ...]:
+    """Those by which these sides can be compared; `notes` gains why others cannot."""
     first, second = sides
-    if not measure.of_outputs or first.answers == second.answers:
-        return True
-    notes.append(
-        f"Model 1 has {first.answers} outputs and model 2 {second.answers}: "
-        f"{measure.name} is left out."
-    )
-    return False
+    of_outputs = [measure.name for measure in measures if measure.of_outputs]
+    if not of_outputs or (first.answers == second.answers and first.answers is not None):
+        return tuple(measures)
+    if first.answers is None:
+        names = ", ".join(of_outputs)
+        notes.append(f"Saved activations hold no answers of networks: {names} left out.")
+    else:
+        notes += [
+            f"Model 1 has {first.answers} outputs and model 2 {second.answers}: {name} is left out."
+            for name in of_outputs
+        ]
+    return tuple(measure for measure in measures if not measure.of_outputs)
 
 
 def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
@@ -257,15 +377,15 @@ def _too_wide(measure: Measure, sides: tuple[Side, Side], n: int) -> str | None:
     return None
 
 
-def _undoubted(wanted: Sequence[Measure], n: int, null: int, interval: bool) -> Iterable[str]:
+def _undoubted(wanted: Sequence[Measure], n: int, doubts: Doubts) -> Iterable[str]:
     """Why some values have no null or no interval, in sentences."""
     unpaired = [measure.name for measure in wanted if PAIRING in measure.ignores]
-    if null and unpaired:
+    if doubts.permutations and unpaired:
         yield (
             f"{', '.join(unpaired)}: no null, for the value does not depend on which image of one "
             "side goes with which of the other."
         )
-    if interval and n < LEAST_IMAGES:
+    if doubts.interval and n < LEAST_IMAGES:
         yield (
             f"No intervals: {n} images are too few to leave some out; they need {LEAST_IMAGES} or "
             "more."

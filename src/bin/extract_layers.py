@@ -1,0 +1,4 @@
+import _library
+
+if __name__ == "__main__":
+    _library.run("extract_layers")
