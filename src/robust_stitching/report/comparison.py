@@ -50,7 +50,7 @@ def as_text(record: Mapping[str, Any], width: int) -> str:
     for measure in answers:
         ends = measure.get("value_interval") or [measure.get("low"), measure.get("high")]
         interval = "–" if None in ends else " – ".join(f"{end:.4f}" for end in ends)
-        cells = [f"{measure['value']:.4f}", interval, *[_p(measure["p"])] * len(doubted)]
+        cells = [f"{measure['value']:.4f}", interval, *[_p(measure.get("p"))] * len(doubted)]
         outputs.append([measure["estimator"], *cells, f"{measure['n_images']:,}"])
     if len(outputs) > 1:
         parts.append(aligned(outputs))
