@@ -20,7 +20,8 @@ from robust_stitching import models
 from robust_stitching.basics.progress import shown
 from robust_stitching.data import Split
 from robust_stitching.graphs.graph import Graph
-from robust_stitching.similarity.compare import clean_cuts, compare
+from robust_stitching.similarity.compare import compare
+from robust_stitching.similarity.deciding import clean_cuts
 
 N, LAYERS = 10_000, 8
 

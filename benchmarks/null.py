@@ -15,7 +15,8 @@ import torch
 from robust_stitching import models
 from robust_stitching.data import Split
 from robust_stitching.graphs.graph import Graph
-from robust_stitching.similarity.compare import clean_cuts, compare
+from robust_stitching.similarity.compare import compare
+from robust_stitching.similarity.deciding import clean_cuts
 
 N, LAYERS, PERMUTATIONS = 2000, 8, 200
 

@@ -12,7 +12,8 @@ from conftest import REPOSITORY
 from left_behind import only
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs.graph import features, graph_of
-from robust_stitching.similarity.compare import clean_cuts, compare, compare_saved
+from robust_stitching.similarity.compare import compare, compare_saved
+from robust_stitching.similarity.deciding import clean_cuts
 from robust_stitching.similarity.extract import extract
 from robust_stitching.similarity.saved import read
 

@@ -19,7 +19,7 @@ from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
 from robust_stitching.similarity import compare
-from robust_stitching.similarity.compare import Side, prepared
+from robust_stitching.similarity.deciding import Side, prepared
 from robust_stitching.similarity.forms import MAPS
 from robust_stitching.similarity.measure import Measure
 

@@ -16,7 +16,8 @@ from robust_stitching.runs.comparison import as_record
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
-from robust_stitching.similarity.compare import compare_saved, prepared_saved
+from robust_stitching.similarity.compare import compare_saved
+from robust_stitching.similarity.deciding import prepared_saved
 from robust_stitching.similarity.saved import Saved, read
 
 

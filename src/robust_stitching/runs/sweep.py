@@ -31,7 +31,7 @@ from robust_stitching.plans.settings import Settings
 from robust_stitching.plans.sweep import Sweep, said_differently
 from robust_stitching.runs.inputs import data_of, found_again, network_of
 from robust_stitching.runs.units import Unit, units_in
-from robust_stitching.similarity.compare import prepared
+from robust_stitching.similarity.deciding import prepared
 from robust_stitching.stitching.check import (
     check_fit,
     check_robustness,

@@ -17,7 +17,7 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.graphs.layout import Layout
-from robust_stitching.similarity.compare import clean_cuts
+from robust_stitching.similarity.deciding import clean_cuts
 from robust_stitching.similarity.saved import IDS, LABELS
 from robust_stitching.similarity.stream import Batch, NetworkStream
 
