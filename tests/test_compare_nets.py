@@ -12,7 +12,7 @@ from PIL import Image
 
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, models
-from robust_stitching.report.comparison import as_text, write_files
+from robust_stitching.report.comparison import _distinct, as_text, write_files
 from robust_stitching.similarity import cka, compare
 from robust_stitching.similarity.measures import MEASURES
 
@@ -360,3 +360,20 @@ def test_colour_networks_see_grey_images(lenets, digits):
     grey = checkpoints.load(lenets[0]).network
     found = compare(grey, colour, digits[1].between(0, 30), ["relu1"], ["relu1"], ["procrustes"])
     assert 0 < found.layerwise["procrustes"].item() < 2
+
+
+def test_heat_maps_leave_out_sums_before_their_relu_unless_layers_were_chosen():
+    layers = [
+        "conv1",
+        "layer1.0.add",
+        "layer1.0.relu_1",
+        "block.add",
+        "block.norm",
+        "iadd_2",
+        "relu",
+    ]
+    record = {"layers1": layers, "params": {"layers1": None}}
+    assert [layers[i] for i in _distinct(record, 1)] == [
+        *("conv1", "layer1.0.relu_1", "block.add", "block.norm", "relu"),
+    ]
+    assert len(_distinct(record | {"params": {"layers1": layers}}, 1)) == len(layers)

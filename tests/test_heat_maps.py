@@ -33,10 +33,10 @@ def drawn(matrix, rows=ROWS, columns=COLUMNS, low=0, high=1, **options):
     return axes, figure.axes[-1], colours
 
 
-def test_names_grow_upwards_and_to_the_right():
+def test_rows_run_down_as_in_a_table_and_columns_to_the_right():
     axes, _, _ = drawn(MATRIX)
-    (left, low), (right, high) = (axes.transData.transform(place) for place in ((0, 0), (2, 1)))
-    assert right > left and high > low
+    (left, top), (right, bottom) = (axes.transData.transform(place) for place in ((0, 0), (2, 1)))
+    assert right > left and top > bottom
     assert [label.get_text() for label in axes.get_xticklabels()] == COLUMNS
     assert [label.get_text() for label in axes.get_yticklabels()] == ROWS
 
@@ -60,7 +60,8 @@ def test_brightness_follows_the_values_either_way():
 def test_cells_with_room_hold_their_values():
     texts = {text.get_position(): text.get_text() for text in drawn(MATRIX)[0].texts}
     assert texts == {(j, i): "–" if v != v else f"{v:.2f}" for (i, j), v in np.ndenumerate(MATRIX)}
-    many = [str(i) for i in range(30)]
+    fit, many = ([str(i) for i in range(count)] for count in (24, 30))
+    assert len(drawn(np.zeros((24, 24)), fit, fit)[0].texts) == 24**2
     assert not drawn(np.zeros((30, 30)), many, many)[0].texts
 
 

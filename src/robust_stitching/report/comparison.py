@@ -1,5 +1,6 @@
 """A comparison of two networks, from its JSON report: text for the terminal, and files."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from robust_stitching.report.heat_maps import figure_of
 from robust_stitching.report.tables import aligned
 
 GAP = 2
+SUM = re.compile(r"i?add(_\d+)?")
 LEVEL = 0.05
 DOUBTS = "p", "threshold", "calibrated", "low", "high"
 """Keys beside values, of the same shape."""
@@ -171,22 +173,40 @@ def write_files(record: Mapping[str, Any], folder: Path) -> dict[str, Path]:
 
 
 def _figure(record: Mapping[str, Any], measure: Mapping[str, Any]) -> Figure:
-    """Layers of model 1 upwards, of model 2 to the right. Bright is alike, for distances too."""
-    about = f"{measure['n_images']:,} images of {_data(record)}"
-    explained, chance = by_chance(measure), ""
+    """Layers of model 1 down, of model 2 to the right. Bright is alike, for distances too."""
+    rows, columns = (_distinct(record, number) for number in (1, 2))
+    told = [measure["estimator"], f"{measure['n_images']:,} images of {_data(record)}"]
+    if len(rows) < len(record["layers1"]) or len(columns) < len(record["layers2"]):
+        told.append("Sums before their ReLU stand in the files alone")
     if "p" in measure:
-        chance = f". Hatched: by chance (p > {LEVEL} of {record['params']['null']} permutations)"
+        told.append(f"Hatched: by chance (p > {LEVEL} of {record['params']['null']} permutations)")
+    shown = np.ix_(rows, columns)
     return figure_of(
-        np.array(measure["values"], dtype=float),  # None becomes NaN
-        record["layers1"],
-        record["layers2"],
+        np.array(measure["values"], dtype=float)[shown],  # None becomes NaN
+        [record["layers1"][row] for row in rows],
+        [record["layers2"][column] for column in columns],
         *measure["range"],
         colours="magma" if measure["larger_is_more_similar"] else "magma_r",
         title=measure["title"],
         labels=tuple(f"model {i}: {m['label']}" for i, m in enumerate(record["models"], 1)),
-        caption=f"{measure['estimator']}. {about}{chance}",
-        marked=np.array(explained),
+        caption=". ".join(told),
+        marked=np.array(by_chance(measure))[shown],
     )
+
+
+def _distinct(record: Mapping[str, Any], number: int) -> list[int]:
+    """The layers of a model that a heat map shows, by their numbers: where nobody chose them, no
+    sum whose ReLU comes next, which tells nearly the same."""
+    layers = record[f"layers{number}"]
+    if record["params"][f"layers{number}"] is not None:
+        return list(range(len(layers)))
+    pairs = zip(layers, [*layers[1:], ""], strict=True)
+    return [i for i, (own, behind) in enumerate(pairs) if not _is_sum_before(own, behind)]
+
+
+def _is_sum_before(layer: str, behind: str) -> bool:
+    (block, _, name), (same, _, relu) = layer.rpartition("."), behind.rpartition(".")
+    return block == same and SUM.fullmatch(name) is not None and relu.startswith("relu")
 
 
 def _lines(record: Mapping[str, Any]) -> list[dict[str, Any]]:

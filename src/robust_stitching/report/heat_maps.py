@@ -13,9 +13,9 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from robust_stitching.report.drawing import STYLE
 
-SPAN = 4.4  # inches: the longer side of a map of names, where its cells allow
+SPAN = 7.8  # inches: the longer side of a map of names, where its cells allow
 CELL = (0.11, 0.42)  # inches: the least, for names to be read, and the most
-ROOM_FOR_NUMBERS = 0.3  # inches: of a cell that can hold its value
+ROOM_FOR_NUMBERS = 0.28  # inches: of a cell that can hold its value
 UNDEFINED = "#DDDDDD"
 ROUNDING = 1e-6  # of the range: what is no further beyond it is in it
 
@@ -36,9 +36,8 @@ def heat_map(
     Parameters
     ----------
     matrix : of shape (rows, columns).
-    rows, columns : their names. They grow upwards and to the right, as on the axes of a plot, cells
-        are square, and those with room for it hold their value. None fills the axes with cells that
-        are counted, from the top as a matrix is written.
+    rows, columns : their names, the first row at the top as in a table. Cells are square, and those
+        with room for it hold their value. None fills the axes with cells that are counted.
     low, high : the range of the colours; None where the values have no such end, as many a distance
         has not: then it is that of the matrix.
     colours : a colour map of matplotlib.
@@ -51,7 +50,6 @@ def heat_map(
         cmap=mpl.colormaps[colours].with_extremes(bad=UNDEFINED),
         vmin=low,
         vmax=high,
-        origin="lower" if named else "upper",
         aspect="equal" if named else "auto",
         interpolation="nearest",
     )
@@ -126,7 +124,7 @@ def figure_of(
     """
     cell = _cell(rows, columns)
     width, height = cell * len(columns), cell * len(rows)
-    gap = " " if height > 2 else "\n"  # beside a low map, what runs upwards stands in two lines
+    gap = " " if height > 2 else "\n"  # beside a low map, what runs along it stands in two lines
     names = [max(map(len, each)) * 0.065 for each in (rows, columns)]
     with mpl.rc_context(STYLE):
         figure = Figure(

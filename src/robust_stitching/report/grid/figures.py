@@ -32,7 +32,7 @@ CURVES = (
 
 
 def heat_map_of(record: Mapping[str, Any], quantity: Quantity) -> Figure:
-    """A quantity of all cells, means over seeds, front layers upwards, end layers to the right."""
+    """A quantity of all cells, means over seeds, front layers down, end layers to the right."""
     seeds, data = record["seeds"], record["data"]
     over = f", means over {len(seeds)} seeds" if len(seeds) > 1 else f", seed {seeds[0]}"
     donors = record["donors"]

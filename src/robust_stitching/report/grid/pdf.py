@@ -84,7 +84,7 @@ def _figures(record: Mapping[str, Any]) -> list[Flowable]:
         pictures = [pages.whole_image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
         row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(some), hAlign="LEFT")
         titles = " and ".join(quantity.title for quantity in some)
-        caption = f"{titles[0].upper()}{titles[1:]}: front layers upwards, end layers to the right."
+        caption = f"{titles[0].upper()}{titles[1:]}: front layers down, end layers to the right."
         under = pages.paragraph(caption, pages.CAPTION, f"Figure {number}")
         story.append(KeepTogether([row, under]))
         number += 1
