@@ -34,6 +34,18 @@ def gram(x):
     return middle @ x @ x.T @ middle
 
 
+def rbf_cka(x, y):
+    def kernel(z):
+        distances = cdist(z, z)
+        width = np.median(pdist(z))
+        k = np.exp(-(distances**2) / (2 * width**2))
+        middle = np.eye(len(z)) - 1 / len(z)
+        return middle @ k @ middle
+
+    k, m = kernel(x), kernel(y)
+    return np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+
+
 def rsm_norm(x, y):
     k, m = gram(x), gram(y)
     return np.linalg.norm(k / np.linalg.norm(k) - m / np.linalg.norm(m))
@@ -254,6 +266,7 @@ FORMULAS = {
     ),
     "rsa-euclidean-pearson": lambda x, y: pearsonr(pdist(x), pdist(y)).statistic,
     "rsa-euclidean-spearman": lambda x, y: spearmanr(pdist(x), pdist(y)).statistic,
+    "rbf-cka": rbf_cka,
     "rsm-norm": rsm_norm,
     "raw-rsm-norm": lambda x, y: np.linalg.norm(gram(x) - gram(y)),
     "distance-correlation": distance_correlation,

@@ -3,7 +3,7 @@
 Each measure is one function on plain arrays; `compare` takes all layers of two networks at once.
 """
 
-from robust_stitching.similarity.compare import Comparison, compare
+from robust_stitching.similarity.compare import Comparison, compare, compare_saved
 from robust_stitching.similarity.measure import Measure
 from robust_stitching.similarity.measures import MEASURES, register
 from robust_stitching.similarity.measures.cka import cka, debiased_cka, minibatch_cka
@@ -22,6 +22,7 @@ from robust_stitching.similarity.measures.linear import (
 )
 from robust_stitching.similarity.measures.neighbours import euclidean_mutual_knn, mutual_knn
 from robust_stitching.similarity.measures.outputs import agreement, disagreement, jensen_shannon
+from robust_stitching.similarity.measures.rbf_cka import rbf_cka
 from robust_stitching.similarity.measures.rsa import (
     raw_rsm_norm,
     rsa_correlation_pearson,
@@ -77,6 +78,7 @@ __all__ = [
     "cka",
     "compare",
     "compare_outputs",
+    "compare_saved",
     "concentricity",
     "debiased_cka",
     "disagreement",
@@ -100,6 +102,7 @@ __all__ = [
     "pwcca",
     "rank_similarity",
     "raw_rsm_norm",
+    "rbf_cka",
     "register",
     "regression",
     "reverse_pwcca",

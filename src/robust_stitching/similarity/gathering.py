@@ -171,6 +171,7 @@ class Maps:
         keeps: bool = False,
     ):
         self.measures, self.settings, self.keeps = measures, settings, keeps
+        self.forms: dict[str, list[Form]] = {}
         needed = {measure.form.Sums if measure.pairs else GramMatrices for measure in measures}
         if keeps:
             needed |= {GramSums, GramMatrices}
@@ -204,7 +205,7 @@ class Maps:
                 continue
             sums = taken[GramSums]
             values.check(sums.products.diagonal(), sums.biased().diagonal() > 0)
-            forms = [
+            forms = self.forms[measure.name] = [
                 measure.form.around(matrix, self.settings)
                 for matrix in taken[GramMatrices].matrices
             ]
@@ -213,36 +214,38 @@ class Maps:
             self.stacks = Stacks(self.blocks.taken.pop(GramMatrices).matrices, values.first)
 
     def permuted(self, order: Tensor) -> dict[str, Tensor]:
-        return self._again(self.stacks.images, order, lambda: self.stacks.permuted(order))
+        stacks, images = self.stacks, self.stacks.images
+        sums = {
+            GramSums: lambda: stacks.permuted(order),
+            MinibatchSums: lambda: stacks.in_batches(images, order, self.settings.batch_size),
+        }
+        return self._again(sums, lambda form: form, lambda form: form.permuted(order))
 
     def without(self, block: Tensor) -> dict[str, Tensor]:
-        images = self.stacks.images
+        stacks, images = self.stacks, self.stacks.images
         left = images[~torch.isin(images, block.to(images.device))]
-        return self._again(left, left, lambda: self.stacks.only(left))
+        sums = {
+            GramSums: lambda: stacks.only(left),
+            MinibatchSums: lambda: stacks.in_batches(left, left, self.settings.batch_size),
+        }
+        return self._again(sums, lambda form: form.without(block), lambda form: form.without(block))
 
     def _again(
-        self, first: Tensor, second: Tensor, sums_of_all: Callable[[], GramSums]
+        self, sums: Mapping[type, Callable[[], Any]], change1: Change, change2: Change
     ) -> dict[str, Tensor]:
-        """The values of these images of either side, those of the first with those of the second
-        that stand in the same place."""
-        stacks, size, found = self.stacks, self.settings.batch_size, {}
+        """The values from sums that are taken once each, and from forms of either side that are
+        changed."""
+        first, found = self.stacks.first, {}
         needed = {measure.form.Sums for measure in self.measures if measure.pairs}
-        sums: dict[type, Any] = {}
-        if GramSums in needed:
-            sums[GramSums] = sums_of_all()
-        if MinibatchSums in needed:
-            sums[MinibatchSums] = stacks.in_batches(first, second, size)
+        taken = {kind: sums[kind]() for kind in needed}
         for measure in self.measures:
             if measure.pairs:
-                pairs = measure.pairs(sums[measure.form.Sums])
-                found[measure.name] = pairs[: stacks.first, stacks.first :].cpu()
-                continue
-            forms = [
-                measure.form.around(matrix, self.settings).only(images)
-                for side, images in zip(stacks.sides, (first, second), strict=True)
-                for matrix in side.unbind(2)
-            ]
-            found[measure.name] = _table(measure, forms, stacks.first)
+                pairs = measure.pairs(taken[measure.form.Sums])
+                found[measure.name] = pairs[:first, first:].cpu()
+            else:
+                forms = self.forms[measure.name]
+                changed = [*map(change1, forms[:first]), *map(change2, forms[first:])]
+                found[measure.name] = _table(measure, changed, first)
         return found
 
 
