@@ -12,6 +12,7 @@ from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.plans import Measurement
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.once import NOTHING, Known
+from robust_stitching.stitching.ood import Typical
 from robust_stitching.stitching.scores import Scores, measure
 
 UNATTACKED = ("direct_matching_recalibrated",)
@@ -63,6 +64,7 @@ def measure_on(
     seed: int,
     progress: Progress = silent,
     known: Mapping[str, Known] = NOTHING,
+    typical: Typical | str | None = None,
 ) -> Measured:
     """Measure networks, each with the layer that is compared, on a split.
 
@@ -72,9 +74,11 @@ def measure_on(
     plan : what is measured.
     seed : of the choice of images that are attacked, and of the attacks.
     known : what is known of some of the networks: of donors, which are measured once.
+    typical : what the end makes of training images at the cut, see `ood.typical_at`.
     """
+    compared = not plan.no_pinv
     scores = measure(
-        networks, split, not plan.no_pinv, progress, known, plan.similarity_images, seed
+        networks, split, compared, progress, known, plan.similarity_images, seed, typical
     )
     attacks = None
     if not plan.no_robustness:

@@ -30,6 +30,7 @@ from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores, Known, answers
+from robust_stitching.stitching.ood import typical_at
 from robust_stitching.stitching.scores import Scores
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
 from robust_stitching.stitching.targets import goal_of
@@ -260,6 +261,9 @@ def stitch(
         "end": end_cut,
         **{name: (network, "transform") for name, network in joined.items()},
     }
+    typical = None
+    if not plan.measured.no_pinv:
+        (typical,) = typical_at(pair.end, [plan.cut.end_layer], train, progress).values()
     measured, other = (
         split
         and measure_on(
@@ -270,6 +274,7 @@ def stitch(
             seed=plan.seed,
             progress=progress,
             known=ready.known,
+            typical=typical,
         )
         for split in (ready.test, elsewhere)
     )

@@ -2,9 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from robust_stitching.similarity.gathering import Answers
 from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
+from robust_stitching.stitching.ood import Distances, OutOfDistribution, Typical
 
-END = "end"
+FRONT, END = "front", "end"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Scores:
         features outnumber images the exact one is near 1 whatever they are. l2 is the mean over
         images of the Euclidean distance, None where shapes differ.
     logit_cka_to_end, logit_l2_to_end : the same of the logits.
+    ood : how far the activation behind a map is out of the end's distribution.
     """
 
     accuracy: float | None
@@ -49,10 +51,12 @@ class Scores:
     l2_to_end: float | None = None
     logit_cka_to_end: float | None = None
     logit_l2_to_end: float | None = None
+    ood: OutOfDistribution | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values under the keys of the JSON report."""
+        """Plain values under the keys of the JSON report, which has `ood` elsewhere."""
         values = asdict(self)
+        del values["ood"]
         outputs = values.pop("outputs") or {}
         values |= {
             "agreement_with_end": outputs.get("agreement"),
@@ -78,6 +82,7 @@ def measure(
     known: Mapping[str, Known] = NOTHING,
     similarity_images: int | None = None,
     seed: int = 0,
+    typical: Typical | str | None = None,
 ) -> dict[str, Scores]:
     """Scores of every network on `split`, each against the one called "end".
 
@@ -88,9 +93,11 @@ def measure(
     known : what is known of some of them, the answers of which are looked up there.
     similarity_images : how many images activations are compared on, chosen by the seed; None takes
         all.
+    typical : what the end makes of training images at its layer, see `ood.typical_at`; None for
+        nobody wants to know how far out the others are.
     """
     plain = {name: network for name, (network, _) in networks.items()}
-    logits, ckas, distances = answers(plain, split, known, progress), {}, {}
+    logits, at_cut = answers(plain, split, known, progress), {}
     compared_on = looked_on(split, similarity_images, seed)
     if not similarity or compared_on is not split:
         logits |= {
@@ -99,12 +106,10 @@ def measure(
             if name not in known
         }
     if similarity:
-        others, ckas, distances = _looked_at(networks, compared_on, progress, logits)
+        others, at_cut = _looked_at(networks, compared_on, progress, logits, typical)
         logits |= others
     return {
-        name: scored(
-            logits[name], logits[END], split.labels, ckas.get(name), distances.get(name), similarity
-        )
+        name: scored(logits[name], logits[END], split.labels, at_cut.get(name), similarity)
         for name in networks
     }
 
@@ -114,27 +119,40 @@ def looked_on(split: AnySplit, images: int | None, seed: int) -> AnySplit:
     return split if images is None or images >= len(split) else split.sample(images, seed)
 
 
+class AtCut(NamedTuple):
+    """What was seen of a network's activations beside the end's own.
+
+    Attributes
+    ----------
+    cka, debiased_cka : exact and debiased.
+    distances : of each image's from the end's, (N,); None where shapes differ.
+    ood : see `Scores`; None where nobody looked.
+    """
+
+    cka: float
+    debiased_cka: float
+    distances: Tensor | None
+    ood: OutOfDistribution | None
+
+
 def scored(
-    own: Tensor,
-    reference: Tensor,
-    labels: Tensor,
-    ckas: tuple[float, float] | None,
-    distances: Tensor | None,
-    similarity: bool,
+    own: Tensor, reference: Tensor, labels: Tensor, at_cut: AtCut | None, similarity: bool
 ) -> Scores:
-    """The scores of a network by its logits and those of the end, and, where activations were
-    compared, exact and debiased CKA at the cut, and the distance of each image's from the end's.
+    """The scores of a network by its logits and those of the end, and by what was seen at the cut,
+    where activations were compared.
 
     A front that was trained on other classes answers other questions: it has no accuracy.
     """
-    exact, debiased = ckas or (None, None)
-    at_cut = {
-        "cka_to_end": _number(exact),
-        "debiased_cka_to_end": _number(debiased),
-        "l2_to_end": None if distances is None else distances.mean().item(),
-    }
+    seen = {}
+    if at_cut is not None:
+        seen = {
+            "cka_to_end": _number(at_cut.cka),
+            "debiased_cka_to_end": _number(at_cut.debiased_cka),
+            "l2_to_end": None if at_cut.distances is None else at_cut.distances.mean().item(),
+            "ood": at_cut.ood,
+        }
     if own.shape != reference.shape:
-        return Scores(None, None, len(labels), **at_cut)
+        return Scores(None, None, len(labels), **seen)
     accuracy, best = accuracy_of(own, labels), accuracy_of(reference, labels).accuracy
     return Scores(
         accuracy=accuracy.accuracy,
@@ -142,7 +160,7 @@ def scored(
         n_images=accuracy.n_images,
         relative_accuracy=accuracy.accuracy / best if best else None,
         outputs=compare_outputs(own, reference, labels),
-        **at_cut,
+        **seen,
         **(_logit_similarity(own, reference) if similarity else {}),
     )
 
@@ -152,34 +170,38 @@ def _looked_at(
     split: AnySplit,
     progress: Progress,
     known: Collection[str],
-) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]], dict[str, Tensor]]:
-    """By the names of the networks: the logits of those that are not `known`, the exact and the
-    debiased CKA of their activations with those of "end", and the distance of each image's from it
-    where shapes agree."""
-    looked_at = [
-        (network, {layer: graph.layout_of(network, layer)}) for network, layer in networks.values()
-    ]
+    typical: Typical | str | None,
+) -> tuple[dict[str, Tensor], dict[str, AtCut]]:
+    """By the names of the networks: the logits of those that are not `known`, and what is seen of
+    their activations beside those of "end"."""
+    layouts = {name: graph.layout_of(*cut) for name, cut in networks.items()}
+    looked_at = [(network, {layer: layouts[name]}) for name, (network, layer) in networks.items()]
     names = list(networks)
     asked = [number for number, name in enumerate(names) if name not in known]
     stream, own_answers = NetworkStream(looked_at, split, BATCH_SIZE, answering=asked), Answers()
-    ckas, distances = compared(stream, names, progress, [own_answers.take])
+    out = None
+    if typical is not None:
+        mapped = [name for name in names if name not in (FRONT, END)]
+        out = Distances(typical, layouts[END], names, END, mapped)
+    at_cut = compared(stream, names, progress, out, [own_answers.take])
     logits = own_answers.logits() if asked else []
-    return dict(zip((names[number] for number in asked), logits, strict=True)), ckas, distances
+    return dict(zip((names[number] for number in asked), logits, strict=True)), at_cut
 
 
 def compared(
     stream: Stream,
-    names: Sequence[str],
+    names: Sequence[Hashable],
     progress: Progress = silent,
+    out: Distances | None = None,
     takers: Sequence[Callable[[Batch], None]] = (),
     block_bytes: int | None = None,
-) -> tuple[dict[str, tuple[float, float]], dict[str, Tensor]]:
-    """The exact and the debiased CKA of activations with those of "end", and the distance of each
-    image's from it where shapes agree.
+) -> dict[Hashable, AtCut]:
+    """What is seen of activations beside those of "end".
 
     Parameters
     ----------
     names : of the activations of the stream.
+    out : looks how far out some of them are.
     takers : what else its batches are handed to.
     block_bytes : see `Blocks`.
     """
@@ -194,16 +216,18 @@ def compared(
                 gap = own.double() - activations[END].double()
                 gaps[name].append(gap.flatten(1).norm(dim=1))
 
-    stream.gather([*takers, measure_gaps], blocks, progress, "CKA")
+    taking = [*takers, measure_gaps, *([] if out is None else [out.take])]
+    stream.gather(taking, blocks, progress, "CKA")
     sums, end = blocks.taken[GramSums], names.index(END)
     exact = normalised(sums.biased())[:, end].tolist()
     debiased = [math.nan] * len(names)
     if stream.n >= LEAST_IMAGES:
         debiased = normalised(sums.unbiased())[:, end].tolist()
-    return (
-        dict(zip(names, zip(exact, debiased, strict=True), strict=True)),
-        {name: torch.cat(parts) for name, parts in gaps.items()},
-    )
+    far = {} if out is None else out.found()
+    return {
+        name: AtCut(*ckas, torch.cat(gaps[name]) if name in gaps else None, far.get(name))
+        for name, *ckas in zip(names, exact, debiased, strict=True)
+    }
 
 
 def _logit_similarity(logits: Tensor, reference: Tensor) -> dict[str, float | None]:

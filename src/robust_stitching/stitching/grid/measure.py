@@ -24,9 +24,16 @@ from robust_stitching.stitching.attack_scores import AttackScores, measure_attac
 from robust_stitching.stitching.grid.cells import Pair
 from robust_stitching.stitching.measure import UNATTACKED, Measured
 from robust_stitching.stitching.once import BATCH_SIZE, Known, answers
-from robust_stitching.stitching.scores import END, Scores, compared, looked_on, scored
-
-FRONT = "front"
+from robust_stitching.stitching.ood import Distances, Typical
+from robust_stitching.stitching.scores import (
+    END,
+    FRONT,
+    AtCut,
+    Scores,
+    compared,
+    looked_on,
+    scored,
+)
 
 KEPT_BYTES = 2**28
 """What is kept at once of activations that are compared."""
@@ -73,6 +80,7 @@ def measure_grid(
     progress: Progress = silent,
     known: Mapping[str, Known],
     answered: Mapping[nn.Module, Tensor] = NOBODY,
+    typical: Mapping[str, Typical | str],
 ) -> dict[Pair, Measured]:
     """Measure every cell on a split.
 
@@ -81,6 +89,8 @@ def measure_grid(
     donors : front and end.
     known : what is known of these, under "front" and "end": they are measured once.
     answered : the logits, on this split, of those stitched networks that were asked before.
+    typical : by layer, what the end makes of training images, see `ood.typical_at`; of no layer
+        where activations are not compared.
     """
     columns: dict[str, list[str]] = {}
     for row, column in stitches.cells:
@@ -89,7 +99,7 @@ def measure_grid(
     found: dict[Pair, Measured] = {}
     for column, rows in columns.items():
         one = _Column(donors, column, rows, stitches, answered)
-        scores = one.scores(split, own, plan, seed, progress)
+        scores = one.scores(split, own, plan, seed, progress, typical.get(column))
         for row in rows:
             names = (FRONT, END, *stitches.cells[row, column])
             of_cell = {name: scores[row, name] for name in names}
@@ -171,25 +181,27 @@ class _Column:
         plan: GridPlan,
         seed: int,
         progress: Progress,
+        typical: Typical | str | None,
     ) -> dict[tuple[str, str], Scores]:
         """By front layer and network.
 
         Parameters
         ----------
         own : the logits of the donors.
+        typical : see `ood.typical_at`.
         """
         logits = self._logits(split, progress)
         similarity = not plan.measured.no_pinv
-        ckas, distances = {}, {}
+        at_cut: dict[str | Name, AtCut] = {}
         if similarity:
             some = looked_on(split, plan.measured.similarity_images, seed)
+            layout = graph.layout_of(self.donors[1], self.column)
             for part in self._parts(some):
-                values, gaps = compared(part, part.names, progress, block_bytes=KEPT_BYTES)
-                ckas, distances = ckas | values, distances | gaps
+                out = Distances(typical, layout, part.names, END, list(part.behind))
+                at_cut |= compared(part, part.names, progress, out, block_bytes=KEPT_BYTES)
 
         def score(values: Tensor, name: str | Name) -> Scores:
-            at_cut = ckas.get(name), distances.get(name)
-            return scored(values, own[END], split.labels, *at_cut, similarity)
+            return scored(values, own[END], split.labels, at_cut.get(name), similarity)
 
         by_name = {name: score(values, name) for name, values in logits.items()}
         found = by_name | {name: by_name[first] for name, first in self.same.items()}

@@ -36,6 +36,7 @@ from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores
+from robust_stitching.stitching.ood import Typical, typical_at
 from robust_stitching.stitching.record import numbers
 from robust_stitching.stitching.run import NOTHING, Prepared, prepared
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
@@ -192,6 +193,11 @@ class _Grid:
 
     def __post_init__(self):
         self.moments = self._moments_between(self.ready.pair.front, self.ready.pair.end, self.pairs)
+        self.typical: dict[str, Typical | str] = {}
+        if not self.plan.measured.no_pinv:
+            columns = [column for _, column in self.pairs]
+            end, train = self.ready.pair.end, self.ready.train
+            self.typical = typical_at(end, columns, train, self.progress)
 
     def cells(self, seed: int) -> Iterator[Cell]:
         """The cells of one seed, trained and measured."""
@@ -214,6 +220,7 @@ class _Grid:
                 progress=self.progress,
                 known=ready.known,
                 answered=asked,
+                typical=self.typical,
             )
             for split, asked in ((ready.test, answered), (ready.elsewhere, {}))
         )
