@@ -11,7 +11,7 @@ from robust_stitching.basics.root import root
 from robust_stitching.command_line import networks, recipes, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
-from robust_stitching.plans.parts import TARGETS, Adversary
+from robust_stitching.plans.parts import TARGETS, Adversary, Measurement
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
 DATASETS = (
@@ -146,11 +146,21 @@ def _add_training_of_maps(parser: Parser) -> None:
     parser.setting(
         "measured.controls",
         help="also stitch the end network to itself, and fronts with random weights, and report "
-        "the gaps: a map can learn the task by itself; each takes another training",
+        "the gaps: a map can learn the task by itself; each takes another training; and noise "
+        "around the front's class means, with true and with shuffled labels, each a training of "
+        "the map on at most 5,000 images, which the front does not see",
     )
     parser.setting(
         "measured.random_fronts",
         help="how many fronts with random weights --controls takes, whose accuracies spread",
+    )
+    parser.setting(
+        "measured.noise_sigmas",
+        type=_sigmas,
+        default=",".join(f"{sigma:g}" for sigma in Measurement.noise_sigmas),
+        metavar="SIGMA,...",
+        help="how noisy the class means are that --controls takes for a front, in deviations "
+        "within classes, each with true and with shuffled labels; none leaves them out",
     )
     parser.setting(
         "measured.similarity_images",
@@ -168,12 +178,17 @@ def _add_training_of_maps(parser: Parser) -> None:
     )
 
 
-ALL = "all"
+ALL, NONE = "all", "none"
 
 
 def _images(text: str) -> int | None:
     """A number of images; None for all."""
     return None if text == ALL else values.reader(Kind(int), AT_LEAST_ONE)(text)
+
+
+def _sigmas(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them; none of them for none."""
+    return () if text == NONE else values.numbers(text)
 
 
 def _add_map(parser: Parser) -> None:
@@ -361,4 +376,5 @@ def refuse_in_stitching(args: argparse.Namespace) -> None:
         needs = f"is of soft targets, but the target type is hard; choose --target-type {soft}."
         refuse(args, ("temperature",), needs)
     if not args.controls:
-        refuse(args, ("random_fronts",), "is of the controls; it needs --controls.")
+        needs = "is of the controls; it needs --controls."
+        refuse(args, ("random_fronts", "noise_sigmas"), needs)

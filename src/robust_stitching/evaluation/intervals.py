@@ -28,6 +28,20 @@ def interval_of(share: float | None, n: int) -> list[float] | None:
     return None if share is None else list(wilson(share, n))
 
 
+def paired_interval(first: float, second: float, n: int) -> tuple[float, float]:
+    """The 95% interval of the difference of two shares of the same `n` images: Wald's, with half an
+    image more in each of the four cells (Agresti and Min, 2005).
+
+    Parameters
+    ----------
+    first, second : the shares of images that only the first, and only the second counts.
+    """
+    more, fewer, total = first * n + 0.5, second * n + 0.5, n + 2
+    middle = (more - fewer) / total
+    half = QUANTILE * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
+    return max(middle - half, -1.0), min(middle + half, 1.0)
+
+
 def mean_interval(values: Tensor) -> tuple[float, float]:
     """The 95% interval of the mean of values (n,) in [0, 1], of the normal approximation; of one
     value everything."""

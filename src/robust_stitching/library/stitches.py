@@ -12,6 +12,7 @@ from robust_stitching.library.given import IN_MEMORY, AnyNetwork, Splits, bar, l
 from robust_stitching.plans import DataRef, GridPlan, from_flat, stitching
 from robust_stitching.report.grid.files import draw as draw_grid
 from robust_stitching.report.stitch.pdf import draw
+from robust_stitching.report.stitch.verdict import with_verdict
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.grid import files as grid_files
 from robust_stitching.stitching.grid.record import as_record as as_grid_record
@@ -135,7 +136,7 @@ def write_report(
             record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
             paths = grid_files.write_files(result, record, whole) | draw_grid(whole)
         else:
-            record = as_record(result, command or "robust_stitching.stitch(…)")
+            record = with_verdict(as_record(result, command or "robust_stitching.stitch(…)"))
             paths = write_files(result, record, whole) | {"pdf": draw(whole)}
         whole.rename(folder)
     return {kind: folder / path.relative_to(whole) for kind, path in paths.items()}

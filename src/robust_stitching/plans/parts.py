@@ -6,6 +6,7 @@ from robust_stitching.plans.settings import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
     COUNT,
+    NOT_NEGATIVE,
     POSITIVE,
     RADIUS,
     SHARE,
@@ -227,6 +228,8 @@ class Measurement(Settings):
         seed; None takes all.
     controls : also stitch the end to itself, and fronts with random weights.
     random_fronts : how many of those.
+    noise_sigmas : how noisy the class means are that a noise front, another of the controls, gives,
+        one such front each, see `stitching.noise_front`; of none there is none.
     """
 
     no_pinv: bool = False
@@ -237,3 +240,4 @@ class Measurement(Settings):
     tier: str = setting(REPORTED_TIER, choices=TIERS)
     controls: bool = False
     random_fronts: int = setting(3, AT_LEAST_ONE)
+    noise_sigmas: tuple[float, ...] = setting((0.0, 1.0, 4.0), NOT_NEGATIVE)

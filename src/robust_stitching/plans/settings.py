@@ -24,6 +24,7 @@ SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Limits(lambda x: x > 0, "a number above 0")
 AT_LEAST_ZERO = Limits(lambda x: x >= 0, "a number of at least 0")
 SHARE = Limits(lambda x: 0 <= x <= 1, "a number from 0 to 1")
+NOT_NEGATIVE = Limits(lambda xs: all(x >= 0 for x in xs), "a list of numbers of at least 0")
 SOME = Limits(lambda values: len(values) > 0, "a list with something in it")
 TEMPERATURE = Limits(lambda x: 0 < x <= 1e18, "a number above 0 and at most 1e18")
 """Its square, too, is a number in float32."""

@@ -10,6 +10,7 @@ from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.plans import StitchPlan
 from robust_stitching.report import collected
 from robust_stitching.report.stitch.pdf import draw
+from robust_stitching.report.stitch.verdict import with_verdict
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
@@ -69,7 +70,7 @@ def run(
             keeping=Keeping(unfinished.state),
             donors=donors,
         )
-        record = as_record(result, command)
+        record = with_verdict(as_record(result, command))
         try:
             paths = write_files(result, record, unfinished.folder)
             paths["pdf"] = draw(unfinished.folder)

@@ -13,6 +13,7 @@ from robust_stitching.basics.modes import evaluating
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.transform import Form
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching.comoments import Side, take_in
@@ -62,12 +63,17 @@ def moments_of_all(
         outputs, inputs = form.shape(*layouts)
         check_size(outputs, inputs)
         found[source, goal] = Moments(inputs, outputs, split.device)
-        largest = 8 * max(outputs, inputs) * (1 if form.flatten else layouts[1].positions)
-        alike[max(1, min(BATCH_SIZE, BATCH_BYTES // largest))].append((source, goal))
+        alike[batch_size_of(*layouts, form)].append((source, goal))
     for batch_size, some in alike.items():
         taken = {pair: found[pair] for pair in some}
         _gather(front, end, taken, split, batch_size, form.flatten, progress)
     return [found[pair] for pair in pairs]
+
+
+def batch_size_of(front: Layout, end: Layout, form: Form) -> int:
+    """How many images are looked at together: their rows take no more than `BATCH_BYTES`."""
+    largest = 8 * max(form.shape(front, end)) * (1 if form.flatten else end.positions)
+    return max(1, min(BATCH_SIZE, BATCH_BYTES // largest))
 
 
 def _gather(
@@ -88,11 +94,7 @@ def _gather(
         for images, labels in split.batches(batch_size):
             xs = dict(zip(sources, head(images), strict=True))
             ys = dict(zip(goals, target(images), strict=True))
-            if flatten:
-                for (source, goal), own in moments.items():
-                    own.update(xs[source].flatten(1), ys[goal].flatten(1))
-            else:
-                take_in(moments, Side(xs, theirs), Side(ys, ours))
+            take_in_batch(moments, Side(xs, theirs), Side(ys, ours), flatten)
             bar.update(len(labels))
     for (source, goal), own in moments.items():
         log.debug(
@@ -101,6 +103,18 @@ def _gather(
             int((own.xx.diagonal() == 0).sum()),
             len(own.xx),
         )
+
+
+def take_in_batch(
+    moments: Mapping[tuple[str, str], Moments], front: Side, end: Side, flatten: bool
+) -> None:
+    """Let the moments of pairs of layers take in a batch, of channels at positions or, where they
+    are flattened, of units."""
+    if flatten:
+        for (source, goal), own in moments.items():
+            own.update(front.values[source].flatten(1), end.values[goal].flatten(1))
+    else:
+        take_in(moments, front, end)
 
 
 def too_large(rows: int, columns: int) -> bool:

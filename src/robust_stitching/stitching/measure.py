@@ -11,6 +11,7 @@ from robust_stitching.evaluation import evaluate
 from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.plans import Measurement
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
+from robust_stitching.stitching.noise_front import NoiseScore
 from robust_stitching.stitching.once import NOTHING, Known
 from robust_stitching.stitching.ood import Typical
 from robust_stitching.stitching.scores import Scores, measure
@@ -30,6 +31,7 @@ class Measured:
     scores : network to its scores.
     attacks : robust and transfer accuracies; None where nothing was attacked.
     random_fronts : accuracies of the end stitched to fronts that never learned anything.
+    noise_front : accuracies of the end stitched to noise around class means.
     """
 
     data: str
@@ -38,6 +40,7 @@ class Measured:
     scores: dict[str, Scores]
     attacks: AttackScores | None
     random_fronts: tuple[float, ...] = ()
+    noise_front: tuple[NoiseScore, ...] = ()
 
     @property
     def cka(self) -> float | None:
@@ -65,6 +68,7 @@ def measure_on(
     progress: Progress = silent,
     known: Mapping[str, Known] = NOTHING,
     typical: Typical | str | None = None,
+    noise_front: Sequence[NoiseScore] = (),
 ) -> Measured:
     """Measure networks, each with the layer that is compared, on a split.
 
@@ -75,6 +79,7 @@ def measure_on(
     seed : of the choice of images that are attacked, and of the attacks.
     known : what is known of some of the networks: of donors, which are measured once.
     typical : what the end makes of training images at the cut, see `ood.typical_at`.
+    noise_front : what was measured of noise around class means.
     """
     compared = not plan.no_pinv
     scores = measure(
@@ -91,4 +96,6 @@ def measure_on(
         threat = threat_on(split, plan.eval_epsilon)
         attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier, known)
     random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
-    return Measured(split.name, split.source, len(split), scores, attacks, random)
+    return Measured(
+        split.name, split.source, len(split), scores, attacks, random, tuple(noise_front)
+    )

@@ -152,30 +152,30 @@ def typical_of(statistics: Tensor, channels: int) -> Typical | str:
 
 
 def typical_at(
-    end: nn.Module, layers: Sequence[str], split: AnySplit, progress: Progress = silent
-) -> dict[str, Typical | str]:
-    """By layer, what the end network makes of up to `IMAGES` images of `split`, always the same
-    ones, as they are, in evaluation mode; or why that cannot be told."""
-    layouts = {layer: graph.layout_of(end, layer) for layer in dict.fromkeys(layers)}
-    asked = [layer for layer in layouts if _size(layouts[layer]) <= MOST_STATISTICS]
-    seen: dict[str, list[Tensor]] = {layer: [] for layer in asked}
-    some, piece = split.sample(IMAGES), graph.features(end, asked)
+    end: nn.Module, layer: str, split: AnySplit, progress: Progress = silent
+) -> Typical | str:
+    """What the end network makes of up to `IMAGES` images of `split`, always the same ones, as they
+    are, in evaluation mode; or why that cannot be told."""
+    layout = graph.layout_of(end, layer)
+    if size_of(layout) > MOST_STATISTICS:
+        return f"{size_of(layout):,} statistics are too many (the limit is {MOST_STATISTICS:,})"
+    seen, some, piece = [], split.sample(IMAGES), graph.features(end, [layer])
     with evaluating(piece), progress(len(some), "typical activations") as bar:
-        for images, labels in some.batches(BATCH_SIZE) if asked else ():
-            for layer, values in zip(asked, piece(images), strict=True):
-                seen[layer].append(statistics_of(values, layouts[layer]))
+        for images, labels in some.batches(BATCH_SIZE):
+            seen.append(statistics_of(piece(images)[0], layout))
             bar.update(len(labels))
-    return {
-        layer: typical_of(torch.cat(seen[layer]), layout.channels)
-        if layer in seen
-        else f"{_size(layout):,} statistics are too many (the limit is {MOST_STATISTICS:,})"
-        for layer, layout in layouts.items()
-    }
+    return typical_of(torch.cat(seen), layout.channels)
 
 
-def _size(layout: Layout) -> int:
-    """How many statistics there are."""
+def size_of(layout: Layout) -> int:
+    """How many statistics an activation has."""
     return 2 * layout.channels * (2 if layout.prefix else 1)
+
+
+def memory_of(layout: Layout) -> int:
+    """About how many bytes `typical_at` takes: rows as they are, centred, scaled, and squared."""
+    size = size_of(layout)
+    return 8 * 4 * IMAGES * size if size <= MOST_STATISTICS else 0
 
 
 class Distances:

@@ -17,6 +17,7 @@ from robust_stitching.graphs.transform import LinearMap
 from robust_stitching.plans import as_values, flat
 from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching.measure import Measured
+from robust_stitching.stitching.noise_front import ESTIMATOR as NOISE_ESTIMATOR
 from robust_stitching.stitching.ood import ESTIMATOR as OOD_ESTIMATOR
 from robust_stitching.stitching.run import StitchResult
 
@@ -75,6 +76,7 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
             "l2": L2_DEFINITION + looked_at,
             "interval": INTERVAL,
             "ood": OOD_ESTIMATOR + looked_at,
+            "noise_front": NOISE_ESTIMATOR,
         },
         "seed_varies": seed_varies(plan),
         "donors": {"front": _donor(result.front), "end": _donor(result.end)},
@@ -131,6 +133,7 @@ def numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
         "l2": measured.l2,
         **{name: scores.get(name) for name in NETWORKS},
         "random_fronts": list(measured.random_fronts) or None,
+        "noise_front": [score.as_dict() for score in measured.noise_front] or None,
         "ood": {
             name: one.ood.as_dict() for name, one in measured.scores.items() if one.ood is not None
         }

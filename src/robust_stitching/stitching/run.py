@@ -28,6 +28,7 @@ from robust_stitching.stitching.fit import (
 )
 from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
+from robust_stitching.stitching.noise_front import clusters_at, noise_scores
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores, Known, answers
 from robust_stitching.stitching.ood import typical_at
@@ -256,6 +257,12 @@ def stitch(
         joined.setdefault(name, control.network)
         if name == controls.RANDOM:
             fronts.append(control.network)
+    tests, noise = (ready.test, elsewhere), ([], [])
+    if plan.measured.controls and plan.measured.noise_sigmas:
+        clusters = clusters_at(front_cut, train, progress)
+        given = clusters, front_cut, end_cut, train, tests, plan
+        noise, left_out = noise_scores(*given, progress, keeping)
+        notes += left_out
     networks = {
         "front": front_cut,
         "end": end_cut,
@@ -263,7 +270,7 @@ def stitch(
     }
     typical = None
     if not plan.measured.no_pinv:
-        (typical,) = typical_at(pair.end, [plan.cut.end_layer], train, progress).values()
+        typical = typical_at(*end_cut, train, progress)
     measured, other = (
         split
         and measure_on(
@@ -275,8 +282,9 @@ def stitch(
             progress=progress,
             known=ready.known,
             typical=typical,
+            noise_front=scores,
         )
-        for split in (ready.test, elsewhere)
+        for split, scores in zip(tests, noise, strict=True)
     )
     return StitchResult(
         plan=plan,

@@ -16,7 +16,7 @@ from robust_stitching.report.folders import finished_at, report_of
 from robust_stitching.report.making import making
 from robust_stitching.report.stitch import text
 from robust_stitching.report.stitch.figures import figures_of
-from robust_stitching.report.stitch.verdict import meaning
+from robust_stitching.report.stitch.verdict import verdict
 from robust_stitching.report.tables import shown
 from robust_stitching.stitching.record import NETWORKS
 
@@ -79,6 +79,7 @@ def write_pdf(
         pages.paragraph(title, pages.TITLE),
         pages.paragraph(_byline(record), pages.BYLINE),
         pages.paragraph(summary(record) + robust_summary(record)),
+        *_verdicts(record),
         *[pages.paragraph(note, label="Note") for note in notes],
         pages.paragraph("What was stitched", pages.SECTION),
         pages.facts(_donor_rows(record), (0.10, 0.45, 0.45)),
@@ -143,6 +144,15 @@ def robust_summary(record: Mapping[str, Any]) -> str:
         f"{record['attacks']['epsilon']:.4g}, per-image worst case over "
         f"{record['attacks']['n_images']:,} images, accuracy is {', '.join(told)}."
     )
+
+
+def _verdicts(record: Mapping[str, Any]) -> list[Flowable]:
+    """What follows, on each dataset."""
+    told = [pages.paragraph(verdict(record), label="Verdict")]
+    if record["elsewhere"]:
+        other = record["elsewhere"]
+        told.append(pages.paragraph(verdict(other), label=f"On {other['data']['name']}"))
+    return told
 
 
 def _byline(record: Mapping[str, Any]) -> str:
@@ -212,8 +222,19 @@ def _tables(
             "softmax. rr, rw, wr, ww: share of images that the network (first letter) and the end "
             f"network (second) get right or wrong. {images}.",
         ),
-        ("Controls", text.control_rows(record), f"{meaning(record)} {images}."),
+        (
+            "Controls",
+            text.control_rows(record),
+            "The same end behind other maps and other fronts: before training, by least squares, "
+            f"and, with --controls, itself and fronts that never learned anything. {images}.",
+        ),
     ]
+    if record.get("noise_front"):
+        caption = f"{text.noise_caption(record, estimators)} {images}."
+        results.append(("Noise in place of the front", text.noise_rows(record), caption))
+    if record.get("ood"):
+        caption = f"{text.ood_caption(record, estimators)} {images}."
+        results.append(("Out of distribution", text.ood_rows(record), caption))
     if record["l2"] is not None or record["cka"] is not None:
         caption = f"{text.similarity_caption(estimators)} “–” where shapes differ. {images}."
         similarity = text.rows(record, text.SIMILARITY)

@@ -10,7 +10,7 @@ from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.evaluation.suites import cumulative_note
 from robust_stitching.plans.parts import TASK
 from robust_stitching.plans.recipes import PAPER
-from robust_stitching.report.stitch.verdict import meaning
+from robust_stitching.report.stitch.verdict import verdict
 from robust_stitching.report.tables import INTERVAL, aligned, between, shown
 from robust_stitching.stitching.record import CONTROLS, NETWORKS
 
@@ -97,6 +97,33 @@ def control_rows(record: Mapping[str, Any]) -> list[list[str]]:
     return table
 
 
+def noise_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Accuracies of maps from noise around the front's class means, a line for each sigma; none
+    where there is no noise front."""
+    scores = record.get("noise_front") or []
+    table = [["sigma", "true labels", "95% interval", "shuffled labels", "95% interval"]]
+    for sigma in dict.fromkeys(score["sigma"] for score in scores):
+        cells = []
+        for shuffled in (False, True):
+            one = [s for s in scores if (s["sigma"], s["shuffled_labels"]) == (sigma, shuffled)]
+            values = one[0] if one else {}
+            cells += [shown(values, key, form) for _, key, form in ACCURACY[:2]]
+        table.append([f"{sigma:g}", *cells])
+    return table if scores else []
+
+
+def ood_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """How far out of the end's distribution mapped activations are, a line for each network; none
+    where nobody looked."""
+    found = record.get("ood") or {}
+    table = [["network", "AUROC", "95% interval"]]
+    for name, values in found.items():
+        ends = values["auroc_interval"]
+        interval = "–" if ends is None else f"{ends[0]:.3f} – {ends[1]:.3f}"
+        table.append([called(name), shown(values, "auroc", ".3f"), interval])
+    return table if found else []
+
+
 def called(name: str) -> str:
     """A network's name for people."""
     return name.replace("_", " ").replace("matching recalibrated", "matching, recalibrated")
@@ -129,6 +156,19 @@ def similarity_caption(estimators: Mapping[str, str]) -> str:
         f"CKA at the cut: {estimators['cka']}, and {estimators['debiased_cka']}, which does not "
         f"rise with the number of features; of logits, the exact one. l2: {estimators['l2']}."
     )
+
+
+def noise_caption(record: Mapping[str, Any], estimators: Mapping[str, str]) -> str:
+    """What the table of noise fronts tells."""
+    (first, *_) = record["noise_front"]
+    return f"Accuracy of {estimators['noise_front']}. Chance: {first['chance']:.1%}."
+
+
+def ood_caption(record: Mapping[str, Any], estimators: Mapping[str, str]) -> str:
+    """What the table of distances from the end's own activations tells."""
+    reasons = {values["reason"] for values in record["ood"].values() if "reason" in values}
+    told = f"0.5 as far out as the end's own, 1 further out: {estimators['ood']}."
+    return " ".join([told, *(f"Not known: {reason}." for reason in sorted(reasons))])
 
 
 def transfer_caption(record: Mapping[str, Any]) -> str:
@@ -183,11 +223,12 @@ def as_text(record: Mapping[str, Any]) -> str:
 
 def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[str]:
     """Tables and sentences about one dataset."""
-    parts = [
-        aligned(rows(record, (*ACCURACY, *ANSWERS[:2]))),
-        aligned(control_rows(record)),
-        meaning(record),
-    ]
+    parts = [aligned(rows(record, (*ACCURACY, *ANSWERS[:2]))), aligned(control_rows(record))]
+    if record.get("noise_front"):
+        parts += [aligned(noise_rows(record)), noise_caption(record, estimators)]
+    if record.get("ood"):
+        parts += [aligned(ood_rows(record)), ood_caption(record, estimators)]
+    parts += [f"Verdict: {verdict(record)}"]
     if record["l2"] is not None or record["cka"] is not None:
         parts.append(aligned(rows(record, SIMILARITY)))
         parts.append(similarity_caption(estimators))

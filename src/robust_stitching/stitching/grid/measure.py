@@ -24,7 +24,7 @@ from robust_stitching.stitching.attack_scores import AttackScores, measure_attac
 from robust_stitching.stitching.grid.cells import Pair
 from robust_stitching.stitching.measure import UNATTACKED, Measured
 from robust_stitching.stitching.once import BATCH_SIZE, Known, answers
-from robust_stitching.stitching.ood import Distances, Typical
+from robust_stitching.stitching.ood import Distances, typical_at
 from robust_stitching.stitching.scores import (
     END,
     FRONT,
@@ -79,8 +79,8 @@ def measure_grid(
     seed: int,
     progress: Progress = silent,
     known: Mapping[str, Known],
+    train: AnySplit,
     answered: Mapping[nn.Module, Tensor] = NOBODY,
-    typical: Mapping[str, Typical | str],
 ) -> dict[Pair, Measured]:
     """Measure every cell on a split.
 
@@ -88,9 +88,8 @@ def measure_grid(
     ----------
     donors : front and end.
     known : what is known of these, under "front" and "end": they are measured once.
+    train : that shows what the end makes by itself, see `ood.typical_at`.
     answered : the logits, on this split, of those stitched networks that were asked before.
-    typical : by layer, what the end makes of training images, see `ood.typical_at`; of no layer
-        where activations are not compared.
     """
     columns: dict[str, list[str]] = {}
     for row, column in stitches.cells:
@@ -99,7 +98,7 @@ def measure_grid(
     found: dict[Pair, Measured] = {}
     for column, rows in columns.items():
         one = _Column(donors, column, rows, stitches, answered)
-        scores = one.scores(split, own, plan, seed, progress, typical.get(column))
+        scores = one.scores(split, own, plan, seed, progress, train)
         for row in rows:
             names = (FRONT, END, *stitches.cells[row, column])
             of_cell = {name: scores[row, name] for name in names}
@@ -181,21 +180,22 @@ class _Column:
         plan: GridPlan,
         seed: int,
         progress: Progress,
-        typical: Typical | str | None,
+        train: AnySplit,
     ) -> dict[tuple[str, str], Scores]:
         """By front layer and network.
 
         Parameters
         ----------
         own : the logits of the donors.
-        typical : see `ood.typical_at`.
+        train : see `measure_grid`.
         """
         logits = self._logits(split, progress)
         similarity = not plan.measured.no_pinv
         at_cut: dict[str | Name, AtCut] = {}
         if similarity:
             some = looked_on(split, plan.measured.similarity_images, seed)
-            layout = graph.layout_of(self.donors[1], self.column)
+            end = self.donors[1], self.column
+            typical, layout = typical_at(*end, train, progress), graph.layout_of(*end)
             for part in self._parts(some):
                 out = Distances(typical, layout, part.names, END, list(part.behind))
                 at_cut |= compared(part, part.names, progress, out, block_bytes=KEPT_BYTES)

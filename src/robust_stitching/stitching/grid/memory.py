@@ -6,6 +6,7 @@ from torch import nn
 
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.plans import GridPlan
+from robust_stitching.stitching import ood
 from robust_stitching.stitching.fit import form_of
 from robust_stitching.stitching.grid.cells import Cuts
 from robust_stitching.stitching.grid.measure import KEPT_BYTES
@@ -45,6 +46,7 @@ def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, imag
     if not plan.measured.no_pinv:
         row, column = (max(own.units for own in side) for side in zip(*cuts.values(), strict=True))
         compared = min(KEPT_BYTES, images * FLOAT * (row + KEPT * column))
+        compared = max(compared, *(ood.memory_of(own) for _, own in cuts.values()))
     return kept + min(maps * COPIES, GROUP_BYTES) + SLACK * (batch + compared)
 
 

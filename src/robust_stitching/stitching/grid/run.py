@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -34,9 +34,15 @@ from robust_stitching.stitching.grid.training import (
 )
 from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.measure import Measured
+from robust_stitching.stitching.noise_front import NAME as NOISE
+from robust_stitching.stitching.noise_front import (
+    Clusters,
+    NoiseScore,
+    clusters_at,
+    noise_scores,
+)
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores
-from robust_stitching.stitching.ood import Typical, typical_at
 from robust_stitching.stitching.record import numbers
 from robust_stitching.stitching.run import NOTHING, Prepared, prepared
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
@@ -193,11 +199,6 @@ class _Grid:
 
     def __post_init__(self):
         self.moments = self._moments_between(self.ready.pair.front, self.ready.pair.end, self.pairs)
-        self.typical: dict[str, Typical | str] = {}
-        if not self.plan.measured.no_pinv:
-            columns = [column for _, column in self.pairs]
-            end, train = self.ready.pair.end, self.ready.train
-            self.typical = typical_at(end, columns, train, self.progress)
 
     def cells(self, seed: int) -> Iterator[Cell]:
         """The cells of one seed, trained and measured."""
@@ -209,6 +210,7 @@ class _Grid:
         answered = _answers_of(trained)
         if plan.measured.controls:
             answered |= self._add_controls(stitches, seed)
+        noise = self._noise_scores(seed)
         measured, elsewhere = (
             split
             and measure_grid(
@@ -219,8 +221,8 @@ class _Grid:
                 seed=seed,
                 progress=self.progress,
                 known=ready.known,
+                train=ready.train,
                 answered=asked,
-                typical=self.typical,
             )
             for split, asked in ((ready.test, answered), (ready.elsewhere, {}))
         )
@@ -231,8 +233,8 @@ class _Grid:
             yield Cell(
                 plan=own,
                 trained=trained[pair],
-                measured=measured[pair],
-                elsewhere=elsewhere and elsewhere[pair],
+                measured=replace(measured[pair], noise_front=noise[pair][0]),
+                elsewhere=elsewhere and replace(elsewhere[pair], noise_front=noise[pair][1]),
                 error=trained[pair].error,
                 notes=notes,
             )
@@ -317,6 +319,28 @@ class _Grid:
                     stitches.fronts.setdefault(pair, []).append(stitch)
                     stitches.cells[pair].setdefault(RANDOM, stitch)
         return answered
+
+    def _noise_scores(self, seed: int) -> dict[Pair, list[tuple[NoiseScore, ...]]]:
+        """Of each cell, those on both test splits."""
+        asked = self.plan.measured
+        if not asked.controls or not asked.noise_sigmas:
+            return {pair: [(), ()] for pair in self.pairs}
+        (front, end), found = (self.ready.pair.front, self.ready.pair.end), {}
+        train, tests = self.ready.train, (self.ready.test, self.ready.elsewhere)
+        clusters: tuple[str, Clusters | str] | None = None
+        for number, (row, column) in enumerate(self.pairs):
+            if clusters is None or clusters[0] != row:
+                clusters = row, clusters_at((front, row), train, self.progress)
+            scores, notes = noise_scores(
+                *(clusters[1], (front, row), (end, column), train, tests),
+                self.plan.cell(row, column, seed),
+                self.progress,
+                self.keeping,
+                f"{NOISE}-{seed}-{number}",
+            )
+            found[row, column] = [tuple(of_split) for of_split in scores]
+            self.notes += [f"At {row} → {column}: {note}" for note in notes]
+        return found
 
     def _sound(self, cell: TrainedCell, what: str, seed: int) -> bool:
         """Whether there is such a control; notes why not."""
