@@ -42,6 +42,16 @@ def paired_interval(first: float, second: float, n: int) -> tuple[float, float]:
     return max(middle - half, -1.0), min(middle + half, 1.0)
 
 
+def at_least(hits: int, n: int, chance: float) -> float:
+    """How likely it is that of `n` answers that many or more are right by chance, in (0, 1): the
+    tail of the binomial distribution."""
+    tail = 0.0
+    for k in range(hits, n + 1):
+        ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        tail += math.exp(ways + k * math.log(chance) + (n - k) * math.log1p(-chance))
+    return tail
+
+
 def mean_interval(values: Tensor) -> tuple[float, float]:
     """The 95% interval of the mean of values (n,) in [0, 1], of the normal approximation; of one
     value everything."""

@@ -11,6 +11,7 @@ from robust_stitching.data import AnySplit
 from robust_stitching.library.given import IN_MEMORY, AnyNetwork, Splits, bar, looked_up, pair_of
 from robust_stitching.plans import DataRef, GridPlan, from_flat, stitching
 from robust_stitching.report.grid.files import draw as draw_grid
+from robust_stitching.report.grid.verdict import with_verdicts
 from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.report.stitch.verdict import with_verdict
 from robust_stitching.stitching.files import write_files
@@ -134,6 +135,7 @@ def write_report(
         whole = Path(made) / "report"
         if isinstance(result, GridResult):
             record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
+            record = with_verdicts(record)
             paths = grid_files.write_files(result, record, whole) | draw_grid(whole)
         else:
             record = with_verdict(as_record(result, command or "robust_stitching.stitch(…)"))

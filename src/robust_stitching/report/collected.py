@@ -214,7 +214,7 @@ def _numbers(record: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     if record.get("random_fronts"):
         values["random_fronts.mean"] = fmean(record["random_fronts"])
     measured = {name: record.get(name) or {} for name in NETWORKS}
-    for key, value in flat(measured).items():
+    for key, value in flat(measured | {"ood": record.get("ood") or {}}).items():
         if not isinstance(value, list):
             values[key] = value
         elif len(value) == 2:

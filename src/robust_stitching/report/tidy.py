@@ -52,6 +52,14 @@ def numbers_of(
             else:
                 n_here = some if key in OF_ACTIVATIONS else n
                 numbers.append(number_of(network, quantity, value, within, n_here))
+    for network, values in (record.get("ood") or {}).items():
+        ends = values["auroc_interval"]
+        numbers.append(number_of(network, f"{prefix}ood_auroc", values["auroc"], ends, some))
+    for score in record.get("noise_front") or []:
+        labels = "shuffled" if score["shuffled_labels"] else "true"
+        quantity = f"{prefix}accuracy.sigma {score['sigma']:g}, {labels} labels"
+        ends = score["accuracy_interval"]
+        numbers.append(number_of("noise_front", quantity, score["accuracy"], ends, images))
     return numbers
 
 

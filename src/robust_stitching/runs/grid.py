@@ -9,6 +9,7 @@ from robust_stitching.basics.memory import used
 from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.plans import GridPlan
 from robust_stitching.report.grid.files import draw
+from robust_stitching.report.grid.verdict import with_verdicts
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
@@ -53,7 +54,7 @@ def run(
             keeping=Keeping(unfinished.state),
             donors=donors,
         )
-        record = as_record(result, command)
+        record = with_verdicts(as_record(result, command))
         try:
             paths = write_files(result, record, unfinished.folder)
             paths |= draw(unfinished.folder)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from robust_stitching.report.grid.quantities import diagonal, quantities
+from robust_stitching.report.stitch.verdict import with_verdict
 
 Z = 1.96
 """Of a two-sided interval of 95%."""
@@ -25,6 +26,11 @@ def verdict(record: Mapping[str, Any]) -> list[str]:
         named = ", ".join(f"{cell['front_layer']} → {cell['end_layer']}" for cell in failed)
         told.append(f"Training diverged at {len(failed)} of {len(record['cells'])} cells: {named}.")
     return told
+
+
+def with_verdicts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of a grid whose cells have their own, as that of a stitch has it."""
+    return {**record, "cells": [with_verdict(cell) for cell in record["cells"]]}
 
 
 def _strayed(record: Mapping[str, Any], accuracy: np.ndarray) -> list[str]:

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from statistics import fmean
 from typing import Any
 
-from robust_stitching.evaluation.intervals import paired_interval, wilson
+from robust_stitching.evaluation.intervals import at_least, paired_interval, wilson
 
 TELLING = 0.05
 """Accuracies of the two controls that are closer than this tell nothing apart, nor do those whose
@@ -18,6 +18,9 @@ images that class means without noise do."""
 
 ALIKE = 0.05
 """An AUROC that is closer to 0.5 than this shows a small difference, if one at all."""
+
+UNLIKELY = 0.025
+"""What is no chance any more, one-sided."""
 
 AS_VARIED = 1.0
 """The sigma at which noise is as wide as the front's own activations within classes."""
@@ -174,7 +177,7 @@ def _beside_least_squares(record: Mapping[str, Any]) -> str | None:
             f"{told}, more than the trained map: that was not trained to what a map can do here, "
             "so a gap to the end need not be the front's."
         )
-    return f"{told}, as the trained map is within what these images show: labels were not needed."
+    return f"{told}: that labels took the map further these images do not show."
 
 
 def _beside_noise(record: Mapping[str, Any]) -> tuple[Noise, str | None]:
@@ -229,8 +232,9 @@ def _above_chance(shuffled: Sequence[Mapping[str, Any]]) -> bool:
     """Whether maps of shuffled labels are right more often than they would be by chance. As noise
     of a class is mostly taken for the same class, right or wrong as a whole, there are as many
     answers as classes in all trainings, not as images."""
-    answers = sum(score["n_classes"] for score in shuffled)
-    return wilson(fmean(s["accuracy"] for s in shuffled), answers)[0] > shuffled[0]["chance"]
+    answers, chance = sum(score["n_classes"] for score in shuffled), shuffled[0]["chance"]
+    hits = round(answers * fmean(score["accuracy"] for score in shuffled))
+    return chance < 1 and at_least(hits, answers, chance) < UNLIKELY
 
 
 def _in_form(record: Mapping[str, Any]) -> tuple[Form, str | None]:
