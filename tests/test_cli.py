@@ -247,6 +247,7 @@ IN_VAIN = {  # what another choice makes meaningless, given with its default
         ("--step-size 2/255", "needs --robust or --madry"),
         ("--no-robustness --robust-images 200", "leave out --no-robustness"),
         ("--random-fronts 3", "needs --controls"),
+        ("--noise-sigmas 0,1,4", "needs --controls"),
         ("--temperature 1", "choose --target-type soft_1"),
     ],
     "find_cross_dataset_transform.py": [("--attack-ratio=1", "needs --madry")],
