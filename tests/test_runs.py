@@ -42,6 +42,7 @@ def plan(tiny10s):
         "no_robustness": True,
         "controls": True,
         "random_fronts": 2,
+        "noise_sigmas": (1.0,),
         "front": NetworkRef(str(tiny10s[0])),
         "end": NetworkRef(str(tiny10s[1])),
         "dataset": DataRef("digits"),
@@ -97,7 +98,7 @@ def interrupted_at(step):
             signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("step", [4, 9, 11, 36])  # each training has nine
+@pytest.mark.parametrize("step", [4, 9, 11, 36, 50])  # each training has nine
 def test_an_interrupted_stitch_goes_on_bit_for_bit(step, plan, whole, tmp_path):
     with interrupted_at(step), pytest.raises(KeyboardInterrupt, match="goes on from where it was"):
         stitch.run(plan, tmp_path, CPU, name="run")
@@ -126,7 +127,7 @@ def test_steps_that_were_done_are_not_done_again(plan, tmp_path, monkeypatch):
     steps, work = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda *a: steps.append(1) or work(*a))
     stitch.run(plan, tmp_path, CPU, name="run")
-    assert len(steps) == 36 - 20
+    assert len(steps) == 54 - 20
 
 
 def test_without_a_name_an_unfinished_run_of_the_plan_is_found(plan, tmp_path):
