@@ -16,7 +16,7 @@ from conftest import LEAVE_OUT, REPOSITORY
 
 BLOCK = re.compile(r"^```(python)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
-PAGES = ("networks.md", "library.md", "maps.md")
+PAGES = ("networks.md", "library.md", "maps.md", "verdicts.md")
 
 
 @pytest.fixture
