@@ -8,13 +8,14 @@ from torch import fx, nn
 from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.kinds import layer_between
 from robust_stitching.graphs.norms import keeps_statistics
-from robust_stitching.graphs.transform import Form, LinearMap
+from robust_stitching.graphs.transform import Form
 from robust_stitching.models.probe import attribute
 
 
 class StitchedNetwork(fx.GraphModule):
-    """The front of one network, a `LinearMap`, the end of another.
+    """The front of one network, a `StitchingLayer`, the end of another.
 
     Its children are ``front``, ``transform`` and ``end`` with only the modules that are used; they
     are copies, the donors stay as they are. Only the transformation requires a gradient.
@@ -25,7 +26,7 @@ class StitchedNetwork(fx.GraphModule):
     front_layer, end_layer : the activation that is mapped, and the one that the map replaces.
     freeze_statistics : in training mode, keep the running statistics of the donors' batch norms
         and normalise by them. By default they move while a stitch is trained; weights never do.
-    form : which matrices the map is chosen from; any of channels if left out.
+    form : which maps it is chosen from; linear ones of channels if left out.
 
     Raises
     ------
@@ -42,7 +43,7 @@ class StitchedNetwork(fx.GraphModule):
         freeze_statistics: bool = False,
         form: Form | None = None,
     ):
-        transform = LinearMap(
+        transform = layer_between(
             graph.layout_of(front, front_layer, "front layer"),
             graph.layout_of(end, end_layer, "end layer"),
             form,

@@ -1,6 +1,7 @@
-"""The stitching layer: a linear map from the activations of one network to those of another."""
+"""The stitching layer: a map from the activations of one network to those of another."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,40 +11,62 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs.layout import Layout, resize
+from robust_stitching.plans.parts import AFFINE, LINEAR, MLP
 
 NO_RANK = 1e-6
 """Singular values below this share of the largest are none in a float32 matrix."""
 
+HIDDEN = 2
+"""Hidden units of an mlp for each channel that it gives: relu(z) − relu(−z) = z, so that with two
+of them it can be any linear map."""
+
 
 @dataclass(frozen=True)
 class Form:
-    """Which matrices a stitching map is chosen from.
+    """Which maps a stitching map is chosen from.
 
     Attributes
     ----------
     flatten : one row and one column for every unit (C·H·W of them), not for every channel.
     rank : of the matrix, which is then a product of two factors; None is a full matrix.
     masked : entries outside a mask are zero and stay so.
+    kind : one of `plans.parts.MAPS`.
     """
 
     flatten: bool = False
     rank: int | None = None
     masked: bool = False
+    kind: str = LINEAR
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values. That a map is linear is not said: no file said so when all were."""
+        values = asdict(self)
+        if self.kind == LINEAR:
+            del values["kind"]
+        return values
 
     def shape(self, source: Layout, target: Layout) -> tuple[int, int]:
-        """(rows, columns) of the matrix between activations of these layouts."""
+        """(rows, columns): how many channels, or units, the map gives and takes between activations
+        of these layouts."""
         if self.flatten:
             return target.units, source.units
         return target.channels, source.channels
 
+    def weights(self, source: Layout, target: Layout) -> int:
+        """How many weights there are between them, biases aside, as `weights_of`."""
+        return weights_of(self.kind, *self.shape(source, target))
 
-class LinearMap(nn.Module):
-    """y = W x + b: of the channels at every position (a 1×1 convolution on maps, a linear layer on
-    vectors), or of all units at once.
+
+def weights_of(kind: str, rows: int, columns: int) -> int:
+    """How many weights a map of a kind has, biases aside, that takes `columns` and gives `rows`."""
+    if kind == AFFINE:
+        return rows
+    return HIDDEN * rows * (columns + rows) if kind == MLP else rows * columns
+
+
+class StitchingLayer(nn.Module, ABC):
+    """A map of the channels, the same at every position, or of all units at once; `graphs.kinds`
+    has a class for each kind.
 
     A map of channels brings the input to the output's positions first where the two differ (another
     resolution, a map against a vector or tokens), see `layout.resize`.
@@ -54,17 +77,68 @@ class LinearMap(nn.Module):
 
     Attributes
     ----------
-    weight : of shape (rows, columns); with a rank, its factors `left` (rows, rank) and `right`
-        (rank, columns) instead. `matrix` is what counts.
-    bias : of shape (rows,).
-    mask : bool, of the matrix's shape; None where there is none.
+    bias : of shape (rows,), added last.
+    mask : bool, of a matrix's shape; None where there is none.
     """
+
+    bias: nn.Parameter
+    mask: Tensor | None
 
     def __init__(self, source: Layout, target: Layout, form: Form | None = None):
         super().__init__()
         self.source, self.target = source, target
         self.form = form or Form()
-        rows, columns = self.form.shape(source, target)
+        self.rows, self.columns = self.form.shape(source, target)
+
+    @property
+    def size(self) -> int:
+        """How many numbers can be learned."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    @abstractmethod
+    def multipliers(self) -> Tensor:
+        """All that something is multiplied by, without the biases, differentiable."""
+
+    @property
+    def resizes(self) -> bool:
+        """Whether activations are resized before they are mapped."""
+        return not self.form.flatten and not self.source.places_like(self.target)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.form.flatten:
+            return self.mapped(x.flatten(1)).unflatten(1, self.target.shape)
+        return self.mapped(resize(x, self.source, self.target))
+
+    @abstractmethod
+    def mapped(self, x: Tensor) -> Tensor:
+        """What the map makes of maps (N, C, H, W), tokens (N, T, C) or vectors (N, C)."""
+
+    @abstractmethod
+    def set(self, *values: Tensor) -> None:
+        """Take over what `values` of a map of this form gave."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that make the map, in the order of `stitching.keeping.Map`."""
+
+    def values(self) -> tuple[Tensor, ...]:
+        """Copies of the parts, on the CPU."""
+        return tuple(part.detach().cpu().clone() for part in self.parts())
+
+
+class LinearMap(StitchingLayer):
+    """y = W x + b: a 1×1 convolution on maps, a linear layer on tokens, vectors, or all units.
+
+    Attributes
+    ----------
+    weight : of shape (rows, columns); with a rank, its factors `left` (rows, rank) and `right`
+        (rank, columns) instead. `matrix` is what counts.
+    """
+
+    def __init__(self, source: Layout, target: Layout, form: Form | None = None):
+        super().__init__(source, target, form)
+        rows, columns = self.rows, self.columns
         if self.form.rank is None:
             self.weight = nn.Parameter(torch.zeros(rows, columns))
         else:
@@ -85,25 +159,14 @@ class LinearMap(nn.Module):
         """How many numbers can be learned: what a mask leaves, or both factors, and the bias."""
         if self.mask is not None:
             return int(self.mask.sum()) + len(self.bias)
-        return sum(p.numel() for p in self.parameters())
+        return super().size
 
     @property
-    def columns(self) -> int:
-        """How many channels or units the map takes."""
-        return self.form.shape(self.source, self.target)[1]
+    def multipliers(self) -> Tensor:
+        return self.matrix
 
-    @property
-    def resizes(self) -> bool:
-        """Whether activations are resized before they are mapped."""
-        return not self.form.flatten and not self.source.places_like(self.target)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.form.flatten:
-            return F.linear(x.flatten(1), self.matrix, self.bias).unflatten(1, self.target.shape)
-        x = resize(x, self.source, self.target)
-        if x.ndim == 4:
-            return F.conv2d(x, self.matrix[:, :, None, None], self.bias)
-        return F.linear(x, self.matrix, self.bias)
+    def mapped(self, x: Tensor) -> Tensor:
+        return mixed(x, self.matrix, self.bias)
 
     @torch.no_grad()
     def set(self, matrix: Tensor, bias: Tensor) -> None:
@@ -116,9 +179,15 @@ class LinearMap(nn.Module):
         self.left.copy_(left)
         self.right.copy_(right)
 
-    def values(self) -> tuple[Tensor, Tensor]:
-        """Copies of matrix and bias, on the CPU."""
-        return self.matrix.detach().cpu().clone(), self.bias.detach().cpu().clone()
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.matrix, self.bias
+
+
+def mixed(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """W x + b of the channels of maps (N, C, H, W), tokens (N, T, C) or vectors (N, C)."""
+    if x.ndim == 4:
+        return F.conv2d(x, matrix[:, :, None, None], bias)
+    return F.linear(x, matrix, bias)
 
 
 def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

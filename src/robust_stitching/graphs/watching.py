@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from robust_stitching.graphs.following import Call, followed
 from robust_stitching.graphs.places import Arrangement, Places, arrangement, places_of
-from robust_stitching.graphs.transform import LinearMap
+from robust_stitching.graphs.transform import StitchingLayer
 
 NO_NUMBERS = "it has no floating point numbers, of which alone maps are made"
 PRECISION = "its numbers are {}, but maps are made of float32"
@@ -79,7 +79,7 @@ def arrangements(
 
 def _mixes_all(module: nn.Module) -> bool:
     """Whether a module gives maps, or vectors, each number of which is made of all of an image."""
-    flat = isinstance(module, LinearMap) and module.form.flatten
+    flat = isinstance(module, StitchingLayer) and module.form.flatten
     return flat and not module.target.prefix
 
 

@@ -20,6 +20,8 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("steps", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
+LINEAR, AFFINE, MLP = "linear", "affine-channels", "mlp"
+MAPS = (LINEAR, AFFINE, MLP)
 NO_MASK = "identity"
 MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
 TASK = "task"
@@ -111,6 +113,8 @@ class Transform(Settings):
         matrices between channels only.
     fit_images : how many training images maps in closed form are computed from, always the same
         ones; None takes all.
+    map : "linear"; "affine-channels" is a scale and a bias a channel, "mlp" two linear layers with
+        a ReLU between, see `graphs.kinds`.
     """
 
     init: str = setting("random", choices=INITS)
@@ -119,6 +123,7 @@ class Transform(Settings):
     flatten: bool = False
     whiten: bool = False
     fit_images: int | None = setting(None, AT_LEAST_ONE)
+    map: str = setting(LINEAR, choices=MAPS)
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,8 @@ class Objective(Settings):
     Attributes
     ----------
     target_type, temperature : what the stitched network is to answer, see `stitching.targets`.
-    l1 : weight of the mean absolute value of the matrix.
+    l1 : weight of the mean absolute value of what the map multiplies by: of the matrix, of the
+        scales, of both layers together.
     cka_reg : weight of the CKA between mapped activation and the end's own; negative raises it.
     terms : further ones, "name=weight" each, see `stitching.terms`.
     adversary : the attack that the map is trained under; None for standard training.

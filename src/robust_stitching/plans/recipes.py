@@ -7,7 +7,7 @@ needs no recipe, and a recipe that changes does not change what was planned befo
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from robust_stitching.plans.parts import NO_MASK, Optimisation, Transform
+from robust_stitching.plans.parts import LINEAR, NO_MASK, Optimisation, Transform
 from robust_stitching.plans.written import as_values
 
 
@@ -50,7 +50,9 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
 
 
 def may_be_white(transform: Mapping[str, Any]) -> bool:
-    """Whether the inputs of a map with these settings can be whitened: a mask, a rank and the units
-    of a flattened map are of channels as they are."""
+    """Whether the inputs of a map with these settings can be whitened: a mask, a rank, the units of
+    a flattened map and maps that are not linear are of channels as they are."""
     masked = transform.get("mask", NO_MASK) != NO_MASK
-    return not (masked or transform.get("flatten") or transform.get("low_rank") is not None)
+    other = transform.get("map", LINEAR) != LINEAR
+    ranked = transform.get("low_rank") is not None
+    return not (masked or ranked or other or transform.get("flatten"))

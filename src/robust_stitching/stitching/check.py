@@ -3,8 +3,10 @@
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
+from robust_stitching.graphs.kinds import require_equal
+from robust_stitching.graphs.transform import weights_of
 from robust_stitching.plans import Measurement, Objective, Transform, as_values
-from robust_stitching.plans.parts import NO_MASK, TASK
+from robust_stitching.plans.parts import AFFINE, LINEAR, MLP, NO_MASK, TASK
 from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
@@ -47,9 +49,11 @@ def check_map(plan: Transform, rows: int, columns: int) -> None:
     init, mask, rank = plan.init, plan.mask, plan.low_rank
     if plan.whiten and not may_be_white(as_values(plan)):
         raise UserError(
-            "whiten=True is for full matrices between channels; leave it out, or `mask`, "
+            "whiten=True is for full matrices between channels; leave it out, or `map`, `mask`, "
             "`low_rank` and `flatten`."
         )
+    if plan.map != LINEAR:
+        _check_kind(plan, rows, columns)
     if rank is not None and mask != NO_MASK:
         raise UserError(
             f"low_rank={rank} and mask={mask!r} exclude each other: which entries are left "
@@ -72,11 +76,45 @@ def check_map(plan: Transform, rows: int, columns: int) -> None:
             "ones-zeros or zeros."
         )
     require_square(init, columns, rows)
-    if rows * columns > MOST_WEIGHTS:
+    weights = weights_of(plan.map, rows, columns)
+    if weights > MOST_WEIGHTS:
         raise UserError(
-            f"a map of {rows:,}×{columns:,} units has {rows * columns:,} weights, more than "
+            f"a map of {rows:,}×{columns:,} units has {weights:,} weights, more than "
             f"{MOST_WEIGHTS:,}; leave `flatten` out, or cut where activations are smaller."
         )
+
+
+def _check_kind(plan: Transform, rows: int, columns: int) -> None:
+    """Raise UserError where a map that is not linear has no such settings."""
+    kind, init = plan.map, plan.init
+    has = "a scale a channel" if kind == AFFINE else "two matrices"
+    if plan.low_rank is not None:
+        raise UserError(
+            f"low_rank={plan.low_rank} is of one matrix, but map={kind!r} has {has}; leave one of "
+            "them out."
+        )
+    if plan.mask != NO_MASK:
+        raise UserError(
+            f"mask={plan.mask!r} is of one matrix, but map={kind!r} has {has}; leave one of them "
+            "out."
+        )
+    if kind == AFFINE and plan.flatten:
+        raise UserError(
+            f"flatten=True maps units to units, map={kind!r} each channel to its own; leave one of "
+            "them out."
+        )
+    if kind == AFFINE and init in ("perm", "procrustes"):
+        raise UserError(
+            f"init={init!r} mixes channels, which map={kind!r} does not; use init='eye', ps_inv, "
+            "random, ones-zeros or zeros."
+        )
+    if kind == MLP and init == "zeros":
+        raise UserError(
+            f"init='zeros' has nothing to learn from with map={kind!r}, whose ReLU has no gradient "
+            "at zero; use init='random', ps_inv, procrustes, perm, eye or ones-zeros."
+        )
+    if kind == AFFINE:
+        require_equal(rows, columns)
 
 
 def check_history(weights: int, iterations: int, every: int, epochs: int) -> None:

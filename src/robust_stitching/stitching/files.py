@@ -43,18 +43,19 @@ def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -
 
 def _write_matrix(path: Path, result: StitchResult) -> None:
     """The parameters of the stitching layer: trained, before, on the way, by direct matching."""
-    final, initial, direct = result.final, result.initial, result.direct
+    maps = result.trained.maps
     checkpoints.write(
         path,
         {
-            "weight": final.weight,
-            "bias": final.bias,
-            "initial": {"weight": initial.weight, "bias": initial.bias},
-            "direct_matching": direct and {"weight": direct.weight, "bias": direct.bias},
+            **result.final.tensors(),
+            "initial": result.initial.tensors(),
+            "direct_matching": result.direct and result.direct.tensors(),
             "history": {
-                "iteration": torch.tensor([kept.iteration for kept in result.trained.maps]),
-                "weight": torch.stack([kept.weight for kept in result.trained.maps]),
-                "bias": torch.stack([kept.bias for kept in result.trained.maps]),
+                "iteration": torch.tensor([kept.iteration for kept in maps]),
+                **{
+                    name: torch.stack([getattr(kept, name) for kept in maps])
+                    for name in result.final.tensors()
+                },
             },
             "training": result.training(),
         },

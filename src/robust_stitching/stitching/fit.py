@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robust_stitching.basics.copying import copy_of
 from robust_stitching.basics.progress import Progress, silent
@@ -15,11 +15,11 @@ from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import Stitching, Transform
-from robust_stitching.plans.parts import NO_MASK
+from robust_stitching.plans.parts import AFFINE, NO_MASK
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
-from robust_stitching.stitching.initial import FROM_DATA, initial_values
+from robust_stitching.stitching.initial import FROM_DATA, first_values
 from robust_stitching.stitching.keeping import Map, State
 from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
 from robust_stitching.stitching.terms import OwnActivations, terms_of, watch, weighted
@@ -59,8 +59,8 @@ Cut = tuple[nn.Module, str]
 
 
 def form_of(plan: Transform) -> Form:
-    """Which matrices the map is chosen from."""
-    return Form(plan.flatten, plan.low_rank, masked=plan.mask != NO_MASK)
+    """Which maps it is chosen from."""
+    return Form(plan.flatten, plan.low_rank, masked=plan.mask != NO_MASK, kind=plan.map)
 
 
 def check_cut(front: Cut, end: Cut, train: AnySplit, plan: Stitching) -> None:
@@ -72,10 +72,11 @@ def check_cut(front: Cut, end: Cut, train: AnySplit, plan: Stitching) -> None:
 
 def check_between(front: Layout, end: Layout, train: AnySplit, plan: Stitching) -> None:
     """The same of layers whose layouts are known."""
-    rows, columns = form_of(plan.transform).shape(front, end)
+    form = form_of(plan.transform)
+    rows, columns = form.shape(front, end)
     check_map(plan.transform, rows, columns)
-    iterations = iterations_on(train, plan.training)
-    check_history(rows * columns, iterations, plan.save_frequency, plan.training.epochs)
+    weights, iterations = form.weights(front, end), iterations_on(train, plan.training)
+    check_history(weights, iterations, plan.save_frequency, plan.training.epochs)
     if _needs_moments(plan.transform):
         matching.check_size(rows, columns)
 
@@ -218,22 +219,29 @@ def begun(
     network = StitchedNetwork(*front, *end, plan.no_bn, form_of(plan.transform)).to(device)
     log.debug("the stitched graph:\n%s", network.graph)
     transform, asked = network.transform, plan.transform
-    rows, columns = transform.bias.shape[0], transform.columns
+    rows, columns = transform.rows, transform.columns
     mask = mask_of(asked.mask, columns, rows, plan.seed, moments)
     if mask is not None:
         transform.mask.copy_(mask)
     direct = None
     if asked.init == "ps_inv" or _reports_direct(front, end, plan, main):
-        direct = Map(0, *matching.direct(moments, mask, asked.low_rank))
+        direct = Map(0, *_direct(asked, moments, mask))
     if asked.init == "ps_inv":
         start = direct.weight, direct.bias
     elif asked.init == "procrustes":
         start = matching.procrustes(moments)
     else:
-        start = initial_values(asked.init, columns, rows, plan.seed, asked.low_rank)
+        start = first_values(asked, columns, rows, plan.seed)
     transform.set(*start)
     optimizer = None
     if asked.whiten:
         white = whitening(moments)
         optimizer = Whitened(transform.weight, transform.bias, white, plan.training)
     return network.eval(), direct, optimizer
+
+
+def _direct(plan: Transform, moments: Moments, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Direct matching: the best map of the kind, of two layers the best linear one."""
+    if plan.map == AFFINE:
+        return matching.channelwise(moments)
+    return matching.direct(moments, mask, plan.low_rank)

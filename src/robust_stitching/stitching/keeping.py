@@ -14,11 +14,25 @@ from robust_stitching.training import Trainer
 
 @dataclass(frozen=True)
 class Map:
-    """A stitching map: weight (C_end, C_front) and bias (C_end,), at an iteration."""
+    """A stitching map at an iteration.
+
+    Attributes
+    ----------
+    weight, bias : of shape (C_end, C_front) and (C_end,); of a scale a channel, (C_end,) both; of
+        two layers those of the last, (C_end, hidden) and (C_end,).
+    hidden_weight, hidden_bias : of shape (hidden, C_front) and (hidden,), those of the first of two
+        layers; None where there is one.
+    """
 
     iteration: int
     weight: Tensor
     bias: Tensor
+    hidden_weight: Tensor | None = None
+    hidden_bias: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that it has, by their names."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 class State:

@@ -1,5 +1,6 @@
 """Maps between two layers in closed form, from the moments of their activations, without training:
-direct matching by least squares, under a mask or of a rank too, and the best orthogonal map."""
+direct matching by least squares, under a mask, of a rank or channel by channel too, and the best
+orthogonal map."""
 
 import logging
 from collections import defaultdict
@@ -155,6 +156,14 @@ def direct(
         main = torch.linalg.eigh(predicted).eigenvectors[:, -rank:]
         matrix = main @ (main.T @ matrix)
     return _with_bias(moments, matrix)
+
+
+def channelwise(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Direct matching by a scale and a bias a channel, (C,) both: the least squares line of every
+    channel of y over the same one of x, flat where that is dead; float32, on the CPU."""
+    own = torch.eye(len(moments.xx), dtype=torch.bool)
+    matrix, bias = direct(moments, own)
+    return matrix.diagonal().clone(), bias
 
 
 def procrustes(moments: Moments) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from robust_stitching.data import AnySplit
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Stitching
 from robust_stitching.plans.actions import Stitched
+from robust_stitching.plans.parts import MLP
 from robust_stitching.stitching.keeping import Map
 from robust_stitching.training.adversarial import warnings_of
 
@@ -24,7 +25,7 @@ def notes_of_cut(network: StitchedNetwork, direct: Map | None, plan: Stitching) 
         )
     if direct is None and not plan.measured.no_pinv:
         notes.append(
-            f"A map of {len(transform.bias):,}×{transform.columns:,} units is too large for direct "
+            f"A map of {transform.rows:,}×{transform.columns:,} units is too large for direct "
             "matching, which was left out."
         )
     if transform.mask is not None:
@@ -68,6 +69,10 @@ def notes_of_pair(
         notes.append(
             f"The front network tells {front.classes} classes apart, the data has "
             f"{len(train.classes)}: it has no accuracy here."
+        )
+    if plan.transform.map == MLP and not plan.measured.no_pinv:
+        notes.append(
+            "Direct matching is by the best linear map: that of two layers has no closed form."
         )
     if plan.debug:
         notes.append("A debugging run on a few batches: these numbers mean nothing.")

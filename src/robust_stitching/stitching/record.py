@@ -13,7 +13,7 @@ from robust_stitching.basics.origin import commit, versions
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.evaluation.misread import LOG
-from robust_stitching.graphs.transform import LinearMap
+from robust_stitching.graphs.transform import StitchingLayer
 from robust_stitching.plans import as_values, flat
 from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching.measure import Measured
@@ -83,9 +83,10 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
     }
 
 
-def transformation(transform: LinearMap) -> dict[str, Any]:
+def transformation(transform: StitchingLayer) -> dict[str, Any]:
     """What is said of a map."""
     return {
+        "kind": transform.form.kind,
         "in_shape": list(transform.source.shape),
         "out_shape": list(transform.target.shape),
         "parameters": transform.size,

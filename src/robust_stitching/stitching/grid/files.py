@@ -8,6 +8,7 @@ from typing import Any
 from robust_stitching import checkpoints
 from robust_stitching.basics.files import slug, write_json
 from robust_stitching.stitching.grid.run import Cell, GridResult
+from robust_stitching.stitching.keeping import Map
 
 MAPS, FRANK_MODELS = "maps", "frank_models"
 
@@ -62,16 +63,14 @@ def map_name(cell: Cell, result: GridResult) -> str | None:
 def _content(cell: Cell, result: GridResult) -> dict:
     """The map before and after training, by direct matching, and the statistics of the cell."""
     network, direct = cell.trained.network, cell.trained.direct
-    weight, bias = network.transform.values()
-    first, offset = cell.trained.untrained.transform.values()
+    first = Map(0, *cell.trained.untrained.transform.values())
     return {
         "front_layer": cell.plan.cut.front_layer,
         "end_layer": cell.plan.cut.end_layer,
         "seed": cell.plan.seed,
-        "weight": weight,
-        "bias": bias,
-        "initial": {"weight": first, "bias": offset},
-        "direct_matching": direct and {"weight": direct.weight, "bias": direct.bias},
+        **Map(0, *network.transform.values()).tensors(),
+        "initial": first.tensors(),
+        "direct_matching": direct and direct.tensors(),
         "statistics": {
             name: values.cpu().clone()
             for name, values in network.named_buffers()

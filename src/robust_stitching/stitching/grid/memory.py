@@ -1,7 +1,5 @@
 """What a grid takes of memory while it is made."""
 
-import math
-
 from torch import nn
 
 from robust_stitching.graphs.graph import graph_of
@@ -35,7 +33,7 @@ def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, imag
     images : how many are compared.
     """
     form = form_of(plan.transform)
-    maps = FLOAT * sum(math.prod(form.shape(*layouts)) for layouts in cuts.values())
+    maps = FLOAT * sum(form.weights(*layouts) for layouts in cuts.values())
     fronts = plan.measured.random_fronts if plan.measured.controls else 0
     kept = maps * plan.seeds * (KEPT + 2 * fronts)
     trained, measured = plan.training.batch_size * WITH_GRADIENT, BATCH_SIZE

@@ -256,11 +256,11 @@ def groups_of(
     filled = 0
     for pair, plan in plans.items():
         layouts = graph.layout_of(front, pair[0]), graph.layout_of(end, pair[1])
-        rows, columns = form_of(plan.transform).shape(*layouts)
-        filled += 4 * COPIES * rows * columns
+        own = 4 * COPIES * form_of(plan.transform).weights(*layouts)
+        filled += own
         if group and filled > GROUP_BYTES:
             yield group
-            group, filled = {}, 4 * COPIES * rows * columns
+            group, filled = {}, own
         group[pair] = plan
     if group:
         yield group

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from robust_stitching.graphs.transform import LinearMap
+from robust_stitching.graphs.transform import StitchingLayer
 
 
 class Places(NamedTuple):
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
     layers: Sequence[str]
     activations: Mapping[str, Tensor]
     own: Mapping[str, Tensor]
-    transform: LinearMap
+    transform: StitchingLayer
 
 
 def nowhere(places: Places) -> Sequence[str]:
