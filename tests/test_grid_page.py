@@ -27,6 +27,7 @@ def record_of(rows, columns, seeds):
                     "notes": [f"of {row} </script> & {column}"], "debiased_cka": random.random(),
                     "gaps": {"random_front": random.random() - 0.5},
                     "random_fronts": [0.25, 0.75],
+                    "transformation": {"kind": "linear", "parameters": 272},
                     **{name: {
                         "accuracy": random.random(), "accuracy_interval": [0.25, 0.75],
                         "agreement_with_end": random.random(), "debiased_cka_to_end": 0.5,

@@ -40,6 +40,7 @@ def cell(front, end, seed, accuracy, **more):
         "end_layer": end,
         "seed": seed,
         "cka": 0.5,
+        "transformation": {"kind": "linear", "parameters": 272},
         "data": {"n_images": 360},
         "attacks": {"n_images": 200},
         "front": scores(0.9, None),

@@ -26,6 +26,17 @@ STYLE = {
     "lines.linewidth": 1.2,
     "legend.frameon": False,
 }
+COLOURS = {
+    "front": "#0072B2",
+    "end": "#D55E00",
+    "untrained": "#999999",
+    "stitched": "#009E73",
+    "direct_matching": "#CC79A7",
+    "direct_matching_recalibrated": "#882255",
+    "self_stitch": "#E69F00",
+    "random_front": "#56B4E9",
+}
+"""Of networks; Okabe and Ito's palette, told apart by everyone."""
 
 
 def as_png(figure: Figure, whole: bool = False) -> bytes:

@@ -11,7 +11,7 @@ from robust_stitching.report import pages
 from robust_stitching.report.drawing import WIDTH
 from robust_stitching.report.grid.figures import curves, heat_map_of
 from robust_stitching.report.grid.quantities import quantities
-from robust_stitching.report.grid.text import called_grid, described
+from robust_stitching.report.grid.text import called_grid, called_maps, described
 from robust_stitching.report.grid.verdict import verdict
 from robust_stitching.report.making import making
 from robust_stitching.report.stitch.text import NORM_SIGNS
@@ -103,4 +103,4 @@ def _attacked(record: Mapping[str, Any]) -> str:
 
 def _making(record: Mapping[str, Any]) -> list[list[str]]:
     estimators = "; ".join(f"{name}: {told}" for name, told in record["estimators"].items())
-    return making(record, [["estimators", estimators]])
+    return making(record, [["map", called_maps(record)], ["estimators", estimators]])

@@ -8,6 +8,7 @@ import numpy as np
 
 from robust_stitching.report.grid.quantities import Quantity, quantities
 from robust_stitching.report.grid.verdict import verdict
+from robust_stitching.report.stitch.text import called_map
 from robust_stitching.report.tables import aligned
 
 SHOWN = ("accuracy", "direct_matching", "worst_case", "cka", "gap")
@@ -40,9 +41,9 @@ def described(record: Mapping[str, Any]) -> str:
     over = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
         f"{len(record['front_layers'])} × {len(record['end_layers'])} layers, "
-        f"{len(record['cells']):,} maps, trained on {data['n_train_images']:,} images for "
-        f"{epochs} epoch{'s' if epochs > 1 else ''}, {over}; measured on {data['n_images']:,} "
-        "test images."
+        f"{len(record['cells']):,} maps ({called_maps(record)}), trained on "
+        f"{data['n_train_images']:,} images for {epochs} epoch{'s' if epochs > 1 else ''}, {over}; "
+        f"measured on {data['n_images']:,} test images."
     )
 
 
@@ -59,8 +60,14 @@ def head(record: Mapping[str, Any]) -> str:
             f"end    {donors['end']} (columns)",
             f"data   {data['name']}: maps trained on {data['n_train_images']:,} images, "
             f"measured on {data['n_images']:,}",
+            f"map    {called_maps(record)}",
         ]
     )
+
+
+def called_maps(record: Mapping[str, Any]) -> str:
+    """Of which kind the maps are, and how many parameters each has."""
+    return called_map(*(cell["transformation"] for cell in record["cells"]))
 
 
 def _right(record: Mapping[str, Any], side: str) -> str:

@@ -10,22 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from robust_stitching.evaluation.robustness import WORST
-from robust_stitching.report.drawing import STYLE, WIDTH
-from robust_stitching.report.heat_maps import heat_map
+from robust_stitching.report.drawing import COLOURS, STYLE, WIDTH
+from robust_stitching.report.stitch.maps import map_figure
 from robust_stitching.report.stitch.text import called
 from robust_stitching.stitching.record import NETWORKS
 
-# Okabe and Ito's palette: told apart by everyone.
-COLOURS = {
-    "front": "#0072B2",
-    "end": "#D55E00",
-    "untrained": "#999999",
-    "stitched": "#009E73",
-    "direct_matching": "#CC79A7",
-    "direct_matching_recalibrated": "#882255",
-    "self_stitch": "#E69F00",
-    "random_front": "#56B4E9",
-}
 OVERLAP = {
     "rr": ("both right", "#009E73"),
     "rw": ("right, end wrong", "#56B4E9"),
@@ -68,32 +57,6 @@ def answers(record: Mapping[str, Any]) -> Figure:
 def worst_case(scores: Mapping[str, Any]) -> float:
     """Accuracy in the worst case of all attacks; NaN where there was none."""
     return (scores.get("robust") or {}).get(WORST, float("nan"))
-
-
-def matrices(record: Mapping[str, Any], maps: Mapping[str, np.ndarray]) -> Figure:
-    """The matrices of maps, each in a range of its own, and in −1 to 1, so that they can be held
-    against each other.
-
-    Parameters
-    ----------
-    maps : what a map is called to its matrix, (rows, columns).
-    """
-    params = record["params"]
-    unit = "unit" if params["flatten"] else "channel"
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
-        rows = figure.subplots(2, len(maps), squeeze=False)
-        for column, (name, matrix) in enumerate(maps.items()):
-            largest = max(float(np.abs(matrix).max()), 1e-12)
-            for row, limit in enumerate((largest, 1.0)):
-                axes = rows[row, column]
-                heat_map(axes, matrix, None, None, -limit, limit, colours="RdBu_r")
-            rows[0, column].set_title(f"{name}, own range")
-            rows[1, column].set_title(f"{name}, −1 to 1")
-            rows[1, column].set_xlabel(f"{unit} of front {params['front_layer']}")
-        for row in rows:
-            row[0].set_ylabel(f"{unit} of end {params['end_layer']}")
-    return figure
 
 
 def curves(record: Mapping[str, Any]) -> Figure:
@@ -139,11 +102,10 @@ def _line(
 
 
 def figures_of(
-    record: Mapping[str, Any], maps: Mapping[str, np.ndarray]
+    record: Mapping[str, Any], maps: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Sequence[tuple[Figure, str]]:
-    """All figures of a report, each with its caption; for `maps` see `matrices`."""
+    """All figures of a report, each with its caption; for `maps` see `map_figure`."""
     data, attacks = record["data"], record["attacks"]
-    units = "units" if record["params"]["flatten"] else "channels"
     inner = ""
     if attacks is not None:
         inner = f", inner bars: in the worst case under attack, {attacks['n_images']:,} images"
@@ -153,11 +115,7 @@ def figures_of(
             f"Accuracy on {data['n_images']:,} images of {data['name']}{inner} (a), and the share "
             "of images that a network and the end network get right or wrong (b).",
         ),
-        (
-            matrices(record, maps),
-            f"The matrix of the map, rows for {units} of the end network, columns for {units} of "
-            "the front, without the bias. Above in its own range, below in −1 to 1.",
-        ),
+        map_figure(record, maps),
         (
             curves(record),
             "Learning curves of the stitch: the loss that was trained and the accuracy, on "

@@ -44,26 +44,33 @@ def draw(folder: Path) -> Path:
     return pdf
 
 
-def _maps(path: Path) -> dict[str, np.ndarray]:
-    """What a map is called to its matrix."""
+def _maps(path: Path) -> dict[str, Mapping[str, np.ndarray]]:
+    """What a map is called to its parts, by their names in the file."""
     kept = checkpoints.read(path)
     try:
         maps = {"before training": kept["initial"], "trained": kept}
+        names = list(kept["initial"])
         if kept["direct_matching"] is not None:
             maps["direct matching"] = kept["direct_matching"]
-        return {name: one["weight"].numpy() for name, one in maps.items()}
+        return {
+            called: {name: one[name].numpy() for name in names if name in one}
+            for called, one in maps.items()
+        }
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no maps of a stitch; make the run again.") from error
 
 
 def write_pdf(
-    path: Path, record: Mapping[str, Any], maps: Mapping[str, np.ndarray], finished: str
+    path: Path,
+    record: Mapping[str, Any],
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    finished: str,
 ) -> None:
     """Set the report of a run.
 
     Parameters
     ----------
-    maps : what a map is called to its matrix.
+    maps : what a map is called to its parts.
     finished : when the run was, as it stands in the file's properties.
     """
     donors, params = record["donors"], record["params"]
@@ -185,8 +192,7 @@ def _donor_rows(record: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _making(record: Mapping[str, Any]) -> list[list[str]]:
-    parameters = f"{record['transformation']['parameters']:,}"
-    return making(record, [["parameters of the map", parameters]])
+    return making(record, [["map", text.called_map(record["transformation"])]])
 
 
 def _results(record: Mapping[str, Any]) -> list[Flowable]:

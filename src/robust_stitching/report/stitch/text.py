@@ -8,7 +8,7 @@ from typing import Any
 from robust_stitching.evaluation.intervals import margin
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.evaluation.suites import cumulative_note
-from robust_stitching.plans.parts import TASK
+from robust_stitching.plans.parts import LINEAR, TASK
 from robust_stitching.plans.recipes import PAPER
 from robust_stitching.report.stitch.verdict import verdict
 from robust_stitching.report.tables import INTERVAL, aligned, between, shown
@@ -202,6 +202,14 @@ def recipe(params: Mapping[str, Any]) -> str:
     )
 
 
+def called_map(*transformations: Mapping[str, Any]) -> str:
+    """Of which kind one or several maps of a run are, and how many parameters they have."""
+    kind = transformations[0].get("kind", LINEAR)
+    sizes = [one["parameters"] for one in transformations]
+    least, most = min(sizes), max(sizes)
+    return f"{kind}, {least:,}{f' to {most:,}' if most > least else ''} parameters"
+
+
 def as_text(record: Mapping[str, Any]) -> str:
     """The result of a run for the terminal."""
     data, donors = record["data"], record["donors"]
@@ -211,6 +219,7 @@ def as_text(record: Mapping[str, Any]) -> str:
         f"end    {_called(donors['end'])} from {params['end_layer']}",
         f"data   {data['name']}: map trained on {data['n_train_images']:,} images, "
         f"measured on {data['n_images']:,}",
+        f"map    {called_map(record['transformation'])}",
         f"recipe {recipe(params)}",
     ]
     parts = ["\n".join(head), *_numbers(record, record["estimators"]), *record["notes"]]
