@@ -196,6 +196,13 @@ def _add_map(parser: Parser) -> None:
     group = parser.add_argument_group("the map and its target")
     recipes.add_recipe(parser, group)
     parser.setting(
+        "transform.map",
+        group=group,
+        help="which map: a matrix between all channels; a scale and a bias a channel, where both "
+        "sides have equally many; two linear layers with a ReLU between and 2 hidden units for "
+        "each channel of the end",
+    )
+    parser.setting(
         "transform.init",
         "-i",
         "--init",
@@ -236,7 +243,8 @@ def _add_map(parser: Parser) -> None:
     parser.setting(
         "objective.l1",
         group=group,
-        help="weight of the mean absolute value of the matrix, added to the loss",
+        help="weight of the mean absolute value of what the map multiplies by (its matrix, its "
+        "scales, both layers of an mlp), added to the loss",
     )
     parser.setting(
         "objective.cka_reg",

@@ -21,7 +21,7 @@ def add_recipe(parser: Parser, group: argparse._ActionsContainer) -> None:
 
 def _told(recipe: Recipe) -> str:
     transform, training = recipe
-    white = " with whitened inputs (unless there is a mask, a rank or flatten)"
+    white = " with whitened inputs (of full linear maps of channels)"
     of = f" of {transform.fit_images:,} images" if transform.fit_images else ""
     return (
         f"init {transform.init}{of}{white if transform.whiten else ''}, {training.optimizer} at "
