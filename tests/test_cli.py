@@ -132,6 +132,7 @@ STITCH = {
     "--l1": 0,
     "--cka-reg": 0,
     "-i, --init": "random",
+    "--map": "linear",
     "-m, --mask": "identity",
     "-r, --low-rank": None,
     "--target-type": "hard",
@@ -180,6 +181,7 @@ CHOICES = {
     ("find_transform.py", "--init"): {
         *("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros"),
     },
+    ("find_transform.py", "--map"): {"linear", "affine-channels", "mlp"},
     ("find_transform.py", "--mask"): {
         *("identity", "semi-match", "abs-semi-match", "hungarian", "random-permutation"),
     },

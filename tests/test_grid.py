@@ -96,6 +96,7 @@ def differences(one, other, where=""):
         {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
         {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
         {"objective": "fula", "init": "random", "no_bn": True},
+        {"map": "mlp", "recipe": "fast", "epochs": 1},
         {"front_layers": ["conv1", "fc"], "end_layers": ["normalize", "fc"], "controls": True},
     ],
     ids=[
@@ -107,6 +108,7 @@ def differences(one, other, where=""):
         "flatten",
         "under attack",
         "alignment",
+        "two layers",
         "images and logits",
     ],
 )
