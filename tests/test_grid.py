@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections import OrderedDict
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -595,6 +596,31 @@ def test_a_file_of_a_map_holds_the_first_values_and_direct_matching_too(donors, 
     for name, (weight, bias) in maps.items():
         assert torch.equal(kept[name]["weight"], weight) and torch.equal(kept[name]["bias"], bias)
         assert not torch.equal(weight, kept["weight"])
+
+
+def test_each_cell_has_a_file_of_its_own_however_layers_are_called(digits, data, tmp_path):
+    long = "a" * 130
+    layers = {"a": 3, "a-b": 3, "a$": 1, "b-c": 3, "c": 1, long: 3}
+    parts = {name: nn.Conv2d(2 if number else 1, 2, size, padding=size // 2)
+             for number, (name, size) in enumerate(layers.items())}  # fmt: skip
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        OrderedDict(
+            parts | {"mean": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(2, 10)}
+        )
+    )
+    settings = {"front_layers": ["a", "a-b", "a$", long], "end_layers": ["b-c", "c", long]}
+    quick = {"epochs": 1, "no_robustness": True, "no_pinv": True}
+    result = rs.stitch_map(network, network, data, **settings, **quick, seeds=2)
+    record = as_record(result, "command")
+    paths = write_files(result, record, tmp_path)
+    assert len({cell["map"] for cell in record["cells"]}) == 24
+    assert record["cells"][0]["map"] == "a-b-c-seed0.pt"
+    for cell in record["cells"]:
+        kept = checkpoints.read(paths["maps"] / cell["map"])
+        assert {
+            key: cell[key] for key in ("front_layer", "end_layer", "seed")
+        }.items() <= kept.items()
 
 
 def test_what_is_measured_elsewhere_is_in_the_table_and_curves_are_means(donors, data):

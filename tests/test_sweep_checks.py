@@ -51,6 +51,22 @@ def prepared(resolved):
     return sweep.folder
 
 
+def test_each_pair_has_a_unit_of_its_own_however_networks_are_called(lenets, tmp_path):
+    path = tmp_path / "plan.toml"
+    long = ["a" * 80, "b" * 80]
+    networks = "\n".join(f'{key} = "{lenets[0]}"' for key in ("a-b", "c", "a", "b-c", *long))
+    pairs = [["a-b", "c"], ["a", "b-c"], long]
+    path.write_text(
+        f'dataset = "digits"\npairs = {pairs}\nlayers = ["relu1"]\n[networks]\n{networks}'
+    )
+    sweep = Resolved(read(path), tmp_path / "out")
+    sweep.prepare()
+    found = {(unit.about["front"], unit.about["end"]): unit.name for unit in units_in(sweep.folder)}
+    assert found.keys() == {*map(tuple, pairs)}
+    assert found["a-b", "c"].rpartition("-")[0] == "a-b-c"
+    assert found[tuple(long)].rpartition("-")[0] == "-".join(long)
+
+
 # What cannot be done
 
 

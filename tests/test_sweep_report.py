@@ -10,10 +10,10 @@ import pytest
 from left_behind import names
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
+from robust_stitching.basics.names import LONGEST, Names
 from robust_stitching.report.grid.files import lines
 from robust_stitching.report.sweep import pdf, write_files
 from robust_stitching.report.sweep.figures import curves, diagonal, heat_maps, of
-from robust_stitching.report.sweep.names import LONGEST, Names
 from robust_stitching.report.sweep.pages import write_pages
 from robust_stitching.report.sweep.read import results_in
 from robust_stitching.report.sweep.table import table_of

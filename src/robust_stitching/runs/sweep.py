@@ -15,6 +15,7 @@ from robust_stitching import models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import claimed, replacing
 from robust_stitching.basics.locks import locked
+from robust_stitching.basics.names import Names
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.plans import (
@@ -113,14 +114,14 @@ class Resolved:
         return Unit(self.folder, NETWORKS, key, plan, parameters=_size(checkpoint))
 
     def _pairs(self) -> list[Unit]:
-        units = {}
+        units, names = {}, Names()
         for asked in self.sweep.asked:
             pair = front, end = self._networks[asked.front], self._networks[asked.end]
             plan = self._checked(asked.plan, front.checkpoint, end.checkpoint)
             roles = ("front", "end") if isinstance(plan, GridPlan) else ("model1", "model2")
             named = replace(plan, **dict(zip(roles, (one.named for one in pair), strict=True)))
             plan = replace(plan, **dict(zip(roles, (one.ref for one in pair), strict=True)))
-            name = f"{asked.front}-{asked.end}-{identity(named)[:8]}"
+            name = names.of(asked.front, asked.end, identity(named)[:8])
             keys = dict.fromkeys((asked.front, asked.end))
             units[name] = Unit(
                 self.folder,

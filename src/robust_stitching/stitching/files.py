@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from robust_stitching import checkpoints
-from robust_stitching.basics.files import slug, write_json
+from robust_stitching.basics.files import write_json
+from robust_stitching.basics.names import Names
 from robust_stitching.stitching.run import StitchResult
 
 
@@ -23,7 +24,8 @@ def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -
     -------
     kind to path: "matrix", "json", and "frank_model" where files can say how its donors are made.
     """
-    stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    models = Names().of(result.front.model, result.end.model)
+    stem = f"{models}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     endings = {"matrix": "pt", "frank_model": "pt", "json": "json"}
     paths = {kind: folder / kind / f"{stem}.{end}" for kind, end in endings.items()}
     _write_matrix(paths["matrix"], result)

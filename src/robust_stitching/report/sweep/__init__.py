@@ -4,10 +4,10 @@ from pathlib import Path
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import replacing
+from robust_stitching.basics.names import Names
 from robust_stitching.plans.places import PLAN
 from robust_stitching.report.drawing import save
 from robust_stitching.report.sweep.figures import SHOWN, curves, heat_maps
-from robust_stitching.report.sweep.names import Names
 from robust_stitching.report.sweep.pages import write_pages
 from robust_stitching.report.sweep.pdf import write_pdf
 from robust_stitching.report.sweep.read import results_in

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from robust_stitching.basics.files import replacing
+from robust_stitching.basics.names import Names
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.quantities import quantities
-from robust_stitching.report.sweep.names import Names
 from robust_stitching.report.sweep.read import Result
 
 INDEX = "index.html"

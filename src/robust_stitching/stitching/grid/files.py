@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_stitching import checkpoints
-from robust_stitching.basics.files import slug, write_json
+from robust_stitching.basics.files import write_json
+from robust_stitching.basics.names import Names
 from robust_stitching.stitching.grid.run import Cell, GridResult
 from robust_stitching.stitching.keeping import Map
 
@@ -25,10 +26,10 @@ def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> 
     -------
     kind of file to path: "json", "maps" and "frank_models".
     """
-    stem = slug(f"{result.front.model}-{result.end.model}_{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    models = Names().of(result.front.model, result.end.model)
+    stem = f"{models}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     paths = {"json": folder / "json" / f"{stem}.json"}
-    for cell in result.cells:
-        name = map_name(cell, result)
+    for cell, name in zip(result.cells, map_names(result), strict=True):
         if name is None:
             continue
         paths[MAPS] = folder / MAPS
@@ -52,12 +53,17 @@ def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> 
     return paths
 
 
-def map_name(cell: Cell, result: GridResult) -> str | None:
-    """The name of the file of a cell's map; None where there is none."""
-    if cell.error is not None:
-        return None
-    stem = slug(f"{cell.plan.cut.front_layer}-{cell.plan.cut.end_layer}")
-    return f"{stem}.pt" if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}.pt"
+def map_names(result: GridResult) -> list[str | None]:
+    """The names of the files of the cells' maps; None where there is none."""
+    names = Names()
+
+    def name(cell: Cell) -> str | None:
+        stem = names.of(cell.plan.cut.front_layer, cell.plan.cut.end_layer)
+        if cell.error is not None:
+            return None
+        return f"{stem}.pt" if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}.pt"
+
+    return [name(cell) for cell in result.cells]
 
 
 def _content(cell: Cell, result: GridResult) -> dict:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from robust_stitching.basics.files import as_json
-from robust_stitching.stitching.grid.files import map_name
+from robust_stitching.stitching.grid.files import map_names
 from robust_stitching.stitching.grid.run import Cell, GridResult
 from robust_stitching.stitching.record import about, numbers, transformation
 
@@ -31,8 +31,8 @@ def as_record(result: GridResult, command: str) -> dict[str, Any]:
         "end_layers": list(dict.fromkeys(cut.end_layer for cut in cuts)),
         "seeds": list(dict.fromkeys(cell.plan.seed for cell in result.cells)),
         "cells": [
-            _cell(cell, result.train_images) | {"map": map_name(cell, result)}
-            for cell in result.cells
+            _cell(cell, result.train_images) | {"map": name}
+            for cell, name in zip(result.cells, map_names(result), strict=True)
         ],
     }
     return as_json(record)

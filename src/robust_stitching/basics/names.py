@@ -5,8 +5,8 @@ import os
 
 from robust_stitching.basics.files import slug
 
-LONGEST = 150
-"""Bytes of a name, without what stands behind its last dot."""
+LONGEST = 170
+"""Bytes of a name, without what stands behind its last dot: two keys of a sweep, and more."""
 
 SIGNS = 8
 
