@@ -767,6 +767,21 @@ def test_what_is_no_result_and_no_text_is_told_and_nothing_is_left(small, digits
         with pytest.raises(UserError, match=told):
             call()
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder, told in (
+        ("file/below", "Not a directory"),
+        ("link", "exists already"),
+        ("link/below", "choose another"),
+        ("/proc/nowhere/below", "No such file or directory"),
+        ("n" * 300, "too long"),
+        ("new/" + "n" * 300, "too long"),
+        ("a\0b", "null byte"),
+        ("", "exists already"),
+    ):
+        with pytest.raises(rs.UserError, match=told):
+            rs.write_report(found, tmp_path / folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
     (tmp_path / "made").mkdir()
     rs.write_report(found, tmp_path / "made" / "report")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["report"]

@@ -102,7 +102,7 @@ def claimed(folder: Path) -> Iterator[Path]:
     ------
     UserError : when it cannot be made or written, before any work is done.
     """
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    missing = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,14 +111,15 @@ def claimed(folder: Path) -> Iterator[Path]:
                 probe.touch()
             finally:
                 probe.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter where there is a NUL in it
+            told = getattr(error, "strerror", None) or error
             raise UserError(
-                f"cannot write to the output folder {folder} ({error.strerror}); choose another."
+                f"cannot write to the output folder {str(folder)!r} ({told}); choose another."
             ) from error
         yield folder
     finally:
         for made in missing:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 made.rmdir()
 
 

@@ -5,6 +5,7 @@ no network that they are given, and keep no file unless they are asked to. What 
 their numbers is a warning of Python's.
 """
 
+from robust_stitching.basics.errors import UserError
 from robust_stitching.library.actions import attack, compare, evaluate
 from robust_stitching.library.images import load_data, split
 from robust_stitching.library.networks import layers, load, network, save
@@ -13,6 +14,7 @@ from robust_stitching.stitching.once import DonorScores
 
 __all__ = [
     "DonorScores",
+    "UserError",
     "attack",
     "compare",
     "evaluate",

@@ -1,11 +1,13 @@
 """Stitching networks, once or for all layers, and the report of it."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.files import TEMPORARY, claimed
 from robust_stitching.basics.modes import usual_settings
 from robust_stitching.data import AnySplit
 from robust_stitching.library.given import IN_MEMORY, AnyNetwork, Splits, bar, looked_up, pair_of
@@ -120,7 +122,8 @@ def write_report(
 
     Raises
     ------
-    UserError : where the folder exists, or something is not what it should be; then there is none.
+    UserError : where the folder exists or cannot be made, or something is not what it should be;
+        then there is none.
     """
     if not isinstance(result, StitchResult | GridResult):
         raise UserError(f"result is what `stitch` or `stitch_map` returned, not {result!r:.60}.")
@@ -128,10 +131,9 @@ def write_report(
         if not isinstance(value, kinds):
             raise UserError(f"{name}={value!r:.60} is no text.")
     folder = Path(folder)
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UserError(f"{folder} exists already; choose another folder, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name[:100]}.", dir=folder.parent) as made:
+    with claimed(folder), tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder.parent) as made:
         whole = Path(made) / "report"
         if isinstance(result, GridResult):
             record = as_grid_record(result, command or "robust_stitching.stitch_map(…)")
