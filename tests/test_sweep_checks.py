@@ -152,6 +152,43 @@ def test_a_result_that_is_damaged(prepared):
         sweeping.gather(prepared)
 
 
+def test_what_is_whole_and_not_what_it_should_be_is_told_in_a_sentence(prepared):
+    (unit,) = units_in(prepared)
+    record = unit.folder / "json" / "x.json"
+    wrong = {
+        '{"plan": {}, "cells": [{}]}': ("lacks", "lacks 'front_layer'"),
+        '{"cells": null}': ("lacks 'front_layers'", "'cells' is no list"),
+        '{"cells": [{"front_layer": 1, "end_layer": "b"}]}': ("lacks", r"'front_layer' is 1"),
+        '{"measures": {}}': ("lacks 'layers1'", None),
+        '{"cells": []}': ("lacks", None),
+    }
+    told = f"{record} cannot be read \\({{}}\\); remove {unit.folder}, and run the sweep again."
+    for text, (gathered, looked_at) in wrong.items():
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(text)
+        with pytest.raises(UserError, match=told.format(f".*{gathered}.*")):
+            sweeping.gather(prepared)
+        if looked_at is not None:
+            with pytest.raises(UserError, match=told.format(f".*{looked_at}.*")):
+                diverged([unit])
+    record.unlink()
+    for text in ('{"seconds": "x"}', '{"seconds": 1, "error": 3}', "null"):
+        unit.folder.with_name(f".{unit.name}.ended.json").write_text(text)
+        assert sweeping.status(prepared).split()[-5:] == ["0", "0", "0", "1", "–"]
+    for text, told in (
+        ('{"plan": {"kind": "grid"}, "unit": {}}', "'unit' lacks 'needs'"),
+        ('{"plan": {}, "unit": null}', "'unit' is no table"),
+        ('{"plan": {}, "unit": {"needs": 3, "parameters": 1}}', "'needs' is no list"),
+        ('{"plan": {}, "unit": {"needs": [], "parameters": 1}}', None),
+    ):
+        unit.plan_file.write_text(text)
+        if told is not None:
+            with pytest.raises(UserError, match=f"cannot be read .{told}.; remove it, and run"):
+                sweeping.status(prepared)
+    with pytest.raises(UserError, match="'unit' lacks 'number'"):
+        sweeping.gather(prepared)
+
+
 # A full disk
 
 

@@ -168,7 +168,7 @@ def test_a_page_for_each_combination_has_its_seeds(sweep):
 
 
 def test_comparisons_are_in_the_table(sweep):
-    about = {"front": "A", "end": "B", "options": {"n_images": 9}}
+    about = {"number": 1, "front": "A", "end": "B", "options": {"n_images": 9}}
     write_json(sweep / "plans/units/c.json", {"plan": {"kind": "compare"}, "unit": about})
     measures = {
         "cka": {"values": [[0.1, 0.2]], "n_images": 9, "low": [[0, 0.1]], "high": [[0.3, 0.4]]},
@@ -238,7 +238,7 @@ def test_a_colour_is_one_combination_in_the_order_of_the_plan(tmp_path):
 
 def test_results_are_in_the_order_of_the_plan_where_some_are_not_there(tmp_path):
     for number, (seed, lr) in enumerate(((0, 0.3), (0, 0.1), (1, 0.3), (1, 0.1))):
-        make(tmp_path, number, f"u{number}", "AB", {"seed": seed, "lr": lr}, [])
+        make(tmp_path, number, f"u{number}", "AB", {"seed": seed, "lr": lr}, every_cell())
     (tmp_path / "units/u0/json/x.json").unlink()
     results, asked = results_in(tmp_path)
     assert [one.combination for one in results] == ["lr=0.3", "lr=0.1", "lr=0.1"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from robust_stitching.basics import locks
 from robust_stitching.basics.errors import UserError, first_line
+from robust_stitching.basics.forms import Form, amiss
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are not whole yet."""
@@ -171,13 +172,13 @@ def write_json(path: Path, values: Any) -> None:
         raise not_written(path, error) from error
 
 
-def read_json(path: Path, otherwise: str, *keys: str) -> dict[str, Any]:
+def read_json(path: Path, otherwise: str, form: Form = dict) -> dict[str, Any]:
     """The table in a file of JSON.
 
     Parameters
     ----------
     otherwise : what to do where it is damaged, as the end of a sentence.
-    keys : that it has to have.
+    form : that the table has to have.
 
     Raises
     ------
@@ -185,13 +186,16 @@ def read_json(path: Path, otherwise: str, *keys: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it is no table")
-        if lacking := [key for key in keys if key not in values]:
-            raise ValueError(f"it lacks {lacking[0]!r}")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}); {otherwise}.") from error
+    require_form(values, form, path, otherwise)
     return values
+
+
+def require_form(values: Any, form: Form, path: Path, otherwise: str) -> None:
+    """Raise UserError where what a file holds has not the form that it needs."""
+    if told := amiss(values, form):
+        raise UserError(f"{path} cannot be read ({told}); {otherwise}.")
 
 
 def as_json(value: Any) -> Any:

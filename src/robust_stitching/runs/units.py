@@ -27,6 +27,9 @@ from robust_stitching.plans.settings import Settings
 BUSY = 75
 """Exit status of a unit that another process works on."""
 
+ENDS = {"seconds": int | float, "error": str}
+"""What is kept of how a process ended."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -77,7 +80,8 @@ class Unit:
             said = json.loads(_end(self.folder).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return said if isinstance(said, dict) else {}
+        said = said if isinstance(said, dict) else {}
+        return {key: said[key] for key, kind in ENDS.items() if isinstance(said.get(key), kind)}
 
     def last_told(self) -> str:
         """The last line of its log; empty where there is none."""
@@ -112,7 +116,7 @@ def units_in(sweep: Path) -> list[Unit]:
 
 def _of_kind(sweep: Path, kind: str) -> Iterator[Unit]:
     for path in sorted((sweep / PLANS / kind).glob("[!.]*.json")):
-        about = dict(plan_in(path)["unit"])
+        about = dict(plan_in(path, {"needs": [str], "parameters": int})["unit"])
         needs, parameters = tuple(about.pop("needs")), about.pop("parameters")
         yield Unit(sweep, kind, path.stem, None, needs, about, parameters)
 

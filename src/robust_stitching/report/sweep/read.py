@@ -11,6 +11,24 @@ from robust_stitching.plans.places import PLANS, RECORDS, UNITS, plan_in, record
 COMPARE = "compare."
 """Before the options and the numbers of a comparison, which are not those of the stitches."""
 
+UNIT = {"number": int, "front": str, "end": str, "options": dict}
+"""What a file says of a unit."""
+
+ACCURACY = {"accuracy": int | float | None}
+CELL = {"front_layer": str, "end_layer": str, "seed": int, "error": str | None, "notes": list}
+GRID = {
+    "front_layers": [str],
+    "end_layers": [str],
+    "seeds": [int],
+    "notes": [str],
+    "donors": {side: {"model": str} for side in ("front", "end")},
+    "data": {"name": str, "n_images": int, "n_train_images": int},
+    "params": {"epochs": int},
+    "cells": [CELL | dict.fromkeys(("front", "end"), ACCURACY)],
+}
+COMPARISON = {"measures": dict, "layers1": [str], "layers2": [str]}
+"""What is read of the records of units."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -66,7 +84,7 @@ def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
     UserError : for a file that cannot be read.
     """
     paths = sorted((sweep / PLANS / UNITS).glob("[!.]*.json"))
-    plans = sorted(((path.stem, plan_in(path)) for path in paths), key=_number)
+    plans = sorted(((path.stem, plan_in(path, UNIT)) for path in paths), key=_number)
     asked = {name: _asked(values) for name, values in plans}
     found = [
         Result(one.front, one.end, one.options, _record(path))
@@ -80,8 +98,8 @@ def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    values = record_in(path)
-    if not values.keys() & {"cells", "measures"}:
+    values = record_in(path, GRID, COMPARISON)
+    if not (values.get("cells") or values.get("measures")):
         raise UserError(
             f"{path} is no result of a unit; remove {path.parents[1]}, and run the sweep again."
         )
@@ -89,7 +107,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _number(plan: tuple[str, Mapping[str, Any]]) -> int:
-    return plan[1]["unit"].get("number", 0)
+    return plan[1]["unit"]["number"]
 
 
 def _asked(values: Mapping[str, Any]) -> Asked:
