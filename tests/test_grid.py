@@ -23,9 +23,11 @@ import robust_stitching as rs
 from left_behind import only
 from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
+from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import alike
 from robust_stitching.graphs.stages import stages
 from robust_stitching.graphs.stitched import StitchedNetwork
+from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
 from robust_stitching.report.drawing import as_png, save
 from robust_stitching.report.grid.figures import curves
@@ -36,8 +38,9 @@ from robust_stitching.report.heat_maps import figure_of
 from robust_stitching.runs import grid as grids
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.grid import measure, training
-from robust_stitching.stitching.grid.cells import cells_of
+from robust_stitching.stitching.grid.cells import cells_of, cuts_of
 from robust_stitching.stitching.grid.files import write_files
+from robust_stitching.stitching.grid.memory import SOLVING, memory_of
 from robust_stitching.stitching.grid.record import as_record
 from robust_stitching.stitching.grid.run import stitch_grid
 from robust_stitching.stitching.keeping import Keeping
@@ -454,6 +457,39 @@ def test_the_memory_that_is_told_is_about_what_is_taken(tiny10s, tmp_path):
     said, taken = done.stdout.splitlines()
     told = float(re.fullmatch(r"4 maps, in about ([\d.]+) GB of memory\.", said)[1]) * 1e9
     assert told / 2 < int(taken) < told * 2
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_what_belongs_to_one_layer_alone_is_kept_once(flatten, donors, data):
+    """And each pair has what it has by itself, bit for bit."""
+    networks, form = [donor.network for donor in donors], Form(flatten=flatten)
+    pairs = [(row, column) for row in ("bn7", "relu8") for column in ("relu7", "bn8", "fc")]
+    found = matching.moments_of_all(*networks, pairs, data[0], form)
+    for (row, column), own in zip(pairs, found, strict=True):
+        (alone,) = matching.moments_of_all(*networks, [(row, column)], data[0], form)
+        for name in ("mean_x", "mean_y", "xx", "xy", "yy"):
+            assert torch.equal(getattr(own, name), getattr(alone, name))
+    first, second, *_, other, _, _ = found
+    assert first.xx is second.xx and first.yy is other.yy and first.xx is not other.xx
+
+
+def test_the_memory_of_direct_matching_is_told(donors):
+    """One matrix for each layer, one for each pair, and what solving takes; controls begin anew."""
+    networks = [donor.network for donor in donors]
+    some = {"flatten": True, "front_layers": ["relu7", "relu8"], "end_layers": ["bn8", "fc"]}
+
+    def told(**settings):
+        plan = plan_of(**some, **settings)
+        return memory_of(plan, cuts_of(plan, *networks), *networks, images=1)
+
+    units, logits = graph.layout_of(networks[0], "relu7").units, 10
+    kept = 2 * units**2 + units**2 + logits**2 + 2 * units * (units + logits)
+    solving = SOLVING * units**2
+    without = told(init="random", no_pinv=True)
+    assert told() - without >= 8 * (kept + solving)
+    assert told(init="random") == told()
+    seeds = told(controls=True, seeds=2) - told(controls=True, seeds=2, init="random")
+    assert seeds == 8 * (kept + solving)
 
 
 # What careful readers found

@@ -62,7 +62,7 @@ from robust_stitching.similarity.measures.units import (
     soft_correlation_match,
     soft_matching,
 )
-from robust_stitching.similarity.moments import Moments
+from robust_stitching.similarity.moments import Moments, Spread
 from robust_stitching.similarity.outputs import OutputComparison, compare_outputs
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Measure",
     "Moments",
     "OutputComparison",
+    "Spread",
     "agreement",
     "aligned_cosine",
     "angular_shape",

@@ -11,11 +11,37 @@ ROUNDING = 1e-6
 """Float32 values that vary by less than this share of their mean are constant."""
 
 
-class Moments:
-    """Means and centred co-moments of rows x (n, p) and y (n, q), updated batch by batch.
+class Spread:
+    """Mean and centred products of rows (n, p) of one set of variables, updated batch by batch.
 
     Each batch is centred by its own mean before anything is multiplied, and the means are merged
     afterwards (Chan, Golub and LeVeque, 1983): no large numbers cancel.
+
+    Attributes
+    ----------
+    n : rows so far.
+    mean, products : float64 Tensors of shape (p,) and (p, p), the latter of sums.
+    """
+
+    def __init__(self, p: int, device: torch.device | str = "cpu"):
+        self.n = 0
+        self.mean, self.products = _zeros(p, device=device), _zeros(p, p, device=device)
+
+    def merge(self, m: int, mean: Tensor, products: Tensor) -> None:
+        """Take in the mean of m rows and the sums of their products, centred by it."""
+        step, total = mean - self.mean, self.n + m
+        self.products += torch.outer(step, step).mul_(self.n * m / total).add_(products)
+        self.mean += step * (m / total)
+        self.n = total
+
+
+class Moments:
+    """Means and centred co-moments of rows x (n, p) and y (n, q), updated batch by batch as those
+    of a `Spread` are.
+
+    Parameters
+    ----------
+    x, y : of moments that others take in as well, who see to it that each batch is merged once.
 
     Attributes
     ----------
@@ -24,13 +50,36 @@ class Moments:
     xx, xy, yy : sums of centred products, float64, of shape (p, p), (p, q), (q, q).
     """
 
-    def __init__(self, p: int, q: int, device: torch.device | str = "cpu"):
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+    def __init__(
+        self,
+        p: int,
+        q: int,
+        device: torch.device | str = "cpu",
+        x: Spread | None = None,
+        y: Spread | None = None,
+    ):
+        self.x, self.y = x or Spread(p, device), y or Spread(q, device)
+        self.xy = _zeros(p, q, device=device)
 
-        self.n = 0
-        self.mean_x, self.mean_y = zeros(p), zeros(q)
-        self.xx, self.xy, self.yy = zeros(p, p), zeros(p, q), zeros(q, q)
+    @property
+    def n(self) -> int:
+        return self.x.n
+
+    @property
+    def mean_x(self) -> Tensor:
+        return self.x.mean
+
+    @property
+    def mean_y(self) -> Tensor:
+        return self.y.mean
+
+    @property
+    def xx(self) -> Tensor:
+        return self.x.products
+
+    @property
+    def yy(self) -> Tensor:
+        return self.y.products
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Take in rows x (m, p) and y (m, q)."""
@@ -38,21 +87,15 @@ class Moments:
         x, y = x.double(), y.double()
         mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
         x, y = x - mean_x, y - mean_y
-        self.merge(m, mean_x, mean_y, x.T @ x, x.T @ y, y.T @ y)
+        self.cross(m, mean_x, mean_y, x.T @ y)
+        self.x.merge(m, mean_x, x.T @ x)
+        self.y.merge(m, mean_y, y.T @ y)
 
-    def merge(
-        self, m: int, mean_x: Tensor, mean_y: Tensor, xx: Tensor, xy: Tensor, yy: Tensor
-    ) -> None:
-        """Take in the means of m rows and the sums of their products, centred by these means."""
+    def cross(self, m: int, mean_x: Tensor, mean_y: Tensor, xy: Tensor) -> None:
+        """Take in the means of m rows and the sums of their products, centred by these means, of
+        which `x` and `y` know nothing yet."""
         step_x, step_y = mean_x - self.mean_x, mean_y - self.mean_y
-        total = self.n + m
-        weight = self.n * m / total
-        self.xx += xx + weight * torch.outer(step_x, step_x)
-        self.xy += xy + weight * torch.outer(step_x, step_y)
-        self.yy += yy + weight * torch.outer(step_y, step_y)
-        self.mean_x += step_x * (m / total)
-        self.mean_y += step_y * (m / total)
-        self.n = total
+        self.xy += torch.outer(step_x, step_y).mul_(self.n * m / (self.n + m)).add_(xy)
 
     def alive(self) -> tuple[Tensor, Tensor]:
         """Which variables of x (p,) and of y (q,) vary by more than rounding."""
@@ -82,3 +125,7 @@ class Moments:
         (Kornblith et al., 2019, section 3); for few features. NaN where one side is constant."""
         scale = float(self.xx.norm() * self.yy.norm())
         return min(float(self.xy.square().sum()) / scale, 1.0) if scale > 0 else float("nan")
+
+
+def _zeros(*shape: int, device: torch.device | str) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float64, device=device)

@@ -6,14 +6,14 @@ that size has to be made: sums of products of x′ and y are those of x and Rᵀ
 itself those of x and RᵀR x R̃ᵀR̃, over the positions of the smaller map.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from robust_stitching.graphs.layout import Layout, paired_rows, to_size
-from robust_stitching.similarity import Moments
+from robust_stitching.similarity import Moments, Spread
 
 Grid = tuple[int, int]
 Pair = tuple[str, str]
@@ -38,21 +38,61 @@ class Centred(NamedTuple):
 def take_in(moments: Mapping[Pair, Moments], front: Side, end: Side) -> None:
     """Let the moments of pairs of layers take in a batch.
 
-    Pairs whose maps have the same two sizes come together, and are let go before the next.
+    Pairs whose maps have the same two sizes come together, and are let go before the next. What
+    pairs have in common of one layer is merged once.
     """
     blocks: dict[Grid, dict[Grid, list[Pair]]] = {}
     for source, goal in moments:
         own, target = front.layouts[source], end.layouts[goal]
-        if own.prefix or target.prefix or own.grid is None or target.grid is None:
+        if of_maps(own, target):
+            blocks.setdefault(target.grid, {}).setdefault(own.grid, []).append((source, goal))
+        else:
             x, y = front.values[source], end.values[goal]
             moments[source, goal].update(*paired_rows(x, own, y, target))
-        else:
-            blocks.setdefault(target.grid, {}).setdefault(own.grid, []).append((source, goal))
     for grid, by_own in blocks.items():
         goals = {goal for pairs in by_own.values() for _, goal in pairs}
         ends = {goal: _centred(end.values[goal].double()) for goal in goals}
         for own, pairs in by_own.items():
             _take_in_block({pair: moments[pair] for pair in pairs}, front.values, ends, own, grid)
+        for goal, y in ends.items():
+            of_goal = [pair for pairs in by_own.values() for pair in pairs if pair[1] == goal]
+            n = len(y.maps) * grid[0] * grid[1]
+            _merge_once((moments[pair].y for pair in of_goal), n, y.mean, y.products)
+
+
+def take_in_units(
+    moments: Mapping[Pair, Moments], front: Mapping[str, Tensor], end: Mapping[str, Tensor]
+) -> None:
+    """The same where each unit of a layer is a variable, and each image a row."""
+    ends = {goal: _centred_rows(end[goal]) for goal in dict.fromkeys(goal for _, goal in moments)}
+    for source in dict.fromkeys(source for source, _ in moments):
+        x, mean = _centred_rows(front[source])
+        own = {goal: found for (other, goal), found in moments.items() if other == source}
+        for goal, found in own.items():
+            y, mean_y = ends[goal]
+            found.cross(len(x), mean, mean_y, x.T @ y)
+        _merge_once((found.x for found in own.values()), len(x), mean, x.T @ x)
+    for goal, (y, mean) in ends.items():
+        own = (found.y for (_, other), found in moments.items() if other == goal)
+        _merge_once(own, len(y), mean, y.T @ y)
+
+
+def of_maps(own: Layout, target: Layout) -> bool:
+    """Whether activations of two layers are maps alone, of which those of the front are resized to
+    the size of the end's."""
+    return not (own.prefix or target.prefix or own.grid is None or target.grid is None)
+
+
+def _merge_once(spreads: Iterable[Spread], n: int, mean: Tensor, products: Tensor) -> None:
+    for spread in dict.fromkeys(spreads):
+        spread.merge(n, mean, products)
+
+
+def _centred_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Units in float64 without their mean over images; and that."""
+    rows = values.flatten(1).double()
+    mean = rows.mean(dim=0)
+    return rows - mean, mean
 
 
 def _take_in_block(
@@ -70,9 +110,10 @@ def _take_in_block(
     for source in dict.fromkeys(source for source, _ in moments):
         x = _resized(fronts[source].double(), own, grid)
         n = len(x.maps) * grid[0] * grid[1]
-        for goal in (goal for other, goal in moments if other == source):
-            y, xy = ends[goal], _products(x.maps, shrunk[goal])
-            moments[source, goal].merge(n, x.mean, y.mean, x.products, xy, y.products)
+        of_source = {goal: found for (other, goal), found in moments.items() if other == source}
+        for goal, found in of_source.items():
+            found.cross(n, x.mean, ends[goal].mean, _products(x.maps, shrunk[goal]))
+        _merge_once((found.x for found in of_source.values()), n, x.mean, x.products)
 
 
 def _centred(maps: Tensor) -> Centred:

@@ -16,8 +16,8 @@ from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.transform import Form
-from robust_stitching.similarity import Moments
-from robust_stitching.stitching.comoments import Side, take_in
+from robust_stitching.similarity import Moments, Spread
+from robust_stitching.stitching.comoments import Pair, Side, of_maps, take_in, take_in_units
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 100
@@ -57,18 +57,39 @@ def moments_of_all(
     progress: Progress = silent,
 ) -> list[Moments]:
     """The same of many pairs of layers, in one pass for all whose batches are equally large."""
-    form = form or Form()
-    found, alike = {}, defaultdict(list)
-    for source, goal in dict.fromkeys(pairs):
-        layouts = graph.layout_of(front, source), graph.layout_of(end, goal)
-        outputs, inputs = form.shape(*layouts)
-        check_size(outputs, inputs)
-        found[source, goal] = Moments(inputs, outputs, split.device)
-        alike[batch_size_of(*layouts, form)].append((source, goal))
-    for batch_size, some in alike.items():
-        taken = {pair: found[pair] for pair in some}
-        _gather(front, end, taken, split, batch_size, form.flatten, progress)
+    form, found = form or Form(), {}
+    layouts = {
+        pair: (graph.layout_of(front, pair[0]), graph.layout_of(end, pair[1])) for pair in pairs
+    }
+    for cut in layouts.values():
+        check_size(*form.shape(*cut))
+    for batch_size, moments in nothing_yet(layouts, form, split.device).items():
+        _gather(front, end, moments, split, batch_size, form.flatten, progress)
+        found |= moments
     return [found[pair] for pair in pairs]
+
+
+def nothing_yet(
+    cuts: Mapping[Pair, tuple[Layout, Layout]], form: Form, device: torch.device | str
+) -> dict[int, dict[Pair, Moments]]:
+    """Moments of pairs of layers that have taken in nothing, by how large batches may be. What
+    belongs to one layer alone is one for all pairs with the same rows."""
+    alike: dict[int, dict[Pair, Moments]] = defaultdict(dict)
+    spreads: dict[tuple, Spread] = {}
+    for (source, goal), (own, target) in cuts.items():
+        outputs, inputs = form.shape(own, target)
+        size = batch_size_of(own, target, form)
+        if form.flatten:
+            rows = size, None
+        else:
+            rows = size, target.grid if of_maps(own, target) else (source, goal)
+        keys = ("x", source, rows), ("y", goal, rows)
+        for key, variables in zip(keys, (inputs, outputs), strict=True):
+            if key not in spreads:
+                spreads[key] = Spread(variables, device)
+        own_x, own_y = (spreads[key] for key in keys)
+        alike[size][source, goal] = Moments(inputs, outputs, device, own_x, own_y)
+    return alike
 
 
 def batch_size_of(front: Layout, end: Layout, form: Form) -> int:
@@ -80,7 +101,7 @@ def batch_size_of(front: Layout, end: Layout, form: Form) -> int:
 def _gather(
     front: nn.Module,
     end: nn.Module,
-    moments: Mapping[tuple[str, str], Moments],
+    moments: Mapping[Pair, Moments],
     split: AnySplit,
     batch_size: int,
     flatten: bool,
@@ -112,8 +133,7 @@ def take_in_batch(
     """Let the moments of pairs of layers take in a batch, of channels at positions or, where they
     are flattened, of units."""
     if flatten:
-        for (source, goal), own in moments.items():
-            own.update(front.values[source].flatten(1), end.values[goal].flatten(1))
+        take_in_units(moments, front.values, end.values)
     else:
         take_in(moments, front, end)
 

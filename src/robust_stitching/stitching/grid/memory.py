@@ -5,10 +5,11 @@ from torch import nn
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.plans import GridPlan
 from robust_stitching.stitching import ood
-from robust_stitching.stitching.fit import form_of
+from robust_stitching.stitching.fit import form_of, wants_moments
 from robust_stitching.stitching.grid.cells import Cuts
 from robust_stitching.stitching.grid.measure import KEPT_BYTES
 from robust_stitching.stitching.grid.training import COPIES, GROUP_BYTES
+from robust_stitching.stitching.matching import nothing_yet
 from robust_stitching.stitching.once import BATCH_SIZE
 
 FLOAT = 4
@@ -19,6 +20,9 @@ that; a control has the first two."""
 
 WITH_GRADIENT = 2
 """Of an activation: its value, and the gradient where something is trained or attacked."""
+
+SOLVING = 5
+"""Matrices as large as the largest co-moments that finding a map from these takes."""
 
 SLACK = 2
 """What allocators hold for each byte that is in use: 8 × 8 maps of two tiny10, compared on 2,000
@@ -45,7 +49,36 @@ def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, imag
         row, column = (max(own.units for own in side) for side in zip(*cuts.values(), strict=True))
         compared = min(KEPT_BYTES, images * FLOAT * (row + KEPT * column))
         compared = max(compared, *(ood.memory_of(own) for _, own in cuts.values()))
+    kept += _moments(plan, cuts, front, end)
     return kept + min(maps * COPIES, GROUP_BYTES) + SLACK * (batch + compared)
+
+
+def _moments(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module) -> int:
+    """Of what maps in closed form are found from, the most at once."""
+    own, others = _moments_between(plan, cuts, front, end, main=True), 0
+    if plan.measured.controls:
+        selves = {(column, column): (layout, layout) for (_, column), (_, layout) in cuts.items()}
+        others = max(
+            _moments_between(plan, selves, end, end, main=False),
+            _moments_between(plan, cuts, front, end, main=False),
+        )
+    return max(own, others) if plan.seeds == 1 else own + others
+
+
+def _moments_between(
+    plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, main: bool
+) -> int:
+    one = plan.cell(*next(iter(cuts)), plan.seed)
+    wanted = {
+        (row, column): layouts
+        for (row, column), layouts in cuts.items()
+        if wants_moments((front, row), (end, column), one, main)
+    }
+    alike = nothing_yet(wanted, form_of(plan.transform), "meta")
+    moments = [own for some in alike.values() for own in some.values()]
+    sums = dict.fromkeys(values for own in moments for values in (own.xx, own.xy, own.yy))
+    solving = SOLVING * max((own.xx.nbytes for own in moments), default=0)
+    return sum(values.nbytes for values in sums) + solving
 
 
 def _units(network: nn.Module) -> int:

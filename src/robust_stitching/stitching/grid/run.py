@@ -204,6 +204,8 @@ class _Grid:
         """The cells of one seed, trained and measured."""
         plan, ready, donors = self.plan, self.ready, (self.ready.pair.front, self.ready.pair.end)
         trained = self._trained(*donors, self.pairs, seed, "stitched", self.moments)
+        if seed == plan.seed + plan.seeds - 1:
+            self.moments.clear()  # gigabytes, where units are mapped to units
         stitches = Stitches(
             {pair: self._networks(pair, trained[pair], seed) for pair in self.pairs}
         )
@@ -256,10 +258,17 @@ class _Grid:
         pairs: list[Pair],
         seed: int,
         what: str,
-        moments: Mapping[Pair, Moments],
-        main: bool = True,
+        moments: Mapping[Pair, Moments] | None = None,
     ) -> dict[Pair, TrainedCell]:
-        """The maps of some cells, trained together where the images are the same for all."""
+        """The maps of some cells, trained together where the images are the same for all.
+
+        Parameters
+        ----------
+        moments : None for those of a control.
+        """
+        main = moments is not None
+        if moments is None:
+            moments = self._moments_between(front, end, pairs, main)
         plans = {pair: self.plan.cell(*pair, seed) for pair in pairs}
         ready, made = self.ready, {}
         common = {"goal": ready.goal, "main": main, "progress": self.progress}
@@ -300,8 +309,7 @@ class _Grid:
         `_answers_of` these."""
         front, end, train = self.ready.pair.front, self.ready.pair.end, self.ready.train
         selves = list(dict.fromkeys((column, column) for _, column in self.pairs))
-        moments = self._moments_between(end, end, selves, main=False)
-        own = self._trained(end, end, selves, seed, SELF, moments, main=False)
+        own = self._trained(end, end, selves, seed, SELF)
         answered = _answers_of(own)
         for (column, _), found in own.items():
             if self._sound(found, f"the end stitched to itself at {column}", seed):
@@ -309,9 +317,7 @@ class _Grid:
                     stitches.cells[pair][SELF] = Stitch(found.network, end, column)
         for number in range(self.plan.measured.random_fronts):
             twin = controls.with_random_weights(front, train, seed, number)
-            moments = self._moments_between(twin, end, self.pairs, main=False)
-            what = f"{RANDOM}-{number}"
-            made = self._trained(twin, end, self.pairs, seed, what, moments, main=False)
+            made = self._trained(twin, end, self.pairs, seed, f"{RANDOM}-{number}")
             answered |= _answers_of(made)
             for pair, cell in made.items():
                 if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}", seed):
