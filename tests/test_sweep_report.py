@@ -304,6 +304,26 @@ def test_similarities_say_on_how_many_images_they_are(asked, n, tmp_path):
     assert told == {"cka": n, "elsewhere.cka": min(50, n)}
 
 
+def test_gaps_and_each_random_front_are_lines(tmp_path):
+    beside = {"random_fronts": [0.2, 0.4], "gaps": {"random_front": 0.2, "self_stitch": None}}
+    cells = every_cell()
+    cells[0] |= beside | {"elsewhere": beside | {"data": {"n_images": 50}}}
+    make(tmp_path, 0, "u", "AB", {}, cells)
+    table = table_of(*results_in(tmp_path)).set_index("quantity")
+    of_map = pd.DataFrame(lines({"cells": [cells[0]]})).set_index("quantity")
+    told = {
+        "gaps.random_front": 0.2,
+        "random_fronts.0": 0.2,
+        "random_fronts.1": 0.4,
+        "random_fronts.mean": pytest.approx(0.3),
+    }
+    for prefix, n in (("", 360), ("elsewhere.", 50)):
+        for name, value in told.items():
+            for found in (table.loc[prefix + name], of_map.loc[prefix + name]):
+                assert found[["network", "value", "n_images"]].to_list() == ["", value, n]
+    assert "gaps.self_stitch" not in table.index
+
+
 # Names of files
 
 

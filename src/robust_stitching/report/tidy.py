@@ -1,6 +1,7 @@
 """The numbers of a record, a line each: what they are of, what they are, their interval."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from robust_stitching.stitching.record import NETWORKS
@@ -36,6 +37,9 @@ def numbers_of(
         number_of(BOTH, prefix + key, record.get(key), record.get(key + INTERVAL), some)
         for key in AT_THE_CUT
     ]
+    numbers += [
+        number_of(BOTH, prefix + key, value, None, images) for key, value in _beside(record).items()
+    ]
     for network in NETWORKS:
         scores = record.get(network) or {}
         n = scores.get("n_images", images)
@@ -61,6 +65,14 @@ def numbers_of(
         ends = score["accuracy_interval"]
         numbers.append(number_of("noise_front", quantity, score["accuracy"], ends, images))
     return numbers
+
+
+def _beside(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside the networks: the gaps to the controls, each random front, their mean."""
+    fronts = record.get("random_fronts") or []
+    found = {f"gaps.{name}": gap for name, gap in (record.get("gaps") or {}).items()}
+    found |= {f"random_fronts.{number}": accuracy for number, accuracy in enumerate(fronts)}
+    return found | ({"random_fronts.mean": fmean(fronts)} if fronts else {})
 
 
 def number_of(
