@@ -248,6 +248,7 @@ IN_VAIN = {  # what another choice makes meaningless, given with its default
     "find_transform.py": [
         ("--step-size 2/255", "needs --robust or --madry"),
         ("--no-robustness --robust-images 200", "leave out --no-robustness"),
+        ("--no-pinv --similarity-images 100", "leave out --no-pinv"),
         ("--random-fronts 3", "needs --controls"),
         ("--noise-sigmas 0,1,4", "needs --controls"),
         ("--temperature 1", "choose --target-type soft_1"),

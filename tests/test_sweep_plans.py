@@ -73,6 +73,21 @@ def test_settings_of_an_attack_multiply_only_where_there_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("top", "units"),
+    [
+        ("controls = [true, false]\nrandom_fronts = [1, 2]", 3),
+        ("no_robustness = [true, false]\nrobust_images = [5, 10]\nattack_all = true", 3),
+        ("no_pinv = [false, true]\nsimilarity_images = [100, 200]", 3),
+        ('target_type = ["hard", "soft_1"]\ntemperature = [1, 2]', 3),
+        ("madry = [true, false]\nrobust = false\nepsilon = [0.1, 0.2]", 3),
+    ],
+)
+def test_what_says_nothing_beside_others_does_not_multiply(top, units, tmp_path):
+    found = sweep(tmp_path, top).asked
+    assert len(found) == units and len({str(asked.options) for asked in found}) == units
+
+
+@pytest.mark.parametrize(
     ("said", "cells", "fronts", "ends"),
     [
         ('"diagonal"', "diagonal", None, None),
@@ -120,6 +135,13 @@ def test_every_option_of_a_grid_is_one_of_a_sweep():
         ("seed = []", "seed=[] has no value"),
         ('init = "eyes"', "unknown init 'eyes'; did you mean eye?"),
         ("epsilon = 0.1", "epsilon says how to attack; it needs madry or robust = true."),
+        ("random_fronts = [1, 2]", "random_fronts is of the controls; it needs `controls`."),
+        ("no_robustness = true\nrobust_images = 5", "leave out `no_robustness`."),
+        ("no_robustness = true\nattack_all = true", "attack_all says what to attack"),
+        ("no_pinv = true\nsimilarity_images = 100", "leave out `no_pinv`."),
+        ("temperature = [1, 2]", "choose `target_type` soft_1, soft_2"),
+        ("madry = true\nbeta = 3", "beta is the weight of the TRADES term"),
+        ("controls = 1\nrandom_fronts = 2", "controls=1 is not true or false"),
         ("madry = true\nrobust = true", "madry and robust exclude each other"),
         ("madry = 1", "madry=1 is not true or false."),
         ('layers = "some"', "layers='some' is neither 'all' nor 'diagonal', nor a list"),

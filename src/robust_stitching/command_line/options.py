@@ -11,7 +11,8 @@ from robust_stitching.basics.root import root
 from robust_stitching.command_line import networks, recipes, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
-from robust_stitching.plans.parts import TARGETS, Adversary, Measurement
+from robust_stitching.plans.options import ATTACK_SETTINGS, idle_in
+from robust_stitching.plans.parts import Adversary, Measurement
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
 DATASETS = (
@@ -376,13 +377,6 @@ def refuse(args: argparse.Namespace, names: tuple[str, ...], reason: str) -> Non
 
 def refuse_in_stitching(args: argparse.Namespace) -> None:
     """Raise UserError for options that say nothing beside the others."""
-    if args.no_robustness:
-        given = ("robust_images", "eval_epsilon", "tier")
-        refuse(args, given, "says how to attack; leave out --no-robustness.")
-    if args.target_type == "hard":
-        soft = ", ".join(name for name in TARGETS if name != "hard")
-        needs = f"is of soft targets, but the target type is hard; choose --target-type {soft}."
-        refuse(args, ("temperature",), needs)
-    if not args.controls:
-        needs = "is of the controls; it needs --controls."
-        refuse(args, ("random_fronts", "noise_sigmas"), needs)
+    for name, why in idle_in(vars(args)).items():
+        if name not in ATTACK_SETTINGS:  # see `adversary`
+            refuse(args, (name,), why)

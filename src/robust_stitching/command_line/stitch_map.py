@@ -55,8 +55,6 @@ def plan_of(p: Parser, args: argparse.Namespace) -> GridPlan:
 
     check_places(args, "front_model", "end_model", "dataset")
     options.refuse_in_stitching(args)
-    if args.no_robustness:
-        options.refuse(args, ("attack_all",), "says what to attack; leave out --no-robustness.")
     said = networks.settings_of(p, args) | {"cells": "diagonal" if args.diagonal else "all"}
     said = options.adversary(args, said, "objective.adversary")
     return from_options(GridPlan, recipes.left_to_the_recipe(p, args, said))

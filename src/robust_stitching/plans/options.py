@@ -1,13 +1,13 @@
 """Options as commands have them, by their names, as plans: read off the fields of these."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from robust_stitching.basics import arithmetic
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.plans.actions import TrainPlan
-from robust_stitching.plans.parts import Adversary
+from robust_stitching.plans.parts import HARD, TARGETS, Adversary
 from robust_stitching.plans.settings import Kind, Settings, kind_of
 from robust_stitching.plans.written import from_flat, leaves
 
@@ -17,6 +17,65 @@ ATTACKS = {"madry": "madry", "robust": "trades"}
 """Options that ask for adversarial training, to its kind."""
 
 ATTACK_SETTINGS = tuple(own.name for own in fields(Adversary) if own.name != "kind")
+
+
+class Idle(NamedTuple):
+    """Options that say nothing beside some others.
+
+    Attributes
+    ----------
+    beside : whether these are such.
+    why : as the end of a sentence.
+    """
+
+    names: tuple[str, ...]
+    beside: Callable[[Mapping[str, Any]], bool]
+    why: str
+
+
+IDLE = (
+    Idle(
+        ATTACK_SETTINGS,
+        lambda others: not any(others.get(attack) for attack in ATTACKS),
+        f"says how to attack; it needs {' or '.join(ATTACKS)} = true.",
+    ),
+    Idle(
+        ("beta",),
+        lambda others: others.get("madry") is True,
+        "is the weight of the TRADES term; it needs `robust`.",
+    ),
+    Idle(
+        ("robust_images", "eval_epsilon", "tier"),
+        lambda others: others.get("no_robustness") is True,
+        "says how to attack; leave out `no_robustness`.",
+    ),
+    Idle(
+        ("attack_all",),
+        lambda others: others.get("no_robustness") is True,
+        "says what to attack; leave out `no_robustness`.",
+    ),
+    Idle(
+        ("similarity_images",),
+        lambda others: others.get("no_pinv") is True,
+        "says what activations are compared on; leave out `no_pinv`.",
+    ),
+    Idle(
+        ("temperature",),
+        lambda others: others.get("target_type", HARD) == HARD,
+        "is of soft targets, but the target type is hard; choose `target_type` "
+        f"{', '.join(name for name in TARGETS if name != HARD)}.",
+    ),
+    Idle(
+        ("random_fronts", "noise_sigmas"),
+        lambda others: others.get("controls", False) is False,
+        "is of the controls; it needs `controls`.",
+    ),
+)
+
+
+def idle_in(options: Mapping[str, Any]) -> dict[str, str]:
+    """What says nothing beside options, said or not, to why."""
+    return {name: own.why for own in reversed(IDLE) if own.beside(options) for name in own.names}
 
 
 def options_of(owner: type[Settings]) -> dict[str, Kind]:

@@ -26,7 +26,8 @@ NO_MASK = "identity"
 MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
 TASK = "task"
 OBJECTIVES = (TASK, "direct", "fula", "features")
-TARGETS = ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
+HARD = "hard"
+TARGETS = (HARD, "soft_1", "soft_2", "soft_12", "soft_1_plus_2")
 TIERS = ("quick", "gradient", "default", "standard")
 REPORTED_TIER = "gradient"
 """Of the reports of stitches, which attack several networks."""
@@ -210,7 +211,7 @@ class Objective(Settings):
         names, in place of it.
     """
 
-    target_type: str = setting("hard", choices=TARGETS)
+    target_type: str = setting(HARD, choices=TARGETS)
     temperature: float = setting(1.0, TEMPERATURE)
     l1: float = setting(0.0, AT_LEAST_ZERO)
     cka_reg: float = 0.0

@@ -16,7 +16,7 @@ from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.files import slug
 from robust_stitching.plans.actions import ComparePlan, GridPlan, TrainPlan
-from robust_stitching.plans.options import ATTACK_SETTINGS, ATTACKS, check_keys, options_of, plan_of
+from robust_stitching.plans.options import check_keys, idle_in, options_of, plan_of
 from robust_stitching.plans.parts import CELLS, DataRef, NetworkRef
 from robust_stitching.plans.settings import Kind, Settings, kind_of
 
@@ -243,26 +243,28 @@ def _multiplied(
 ) -> Iterator[tuple[dict[str, Any], Plan]]:
     """Every combination of what is said, as the values of the lists, and a plan without networks.
 
-    Of combinations that come to the same plan, as those without an attack but with different radii
-    of it, there is one.
+    What says nothing beside the others, as the radius of an attack where there is none, does not
+    multiply; what does so in no combination is refused.
     """
     known, nobody = options_of(owner), NetworkRef("?")
-    if any(name in said for name in ATTACK_SETTINGS) and not any(said.get(a) for a in ATTACKS):
-        name = next(name for name in ATTACK_SETTINGS if name in said)
-        raise UserError(f"{name} says how to attack; it needs {' or '.join(ATTACKS)} = true.")
     choices = {name: _choices(name, known[name], value) for name, value in said.items()}
     networks = {
         own.name: nobody for own in fields(owner) if kind_of(owner, own.name).type is NetworkRef
     }
+    combined = [
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    ]
+    idle = [idle_in(options) for options in combined]
+    for name in said:
+        if all(name in unused for unused in idle):
+            raise UserError(f"{name} {idle[0][name]}")
     seen = set()
-    for values in itertools.product(*choices.values()):
-        options = dict(zip(choices, values, strict=True))
-        plan = plan_of(owner, options | dict(fixed) | networks)
+    for options, unused in zip(combined, idle, strict=True):
+        used = {name: value for name, value in options.items() if name not in unused}
+        plan = plan_of(owner, used | dict(fixed) | networks)
         if plan not in seen:
             seen.add(plan)
-            unused = () if any(options.get(attack) for attack in ATTACKS) else ATTACK_SETTINGS
-            varied = [name for name in options if len(choices[name]) > 1 and name not in unused]
-            yield {name: options[name] for name in varied}, plan
+            yield {name: value for name, value in used.items() if len(choices[name]) > 1}, plan
 
 
 def _require_seeds_apart(plans: Sequence[GridPlan]) -> None:
