@@ -3,6 +3,7 @@
 import io
 import json
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 
@@ -182,9 +183,22 @@ def test_how_far_it_is(sweep):
     note_end(second.folder, 3, "no room")
     now = standing(sweep)
     assert (now.done, now.failed, now.left) == ([network, first], {second: "no room"}, rest)
-    assert now.seconds == 2 and now.seconds_left == 4
+    assert now.seconds == 2 and now.seconds_left == 2 * 3
     ends = json.loads((second.folder.parent / ".u1.ended.json").read_text())
     assert ends == {"seconds": 3, "error": "no room"}
+    assert standing([first, second]).seconds_left == 2  # what failed takes its time, too
+    assert standing([first]).seconds_left is None and standing(rest).seconds_left is None
+
+
+def test_as_many_go_on_at_once_as_do_now(sweep):
+    _, done, *busy, waiting = sweep
+    make(done)
+    with ExitStack() as held:
+        for unit in busy:
+            held.enter_context(locked(unit.folder.with_name(f".{unit.name}.unfinished")))
+        now = standing([done, *busy, waiting])
+    assert (list(now.running), now.left) == (busy, [waiting])
+    assert now.seconds_left == 2 * 3 / 2
 
 
 def test_cells_that_diverged_are_named(sweep):

@@ -57,8 +57,7 @@ def status(folder: Path) -> str:
         of_kind = [unit for unit in units if unit.kind == kind]
         now = standing(of_kind)
         lists = (now.done, now.running, now.failed, now.left)
-        rest = len(now.running) + len(now.failed) + len(now.left)
-        left = "–" if now.seconds_left is None or not rest else duration(now.seconds_left)
+        left = "–" if now.seconds_left is None else duration(now.seconds_left)
         if of_kind:
             table.append([kind, *(str(len(units)) for units in lists), left])
         told += [f"{unit.name} is being made by {worker}" for unit, worker in now.running.items()]

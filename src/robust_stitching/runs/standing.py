@@ -29,10 +29,12 @@ class Standing:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes, if as many go on at once as do now."""
-        if self.seconds is None:
+        """How long the rest takes, those that failed too, if as many go on at once as do now; None
+        where nobody can tell, or nothing is left."""
+        rest = len(self.left) + len(self.running) + len(self.failed)
+        if self.seconds is None or not rest:
             return None
-        return self.seconds * (len(self.left) + len(self.running)) / max(1, len(self.running))
+        return self.seconds * rest / max(1, len(self.running))
 
 
 def standing(units: Sequence[Unit]) -> Standing:
