@@ -252,6 +252,20 @@ def test_a_cell_that_diverges_ends_alone(donors, data, monkeypatch):
     assert sound.measured.scores["stitched"] == alone.scores["stitched"]
 
 
+def test_what_is_told_of_a_cell_that_diverges_is_the_same_on_a_busy_machine(
+    donors, data, monkeypatch
+):
+    plan = plan_of(front_layers=["relu7"], end_layers=["relu7"], lr=1e30, optimizer="sgd", seeds=2)
+    told = []
+    for seconds in (0, 1e9):
+        monkeypatch.setattr(training, "REFRESH_SECONDS", seconds)
+        told.append([cell.error for cell in stitch_grid(*donors, *data, plan).cells])
+    assert (
+        told[0] == told[1]
+        and "in epoch 1 of 2; try a smaller learning rate than 1e+30" in told[0][0]
+    )
+
+
 # Which cells there are
 
 

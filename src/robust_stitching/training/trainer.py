@@ -247,19 +247,20 @@ class Trainer:
         """Means of the epoch so far; `Diverged` where the loss is not finite."""
         metrics = self.meter.read()
         if not math.isfinite(metrics.loss):
-            raise self._diverged("the loss became NaN or infinite")
+            raise self._diverged()
         return metrics
 
     def check_weights(self) -> None:
         """Raise `Diverged` unless every trained weight is finite."""
         if not all(bool(p.isfinite().all()) for p in self.parameters):
-            raise self._diverged("a weight became NaN or infinite")
+            raise self._diverged()
 
-    def _diverged(self, what: str) -> Diverged:
+    def _diverged(self) -> Diverged:
+        """The error, which is the same whenever somebody happens to look within an epoch."""
         epoch = (self.iteration - 1) // self.steps_per_epoch + 1
         return Diverged(
-            f"{what} in epoch {epoch} (by iteration {self.iteration}); "
-            f"try a smaller learning rate than {self.config.lr:g}."
+            f"the loss or a weight became NaN or infinite in epoch {epoch} of "
+            f"{self.config.epochs}; try a smaller learning rate than {self.config.lr:g}."
         )
 
     def state_dict(self) -> dict[str, Any]:
