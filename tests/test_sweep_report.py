@@ -14,7 +14,7 @@ from robust_stitching.basics.names import LONGEST, Names
 from robust_stitching.report.grid.files import lines
 from robust_stitching.report.sweep import pdf, write_files
 from robust_stitching.report.sweep.figures import curves, diagonal, heat_maps, of
-from robust_stitching.report.sweep.pages import write_pages
+from robust_stitching.report.sweep.pages import together, write_pages
 from robust_stitching.report.sweep.read import results_in
 from robust_stitching.report.sweep.table import table_of
 
@@ -165,6 +165,17 @@ def test_a_page_for_each_combination_has_its_seeds(sweep):
     assert data["seeds"] == [0, 1] and len(data["cells"]) == 8
     accuracy = data["quantities"][0]["values"]
     assert accuracy[0][0][0] == 0.1 and accuracy[1][0][0] == 0.2 and accuracy[0][0][1] is None
+
+
+def test_a_page_has_the_notes_of_all_its_seeds_and_these_in_their_order():
+    layers = {"front_layers": ["a"], "end_layers": ["b"]}
+    records = [
+        layers | {"seeds": seeds, "notes": notes, "cells": [{"seed": seed} for seed in seeds]}
+        for seeds, notes in (([3, 2], ["first", "of 3"]), ([0], ["first", "of 0"]))
+    ]
+    merged = together(records)
+    assert merged["seeds"] == [0, 2, 3] and merged["notes"] == ["first", "of 3", "of 0"]
+    assert [cell["seed"] for cell in merged["cells"]] == [3, 2, 0]
 
 
 def test_comparisons_are_in_the_table(sweep):
