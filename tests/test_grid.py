@@ -433,6 +433,10 @@ def test_the_command(tiny10s, call_script, tmp_path):
         (("--front-layers", "bn9"), "unknown front layer 'bn9'; did you mean bn"),
         (("--no-robustness", "--attack-all"), "--attack-all says what to attack"),
         (("--seeds", "0"), "'0' is not a whole number of at least 1"),
+        (("--seeds", "99999999999"), "is more than 1000, and each makes the whole map"),
+        (("--run-name", "a/b"), "is no plain folder name"),
+        (("--low-rank", "5", "--front-layers", "normalize"), "--low-rank"),
+        (("-i", "eye", "--front-layers", "normalize"), "--init"),
         (("--similarity-images", "some"), "'some' is not a whole number of at least 1"),
         (("-i", "eye"), "needs equally many channels"),
     ],
@@ -440,6 +444,7 @@ def test_the_command(tiny10s, call_script, tmp_path):
 def test_mistakes_are_told_in_a_sentence(given, told, tiny10s, call_script, tmp_path):
     done = call_script("stitch_map.py", *tiny10s, "digits", "-o", tmp_path, *given)
     assert done.status == 2 and told in done.err and done.err.count("\n") <= 3
+    assert "of memory" not in done.out + done.err
     assert not list(tmp_path.iterdir())
 
 
@@ -690,6 +695,10 @@ def test_what_is_measured_elsewhere_is_in_the_table_and_curves_are_means(donors,
         for layer in ("relu6", "relu7")
     ]  # fmt: skip
     assert list(drawn["stitched"]) == pytest.approx(found)
+    there = result.table("elsewhere.stitched.accuracy")
+    first = result.cells[0].elsewhere.scores["stitched"].accuracy
+    again = result.cells[4].elsewhere.scores["stitched"].accuracy
+    assert there.loc["relu6", "relu6"] == pytest.approx((first + again) / 2)
 
 
 def test_where_every_stitch_diverges_the_command_says_so_once_and_ends_with_1(

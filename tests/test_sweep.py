@@ -77,7 +77,7 @@ def test_a_sweep_from_end_to_end(stub, written, call_script, tmp_path):
     out, folder = tmp_path / "out", tmp_path / "out" / "mine"
     plan = written("lr = [1e-3, 1000]\nseed = [0, 1]", TRAINED)
     shown = call_script("sweep.py", plan, "-o", out, "--dry-run")
-    assert shown.status == 0 and "4 units and 1 trainings" in shown.out and not out.exists()
+    assert shown.status == 0 and "4 units and 1 training of" in shown.out and not out.exists()
     done = call_script("sweep.py", plan, "-o", out, "--jobs", "2", "--retries", "1")
     assert done.status == 1
     failed = [line for line in done.err.splitlines() if "failed" in line]

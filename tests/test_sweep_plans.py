@@ -133,6 +133,8 @@ def test_every_option_of_a_grid_is_one_of_a_sweep():
         ("epochs = [1, 0]", "epochs=0 is not"),
         ('lr = "fast"', "lr='fast' is not a finite number"),
         ("seed = []", "seed=[] has no value"),
+        ('init = [["random", 3]]', "init=['random', 3] is none of random, perm, eye"),
+        ('init = ["random", 3]', "init=3 is none of random, perm, eye, ps_inv"),
         ('init = "eyes"', "unknown init 'eyes'; did you mean eye?"),
         ("epsilon = 0.1", "epsilon says how to attack; it needs madry or robust = true."),
         ("random_fronts = [1, 2]", "random_fronts is of the controls; it needs `controls`."),

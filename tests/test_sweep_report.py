@@ -167,6 +167,22 @@ def test_a_page_for_each_combination_has_its_seeds(sweep):
     assert accuracy[0][0][0] == 0.1 and accuracy[1][0][0] == 0.2 and accuracy[0][0][1] is None
 
 
+def test_seeds_of_comparisons_are_seeds(sweep):
+    for seed in (0, 1):
+        options = {"n_images": 9, "seed": seed}
+        about = {"number": seed, "front": "A", "end": "B", "options": options}
+        write_json(
+            sweep / f"plans/units/c{seed}.json", {"plan": {"kind": "compare"}, "unit": about}
+        )
+        measures = {"cka": {"values": [[0.1]], "n_images": 9}}
+        record = {"layers1": ["a"], "layers2": ["x"], "measures": measures}
+        write_json(sweep / "units" / f"c{seed}" / "json" / "x.json", record)
+    table = table_of(*results_in(sweep))
+    compared = table[table["quantity"] == "compare.cka"]
+    assert compared["seed"].to_list() == [0, 1] and "compare.seed" not in table
+    assert set(compared["combination"]) == {"compare.n_images=9"}
+
+
 def test_a_page_has_the_notes_of_all_its_seeds_and_these_in_their_order():
     layers = {"front_layers": ["a"], "end_layers": ["b"]}
     records = [
@@ -198,6 +214,8 @@ def test_comparisons_are_in_the_table(sweep):
     quantities = ["compare.cka", "compare.cka", "compare.agreement"]
     assert compared["quantity"].to_list() == quantities
     assert set(compared["compare.n_images"]) == {9}
+    text = table.to_csv()
+    assert ",9," in text and "9.0" not in text
     assert not of(table, "", "compare.agreement").size
     assert set(of(table, "", "cka")["front_layer"]) == set(LAYERS)  # of the stitches alone
     write_files(sweep)

@@ -27,10 +27,15 @@ def outline(resolved: "Resolved") -> str:
     rows = [[unit.name, unit.plan.KIND, _about(unit), _state(unit)] for unit in units]
     networks = sum(unit.plan.KIND == "train" for unit in units)
     done = sum(unit.is_done() for unit in units)
+    told = f"{_counted(len(units) - networks, 'unit')} and {_counted(networks, 'training')}"
     return (
-        f"{resolved.folder}: {len(units) - networks} units and {networks} trainings of networks "
-        f"before them, {done} of all done\n\n{aligned([['unit', 'kind', 'options', ''], *rows])}"
+        f"{resolved.folder}: {told} of networks before them, {done} of all done\n\n"
+        f"{aligned([['unit', 'kind', 'options', ''], *rows])}"
     )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _state(unit: Unit) -> str:

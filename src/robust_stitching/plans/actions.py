@@ -142,6 +142,9 @@ class StitchPlan(Stitching):
     eval_dataset: DataRef | None = None
 
 
+MOST_SEEDS = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridPlan(Stitched):
     """Stitch every layer of one network to every layer of another.
@@ -178,6 +181,11 @@ class GridPlan(Stitched):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.seeds > MOST_SEEDS:
+            raise UserError(
+                f"seeds={self.seeds} is more than {MOST_SEEDS}, and each makes the whole map; "
+                "choose fewer `seeds`."
+            )
         if not SEED.hold(self.seed + self.seeds - 1):
             raise UserError(
                 f"seed={self.seed} with seeds={self.seeds} goes beyond 2^63 - 1; choose a smaller "

@@ -109,10 +109,12 @@ def kind_of(owner: type, name: str) -> Kind:
 def _checked(own: Field, kind: Kind, value: Any) -> Any:
     if value is None and kind.optional:
         return None
+    choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
+    if choices and not isinstance(value, str):
+        raise UserError(f"{own.name}={_shown(value)} is none of {', '.join(choices)}.")
     value = _as(kind.type, own.name, value)
     if kind.items:
         value = tuple(_as(kind.items, own.name, item) for item in value)
-    choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
     if choices and value not in choices:
         raise unknown(own.name.replace("_", " "), value, choices)
     if limits and not limits.hold(value):

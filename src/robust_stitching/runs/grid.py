@@ -14,7 +14,7 @@ from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import pair_of
 from robust_stitching.runs.listener import NOBODY, Listener
 from robust_stitching.runs.unfinished import begun, plain
-from robust_stitching.stitching.grid.cells import cuts_of
+from robust_stitching.stitching.grid.cells import Cuts
 from robust_stitching.stitching.grid.files import write_files
 from robust_stitching.stitching.grid.memory import memory_of
 from robust_stitching.stitching.grid.record import as_record
@@ -44,7 +44,6 @@ def run(
     if done is not None:
         return done
     listener.warn(*warnings_of(plan.objective.adversary))
-    listener.say(_told(plan, front.network, end.network, len(test), device))
     circumstances = {"precision": precision_on(device, plan.training.precision)}
     begin = {"circumstances": circumstances, "resume": resume, "tell": listener.say}
     with begun(out, name, plan, **begin) as unfinished:
@@ -53,6 +52,9 @@ def run(
             warn=listener.warn,
             keeping=Keeping(unfinished.state),
             donors=donors,
+            begin=lambda cuts: listener.say(
+                _told(plan, cuts, front.network, end.network, len(test), device)
+            ),
         )
         record = with_verdicts(as_record(result, command))
         try:
@@ -67,13 +69,13 @@ def run(
 
 
 def _told(
-    plan: GridPlan, front: nn.Module, end: nn.Module, images: int, device: torch.device
+    plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, images: int, device: torch.device
 ) -> str:
     """How many maps there will be, and what they take."""
-    cuts = cuts_of(plan, front, end)
     if plan.measured.similarity_images is not None:
         images = min(images, plan.measured.similarity_images)
     needed = memory_of(plan, cuts, front, end, images)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else used()
     seeds = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
-    return f"{len(cuts)} maps{seeds}, in about {(held + needed) / 1e9:.1f} GB of memory."
+    maps = f"{len(cuts)} map{'s' if len(cuts) > 1 else ''}{seeds}"
+    return f"{maps}, in about {(held + needed) / 1e9:.1f} GB of memory."

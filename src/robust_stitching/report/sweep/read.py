@@ -9,7 +9,8 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.plans.places import PLANS, RECORDS, UNITS, plan_in, record_in
 
 COMPARE = "compare."
-"""Before the options and the numbers of a comparison, which are not those of the stitches."""
+"""Before the options and the numbers of a comparison, which are not those of the stitches; but a
+seed is a seed."""
 
 UNIT = {"number": int, "front": str, "end": str, "options": dict}
 """What a file says of a unit."""
@@ -113,5 +114,8 @@ def _number(plan: tuple[str, Mapping[str, Any]]) -> int:
 def _asked(values: Mapping[str, Any]) -> Asked:
     about = values["unit"]
     before = COMPARE if values["plan"].get("kind") == "compare" else ""
-    options = {f"{before}{name}": value for name, value in about["options"].items()}
+    options = {
+        name if name == "seed" else f"{before}{name}": value
+        for name, value in about["options"].items()
+    }
     return Asked(about["front"], about["end"], options)

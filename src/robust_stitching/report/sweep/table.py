@@ -1,6 +1,6 @@
 """All numbers of a sweep as one tidy table: a line a number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -39,7 +39,12 @@ def table_of(results: Sequence[Result], asked: Sequence[Asked]) -> pd.DataFrame:
     for name in ("pair", "combination"):
         every = list(dict.fromkeys(getattr(one, name) for one in asked))
         table[name] = pd.Categorical(table[name], every)
-    return table.astype({"seed": "Int64"}) if "seed" in varying else table
+    return table.astype(dict.fromkeys((name for name in varying if _is_whole(name, rows)), "Int64"))
+
+
+def _is_whole(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the values of an option are whole numbers, where it has some."""
+    return {type(row.get(name)) for row in rows} - {type(None)} == {int}
 
 
 def _kind_of(result: Result) -> tuple[str, bool]:

@@ -93,7 +93,7 @@ class GridResult:
         Parameters
         ----------
         key : where the JSON report of a stitch has it: "cka", "stitched.agreement_with_end",
-            "stitched.robust.worst case", "gaps.random_front".
+            "stitched.robust.worst case", "gaps.random_front", "elsewhere.stitched.accuracy".
 
         Raises
         ------
@@ -102,7 +102,7 @@ class GridResult:
         lines = [
             (*astuple(cell.plan.cut), found)
             for cell in self.cells
-            if isinstance(found := _at(key, numbers(cell.measured)), int | float)
+            if isinstance(found := _at(key, _numbers(cell)), int | float)
         ]
         if not lines and not isinstance(key, str):
             raise UserError(f"{key!r:.60} is no key; give one of the report of a stitch.")
@@ -115,6 +115,10 @@ class GridResult:
             index=dict.fromkeys(cut.front_layer for cut in cuts),
             columns=dict.fromkeys(cut.end_layer for cut in cuts),
         )
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    return numbers(cell.measured) | {"elsewhere": cell.elsewhere and numbers(cell.elsewhere)}
 
 
 def _at(key: str, values: Any) -> Any:
@@ -135,6 +139,7 @@ def stitch_grid(
     warn: Callable[..., None] = lambda *notes: None,
     keeping: Keeping = NOTHING,
     donors: DonorScores | None = None,
+    begin: Callable[[Cuts], None] = lambda cuts: None,
 ) -> GridResult:
     """Stitch every layer of one network to every layer of another, as the plan says, and measure
     every cell.
@@ -146,6 +151,7 @@ def stitch_grid(
     Parameters
     ----------
     warn, keeping, donors : see `stitching.run.stitch`.
+    begin : is given the cells, once nothing is to be refused any more.
 
     Raises
     ------
@@ -156,6 +162,7 @@ def stitch_grid(
     pair = ready.pair.front, ready.pair.end
     cuts = cuts_of(plan, *pair)
     check_cells(cuts, plan, pair[0], ready.train)
+    begin(cuts)
     pairs = list(cuts)
     notes = ready.look_at_donors(progress)
     warn(*notes)
