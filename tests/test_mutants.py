@@ -143,8 +143,22 @@ MUTANTS = [
     ),
     Mutant(
         *("moments forget that means move", "similarity/moments.py"),
-        *("weight = self.n * m / total", "weight = 0 * m / total"),
+        *("self.n * m / total", "0 * m / total"),
         "tests/test_similarity.py -k moments",
+    ),
+    Mutant(
+        *("a value is no permutation of itself", "similarity/null.py"),
+        *("p = (1 + reached.sum(dim=0))", "p = (reached.sum(dim=0))", "tests/test_null.py -k hand"),
+    ),
+    Mutant(
+        *("blocks that are left out are taken for independent", "similarity/jackknife.py"),
+        *("(count - 1) / count * squares", "squares / (count - 1)"),
+        "tests/test_null.py -k jackknife",
+    ),
+    Mutant(
+        *("images of side 2 are permuted on one side of their matrix", "similarity/stacks.py"),
+        *("order[start : start + TILE], order[", "self.images[start : start + TILE], order["),
+        "tests/test_null.py -k a_permutation",
     ),
     Mutant(
         *("least squares has no intercept", "similarity/moments.py"),
