@@ -96,6 +96,9 @@ def test_noise_in_place_of_the_front():
     )
     says("whose activations vary less within", scores=[noise(2, 0.5)])
     says("trained too little to tell by noise", scores=[noise(0, 0.7), noise(1, 0.6)])
+    blind = [noise(1, 0.1), noise(4, 0.11)]
+    told = says("No noise is told better than chance", stitched=0.1, itself=0.5, scores=blind)
+    assert "no worse than the front" not in told
     told = says("reaches 100.0% (σ = 0) with true labels.", scores=[noise(0, 1.0)])
     assert "At σ" not in told
     for nothing in (None, []):
@@ -120,7 +123,7 @@ def test_the_form_of_what_is_mapped():
     says("nearer to the middle of what the end makes", ood={"stitched": area(0.2, 0.1, 0.3)})
     out = {"stitched": area(0.98, 0.97, 0.99)}
     says("further out than the end's own in 98.0% of pairs (AUROC 0.980, 0.970 to 0.990", ood=out)
-    says("in all of pairs", ood={"stitched": area(1.0, 0.99, 1.0)})
+    says("in all pairs (AUROC 1.000", ood={"stitched": area(1.0, 0.99, 1.0)})
     says("in 99.9% of pairs", ood={"stitched": area(0.99999, 0.99, 1.0)})
     as_itself = out | {"self_stitch": area(1.0, 0.98, 1.0)}
     says("so are those of the end stitched to itself (1.000): such a training", ood=as_itself)

@@ -207,6 +207,8 @@ def _beside_noise(record: Mapping[str, Any]) -> tuple[Noise, str | None]:
     wide = [score for score in true if score["sigma"] >= AS_VARIED]
     if not wide:
         return Noise.UNKNOWN, said
+    if all(score["accuracy_interval"][0] <= score["chance"] for score in wide):
+        return Noise.UNKNOWN, f"{said} No noise is told better than chance: it tells nothing here."
     least = wilson(record["stitched"]["accuracy"], record["data"]["n_images"])[0]
     as_good = [score for score in wide if score["accuracy_interval"][1] >= least]
     if as_good:
@@ -262,7 +264,7 @@ def _in_form(record: Mapping[str, Any]) -> tuple[Form, str | None]:
         )
     told = (
         "By means and second moments of their channels, mapped activations are further out than "
-        f"the end's own in {_share(area)} of pairs ({how}; 0.5 for alike)"
+        f"the end's own in {_share(area)} pairs ({how}; 0.5 for alike)"
     )
     if itself is None or itself["auroc"] is None:
         return Form.OUTSIDE, f"{told}."
@@ -277,7 +279,7 @@ def _in_form(record: Mapping[str, Any]) -> tuple[Form, str | None]:
 
 def _share(area: float) -> str:
     """In percent; all only where it is all."""
-    return "all" if area == 1 else f"{min(area, 0.999):.1%}"
+    return "all" if area == 1 else f"{min(area, 0.999):.1%} of"
 
 
 FORMS = {
