@@ -137,13 +137,13 @@ def test_other_files_are_refused(tiny10s, call_script, tmp_path):
         assert done.status == 2 and done.err.count("\n") == 1 and str(wrong) in done.err
 
 
-def test_the_commands_from_network_to_table(tiny10s, call_script, tmp_path, monkeypatch):
+def test_the_commands_from_network_to_table(tiny10s, call_script, tmp_path):
     for name, path in zip("AB", tiny10s, strict=True):
         done = call_script(
             *("extract_layers.py", path, "digits", "--layers", "relu7", "fc", "--n-images", "60"),
             *("--seed", "3", "-o", tmp_path / f"{name}.npz"),
         )
-        assert (done.status == 0 and "60×64×4×4" in done.out) or "60×64" in done.out
+        assert done.status == 0 and "60×64" in done.out
     assert not list(tmp_path.glob(".tmp*"))
     files = [tmp_path / "A.npz", tmp_path / "B.npz"]
     out = ("-o", tmp_path / "out")
@@ -151,7 +151,7 @@ def test_the_commands_from_network_to_table(tiny10s, call_script, tmp_path, monk
         *("compare_nets.py", *files, "--null", "19", *out, "--run-name", "r", "--layers2", "fc")
     )
     assert done.status == 0
-    assert "disagreement, jensen-shannon left out" in done.out
+    assert "disagreement, jensen-shannon left out" in " ".join(done.out.split())
     report = only(tmp_path / "out/r/json")
     record = json.loads(report.read_text())
     assert record["layers1"] == ["relu7", "fc"] and record["layers2"] == ["fc"]
