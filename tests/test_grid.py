@@ -598,7 +598,13 @@ asked = []
 @pytest.mark.parametrize(
     "settings",
     [
-        {"seeds": 2, "controls": True, "random_fronts": 2, "no_pinv": True},
+        {
+            "seeds": 2,
+            "controls": True,
+            "random_fronts": 2,
+            "no_pinv": True,
+            "noise_sigmas": (1.0,),
+        },
         {"seeds": 2, "adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 1}},
     ],
     ids=["with controls", "under attack"],
@@ -608,7 +614,8 @@ def test_no_training_takes_up_the_state_of_another(settings, donors, data):
     layers = {"front_layers": ["relu6", "relu7"], "end_layers": ["relu7"], "epochs": 1}
     small = data[0].between(0, 16), data[1].between(0, 16)
     stitch_grid(*donors, *small, plan_of(**layers, **settings), keeping=Noting())
-    assert len(asked) == len(set(asked)) == (2 * 4 if "controls" in settings else 2 * 2)
+    noise = 2 * 2  # true and shuffled labels, of both cells
+    assert len(asked) == len(set(asked)) == (2 * (4 + noise) if "controls" in settings else 2 * 2)
 
 
 def test_a_cell_that_has_diverged_stays_so_when_training_goes_on(donors, data):

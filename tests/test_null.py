@@ -79,7 +79,7 @@ def test_an_interval_is_the_jackknife_of_the_measure(name):
     assert len(left) == 10
     error = math.sqrt(9 / 10 * sum((v - np.mean(left)) ** 2 for v in left))
     half, own = stats.t.ppf(0.975, 9) * error, value(name, x, y)
-    bounds = MEASURES[name].low, MEASURES[name].high
+    bounds = MEASURES[name].bounds
     assert low.item() == pytest.approx(np.clip(own - half, *bounds), abs=2e-4, rel=2e-4)
     assert high.item() == pytest.approx(np.clip(own + half, *bounds), abs=2e-4, rel=2e-4)
 
@@ -151,6 +151,38 @@ def test_ends_stay_within_the_range():
     left = torch.tensor([0.9, 1.0, 0.8] * 4).double()
     low, high = interval(torch.tensor(0.99).double(), left, 0, 1)
     assert 0 < low < 0.99 and high == 1
+
+
+@pytest.mark.parametrize("name", ["debiased-cka", "minibatch-cka"])
+def test_an_interval_of_what_is_0_holds_values_below_it(name):
+    rng, below = np.random.default_rng(0), 0
+    for _ in range(10):
+        x, y = rng.normal(size=(N, 4)), rng.normal(size=(N, 4))
+        own = value(name, x, y)
+        low, high = doubted(name, x, y, interval=True).intervals[name]
+        assert low.item() < own < high.item()
+        below += own < 0
+    assert below > 0
+
+
+def test_what_chance_explains_is_calibrated_to_0_whatever_is_rounded():
+    permuted = torch.full((19,), 1.0, dtype=torch.float64)
+    own = torch.tensor(1.0 + 2e-13, dtype=torch.float64)
+    found = null_of(own, permuted, same=1.0 + 4e-13)
+    assert found.p.item() == 1 and found.calibrated.item() == 0
+
+
+def test_a_layer_that_varies_and_has_no_unbiased_estimate_is_not_called_constant():
+    x = np.zeros((40, 5))
+    x[:5] = np.eye(5)
+    settings = Settings(batch_size=40)
+    layouts = tuple([Layout.of((5,))] for _ in range(2))
+    stream = ArrayStream([torch.from_numpy(x)] * 2, 40)
+    found = values_of([MEASURES["debiased-cka"], MEASURES["cka"]], stream, layouts, settings)
+    assert not found.constant and math.isclose(found.layerwise["cka"].item(), 1, rel_tol=1e-6)
+    lacking = debiased_cka(x, x)
+    assert (found.unestimated == {"debiased-cka": [0, 1]}) == math.isnan(lacking)
+    assert math.isnan(lacking)
 
 
 def test_plans_and_library_agree_on_the_fewest_permutations(tiny10s):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -109,6 +110,8 @@ def rows(n=45, seed=0, **others):
         (rows(ids=np.arange(45)), rows(ids=np.arange(1, 46)), "1 of 45 images .* id 0"),
         (rows(ids=np.arange(45) // 2), rows(), "the id 0 2 times"),
         (rows(ids=np.arange(40)), rows(), "45 images in 'a' but 40 in 'ids'"),
+        (rows(ids=np.arange(45)), rows(ids=np.arange(45).astype(str)), "numbers and those of"),
+        (rows(ids=np.arange(45)), rows(ids=np.arange(45).astype("M8[s]")), "datetime64"),
         (rows(b=np.ones((3, 2))), rows(), "45 images in 'a' but 3 in 'b'"),
         ({"t": np.array(["x"])}, rows(), "holds no activations"),
         ({"o": np.array([{}], dtype=object)}, rows(), "objects of Python"),
@@ -132,7 +135,10 @@ def test_other_files_are_refused(tiny10s, call_script, tmp_path):
     good = write(tmp_path / "x.npz", **rows())
     cut = tmp_path / "cut.npz"
     cut.write_bytes(good.read_bytes()[:400])
-    for wrong in (cut, tiny10s[0], tmp_path / "none.npz", tmp_path):
+    short = tmp_path / "short.npz"
+    with zipfile.ZipFile(good) as whole, zipfile.ZipFile(short, "w") as archive:
+        archive.writestr("a.npy", whole.read("a.npy")[:-8])
+    for wrong in (cut, short, tiny10s[0], tmp_path / "none.npz", tmp_path):
         done = call_script("compare_nets.py", good, wrong, "-o", tmp_path / "out")
         assert done.status == 2 and done.err.count("\n") == 1 and str(wrong) in done.err
 

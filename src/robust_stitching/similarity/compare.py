@@ -259,6 +259,11 @@ def _undefined(
         if lost:
             measures = ", ".join(m.name for m in wanted if m.form is form)
             notes.append(f"{measures}: no value where {form.undefined}: {listed(lost)}.")
+    for name, numbers in values.unestimated.items():
+        notes.append(
+            f"{name}: no value where the unbiased estimate for a layer with itself is not above 0, "
+            f"as of few images that are all but alike: {listed(numbers)}."
+        )
     if values.short and positions != POOLED:
         notes.append(
             f"{', '.join(sorted(values.short))}: no value for layers with no fewer channels than "

@@ -59,8 +59,7 @@ def doubt(
     blocks = blocks_of(n, settings.seed) if doubts.interval else []
     fewer = [methodcaller("without", block) for block in blocks]
     for name, again in _asked(parts, fewer, progress, "leaving out images").items():
-        ends = known[name].low, known[name].high
-        values.intervals[name] = interval(values.of(name), again, *ends)
+        values.intervals[name] = interval(values.of(name), again, *known[name].bounds)
 
 
 def _asked(

@@ -42,6 +42,8 @@ class Values:
     outputs : name of a measure of answers to its value.
     constant : representations that do not vary.
     undefined : a form to the representations that have none, see `Form.undefined`.
+    unestimated : name of a measure to representations that vary, but of which the estimate with
+        themselves, by which it divides, is not above 0.
     short : measures that found no more rows than channels somewhere.
     nulls : name of a measure to what its values would be by chance; none where the images' order
         changes nothing.
@@ -56,6 +58,7 @@ class Values:
     outputs: dict[str, float] = field(default_factory=dict)
     constant: set[int] = field(default_factory=set)
     undefined: dict[type[Form], list[int]] = field(default_factory=dict)
+    unestimated: dict[str, list[int]] = field(default_factory=dict)
     short: set[str] = field(default_factory=set)
     nulls: dict[str, Null] = field(default_factory=dict)
     best: dict[str, tuple[tuple[int, int], Null]] = field(default_factory=dict)
@@ -200,11 +203,14 @@ class Maps:
             if measure.pairs:
                 sums = taken[measure.form.Sums]
                 pairs = measure.pairs(sums)
-                values.check(sums.products.diagonal(), ~pairs.diagonal().isnan())
+                values.check(sums.products.diagonal(), sums.varies())
+                lacking = pairs.diagonal().isnan() & sums.varies()
+                if bool(lacking.any()):
+                    values.unestimated[measure.name] = lacking.nonzero()[:, 0].tolist()
                 values.layerwise[measure.name] = pairs[: values.first, values.first :].cpu()
                 continue
             sums = taken[GramSums]
-            values.check(sums.products.diagonal(), sums.biased().diagonal() > 0)
+            values.check(sums.products.diagonal(), sums.varies())
             forms = self.forms[measure.name] = [
                 measure.form.around(matrix, self.settings)
                 for matrix in taken[GramMatrices].matrices

@@ -86,6 +86,10 @@ class GramSums:
         hsic += torch.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
         return self._without_noise(hsic) / (n * (n - 3))
 
+    def varies(self) -> Tensor:
+        """Which representations vary over the images, (count,)."""
+        return self.biased().diagonal() > 0
+
     def _without_noise(self, hsic: Tensor) -> Tensor:
         """`hsic` with zeros for representations of which centring leaves nothing but rounding."""
         varies = hsic.diagonal() > NEGLIGIBLE * self.products.diagonal()
@@ -120,6 +124,10 @@ class MinibatchSums:
         sums = GramSums(m, count, grams.device)
         sums.add(slice(0, m), slice(0, m), grams)
         self.add_sums(sums)
+
+    def varies(self) -> Tensor:
+        """Which representations vary within batches, (count,)."""
+        return self.products.diagonal() != 0
 
     def add_sums(self, sums: GramSums) -> None:
         """The same from the sums over the Gram matrices of a batch, of four images or more."""

@@ -30,7 +30,7 @@ class Measure:
     title : as it stands over a table and beside a colour bar.
     estimator : exactly what is computed; the settings that change the value stand in it, as
         {batch_size} and {k}.
-    low, high : the range of its values.
+    low, high : the range of its values; `least` where estimates of what is 0 go below `low`.
     same : its value for two copies of one thing.
     cost : what it takes, in words.
     form : what it needs prepared of each side, see `forms.Form`.
@@ -60,6 +60,7 @@ class Measure:
     low: float
     high: float
     same: float
+    least: float | None = None
     cost: str
     form: type[Form]
     value: Callable[[Any, Any], float]
@@ -83,6 +84,11 @@ class Measure:
     def of_outputs(self) -> bool:
         """Whether it compares the answers of the networks rather than pairs of layers."""
         return self.of == OUTPUTS
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What no value is beyond."""
+        return self.low if self.least is None else self.least, self.high
 
     @property
     def larger_is_more_similar(self) -> bool:

@@ -31,7 +31,7 @@ class Null:
     threshold : what a value has to be beyond for p ≤ 0.05, the ⌈0.95 (K + 1)⌉-th of the value and
         its permutations, the least similar first.
     calibrated : the way from there to the value of two copies, 0 to 1: (s − τ) / (s_same − τ), 0
-        for what is not beyond.
+        where p > 0.05.
     """
 
     p: Tensor
@@ -61,7 +61,8 @@ def null_of(values: Tensor, permuted: Tensor, same: float, larger: bool = True) 
     ranked = torch.cat([others, own[None]]).sort(dim=0).values
     threshold = ranked[math.ceil(round((1 - LEVEL) * count, 6)) - 1]
     room = sign * same - threshold
-    calibrated = torch.where(room > 0, (own - threshold) / room, 0.0).clamp(0, 1)
+    beyond = (p <= LEVEL) & (room > 0)
+    calibrated = torch.where(beyond, (own - threshold) / room, 0.0).clamp(0, 1)
     unknown = own.isnan()
     return Null(*(v.masked_fill(unknown, math.nan) for v in (p, sign * threshold, calibrated)))
 

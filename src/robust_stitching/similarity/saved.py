@@ -1,5 +1,6 @@
 """Activations saved in files: every array a layer, a row an image."""
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -97,6 +98,12 @@ def read(path: Path) -> Saved:
                 + (f"{count:,} in '{name}'" if count >= 0 else f"no list of them in '{name}'")
                 + "; each row has to be of the same image in all arrays."
             )
+    if ids is not None and ids.dtype.kind not in "iufUS":
+        raise UserError(
+            f"the {IDS} of {path} are of type {ids.dtype}; they have to be numbers or texts."
+        )
+    if ids is not None and ids.dtype.kind == "S":
+        ids = np.char.decode(ids, "utf-8", "replace")
     if ids is not None and len(np.unique(ids)) < n:
         found, times = np.unique(ids, return_counts=True)
         raise UserError(
@@ -129,6 +136,8 @@ def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
         header = file.tell()
         if dtype.hasobject:
             raise ValueError(f"'{member.filename}' holds objects of Python")
+        if header + dtype.itemsize * math.prod(shape) != member.file_size:
+            raise ValueError(f"'{member.filename}' is not as long as it says")
         if 0 in shape or not shape:
             file.seek(0)
             return np.lib.format.read_array(file)
@@ -156,6 +165,13 @@ def rows_alike(first: Saved, second: Saved) -> np.ndarray:
                 f"ones, or '{IDS}' in both files and the same of them."
             )
         return np.arange(n)
+    texts = [side.ids.dtype.kind == "U" for side in (first, second)]
+    if texts[0] != texts[1]:
+        numbered, named = (first, second) if texts[1] else (second, first)
+        raise UserError(
+            f"the {IDS} of {numbered.path} are numbers and those of {named.path} texts; save the "
+            "same in both."
+        )
     ours, theirs = np.argsort(first.ids, kind="stable"), np.argsort(second.ids, kind="stable")
     if not np.array_equal(first.ids[ours], second.ids[theirs]):
         for one, other in ((first, second), (second, first)):

@@ -268,12 +268,17 @@ def _in_form(record: Mapping[str, Any]) -> tuple[Form, str | None]:
     )
     if itself is None or itself["auroc"] is None:
         return Form.OUTSIDE, f"{told}."
-    if itself["auroc_interval"][1] >= low:
+    from_itself, to_itself = itself["auroc_interval"]
+    if from_itself > 0.5 and to_itself >= low:
         return Form.OUTSIDE_AS_ITSELF, (
             f"{told}; so are those of the end stitched to itself ({itself['auroc']:.3f}): such a "
             "training leads there from any front."
         )
-    less = f"those of the end stitched to itself less so ({itself['auroc']:.3f})"
+    shown = f"({itself['auroc']:.3f})"
+    if from_itself <= 0.5:
+        less = f"of those of the end stitched to itself these images do not show it {shown}"
+    else:
+        less = f"those of the end stitched to itself less so {shown}"
     return Form.OUTSIDE, f"{told}; {less}."
 
 

@@ -48,6 +48,7 @@ MEASURES = (
         estimator="minibatch linear CKA (unbiased HSIC averaged over random batches of "
         "{batch_size}, divided once)",
         low=0,
+        least=-1,
         high=1,
         same=1,
         cost="one pass; needs all layers of a batch in memory",
@@ -64,6 +65,7 @@ MEASURES = (
         title="debiased CKA",
         estimator="debiased linear CKA (unbiased HSIC over all images)",
         low=0,
+        least=-1,
         high=1,
         same=1,
         cost="several passes, images² × features products; 8 × 8 layers of resnet_w1 with 10,000 "
