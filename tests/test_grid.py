@@ -451,10 +451,12 @@ def test_mistakes_are_told_in_a_sentence(given, told, tiny10s, call_script, tmp_
 # Memory
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="of Linux")
 def test_the_memory_that_is_told_is_about_what_is_taken(tiny10s, tmp_path):
-    """In a process of its own: within a factor of two of the most that it held."""
+    """In a process of its own, which is not asked by `getrusage`: that counts the process by which
+    it was started, too. Within a factor of two of the most that it held."""
     code = """
-        import resource, sys, torch
+        import sys, torch
         from pathlib import Path
         from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
         from robust_stitching.runs import grid
@@ -468,7 +470,8 @@ def test_the_memory_that_is_told_is_about_what_is_taken(tiny10s, tmp_path):
         said = []
         grid.run(plan, Path(sys.argv[3]), torch.device("cpu"), Listener(say=said.append))
         print(said[0])
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        lines = Path("/proc/self/status").read_text().splitlines()
+        print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024)
     """
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, tiny10s), str(tmp_path)]
     own = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[3])}
