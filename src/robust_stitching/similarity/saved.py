@@ -86,7 +86,11 @@ def read(path: Path) -> Saved:
                 "activations (n, d) or (n, C, H, W)."
             )
     if not layers:
-        raise UserError(f"{path} holds no activations. {' '.join(notes)}".rstrip())
+        left_out = f" {' '.join(notes)}" if notes else ""
+        raise UserError(
+            f"{path} holds no activations; write some with `extract_layers`, or compare networks "
+            f"on a dataset.{left_out}"
+        )
     counts = {name: len(array) for name, array in layers.items()}
     if ids is not None:
         counts[IDS] = len(ids) if ids.ndim == 1 else -1
