@@ -19,7 +19,8 @@ from robust_stitching.report.stitch.verdict import with_verdict
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.grid import files as grid_files
 from robust_stitching.stitching.grid.record import as_record as as_grid_record
-from robust_stitching.stitching.grid.run import GridResult, stitch_grid
+from robust_stitching.stitching.grid.result import GridResult
+from robust_stitching.stitching.grid.run import stitch_grid
 from robust_stitching.stitching.once import DonorScores
 from robust_stitching.stitching.record import as_record
 from robust_stitching.stitching.run import StitchResult

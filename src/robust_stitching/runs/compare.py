@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from robust_stitching.runs.comparison import as_models, as_record, notes_of_answ
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.inputs import data_of, network_of
 from robust_stitching.runs.listener import NOBODY, Listener
-from robust_stitching.runs.unfinished import begun, plain
+from robust_stitching.runs.unfinished import Run, begun, plain
 from robust_stitching.similarity import compare
 from robust_stitching.similarity.deciding import Side, prepared
 from robust_stitching.similarity.forms import MAPS
@@ -83,13 +84,18 @@ def run(
         record = as_record(compared, as_models(models, pair), params, command, device)
         record["notes"] = [*pair.notes, *record["notes"], *notes_of_answers(compared, models)]
         record["plan"] = as_values(plan)
-        try:
-            paths = write_files(record, unfinished.folder)
-            with uninterrupted():
-                paths = unfinished.finish(paths)
-        except Exception:
-            listener.unwritten(record)
-            raise
+        return left(record, unfinished, listener)
+
+
+def left(record: dict[str, Any], unfinished: Run, listener: Listener) -> Done:
+    """What a comparison leaves in its folder, which is finished by that."""
+    try:
+        paths = write_files(record, unfinished.folder)
+        with uninterrupted():
+            paths = unfinished.finish(paths)
+    except Exception:
+        listener.unwritten(record)
+        raise
     return Done(unfinished.final, record, paths)
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 
 from robust_stitching.basics.errors import UserError
-from robust_stitching.basics.signals import uninterrupted
 from robust_stitching.checkpoints.state import StateFile
 from robust_stitching.plans import CompareSavedPlan, FileRef, as_values, flat
-from robust_stitching.report.comparison import write_files
-from robust_stitching.runs.compare import told_of_memory
+from robust_stitching.runs.compare import left, told_of_memory
 from robust_stitching.runs.comparison import as_record
 from robust_stitching.runs.done import Done, same_plan
 from robust_stitching.runs.listener import NOBODY, Listener
@@ -59,14 +57,7 @@ def run(
         models = [{"path": path, "model": stem, "label": stem} for path, stem in names]
         record = as_record(compared, models, flat(plan), command, device)
         record["plan"] = as_values(plan)
-        try:
-            paths = write_files(record, unfinished.folder)
-            with uninterrupted():
-                paths = unfinished.finish(paths)
-        except Exception:
-            listener.unwritten(record)
-            raise
-    return Done(unfinished.final, record, paths)
+        return left(record, unfinished, listener)
 
 
 def _file_of(ref: FileRef, role: str) -> tuple[Saved, FileRef]:

@@ -8,7 +8,7 @@ from typing import Any
 from robust_stitching import checkpoints
 from robust_stitching.basics.files import write_json
 from robust_stitching.basics.names import Names
-from robust_stitching.stitching.grid.run import Cell, GridResult
+from robust_stitching.stitching.grid.result import Cell, GridResult
 from robust_stitching.stitching.keeping import Map
 
 MAPS, FRANK_MODELS = "maps", "frank_models"

@@ -5,7 +5,7 @@ from typing import Any
 
 from robust_stitching.basics.files import as_json
 from robust_stitching.stitching.grid.files import map_names
-from robust_stitching.stitching.grid.run import Cell, GridResult
+from robust_stitching.stitching.grid.result import Cell, GridResult
 from robust_stitching.stitching.record import about, numbers, transformation
 
 

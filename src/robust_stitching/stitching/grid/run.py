@@ -2,18 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-import pandas as pd
 from torch import Tensor, nn
 
 from robust_stitching.basics.copying import copy_of
-from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
-from robust_stitching.plans import GridPlan, Stitching
+from robust_stitching.plans import GridPlan
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import controls, matching
 from robust_stitching.stitching.controls import RANDOM, SELF
@@ -26,6 +23,7 @@ from robust_stitching.stitching.fit import (
 )
 from robust_stitching.stitching.grid.cells import Cuts, Pair, cuts_of
 from robust_stitching.stitching.grid.measure import Stitch, Stitches, measure_grid
+from robust_stitching.stitching.grid.result import Cell, GridResult
 from robust_stitching.stitching.grid.training import (
     TrainedCell,
     groups_of,
@@ -33,7 +31,6 @@ from robust_stitching.stitching.grid.training import (
     train_cells,
 )
 from robust_stitching.stitching.keeping import Keeping
-from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.noise_front import NAME as NOISE
 from robust_stitching.stitching.noise_front import (
     Clusters,
@@ -43,89 +40,8 @@ from robust_stitching.stitching.noise_front import (
 )
 from robust_stitching.stitching.notes import notes_of_cut, notes_of_pair
 from robust_stitching.stitching.once import DonorScores
-from robust_stitching.stitching.record import numbers
 from robust_stitching.stitching.run import NOTHING, Prepared, prepared
 from robust_stitching.stitching.statistics import estimate_statistics, has_statistics
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One stitch of a grid.
-
-    Attributes
-    ----------
-    trained : the networks and the training log; None where training diverged.
-    measured, elsewhere : as in `StitchResult`; without "stitched" where training diverged.
-    error : why there is none.
-    """
-
-    plan: Stitching
-    trained: TrainedCell
-    measured: Measured
-    elsewhere: Measured | None
-    error: str | None
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class GridResult:
-    """All that came out of a grid.
-
-    Attributes
-    ----------
-    cells : seed by seed, row by row.
-    train_images, class_names, notes, seconds : as in `StitchResult`.
-    """
-
-    plan: GridPlan
-    front: Checkpoint
-    end: Checkpoint
-    cells: list[Cell]
-    train_images: int
-    class_names: tuple[str, ...]
-    notes: list[str]
-    seconds: float
-
-    def table(self, key: str = "stitched.accuracy") -> pd.DataFrame:
-        """A number of every cell, front layers down and end layers across, the mean over seeds; NaN
-        where a cell has none.
-
-        Parameters
-        ----------
-        key : where the JSON report of a stitch has it: "cka", "stitched.agreement_with_end",
-            "stitched.robust.worst case", "gaps.random_front", "elsewhere.stitched.accuracy".
-
-        Raises
-        ------
-        UserError : where no cell has such a number.
-        """
-        lines = [
-            (*astuple(cell.plan.cut), found)
-            for cell in self.cells
-            if isinstance(found := _at(key, _numbers(cell)), int | float)
-        ]
-        if not lines and not isinstance(key, str):
-            raise UserError(f"{key!r:.60} is no key; give one of the report of a stitch.")
-        if not lines:
-            raise UserError(f"no cell has a number {key!r}; give a key of the report of a stitch.")
-        found = pd.DataFrame(lines, columns=["front_layer", "end_layer", key])
-        table = found.pivot_table(index="front_layer", columns="end_layer", values=key)
-        cuts = [cell.plan.cut for cell in self.cells]
-        return table.reindex(
-            index=dict.fromkeys(cut.front_layer for cut in cuts),
-            columns=dict.fromkeys(cut.end_layer for cut in cuts),
-        )
-
-
-def _numbers(cell: Cell) -> dict[str, Any]:
-    return numbers(cell.measured) | {"elsewhere": cell.elsewhere and numbers(cell.elsewhere)}
-
-
-def _at(key: str, values: Any) -> Any:
-    """What stands at a path of keys, with dots; None for nothing."""
-    for name in str(key).split("."):
-        values = values.get(name) if isinstance(values, Mapping) else None
-    return values
 
 
 def stitch_grid(
