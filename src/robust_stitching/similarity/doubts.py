@@ -50,7 +50,7 @@ def doubt(
     shuffled = [
         methodcaller("permuted", order) for order in orders(n, doubts.permutations, settings.seed)
     ]
-    for name, again in _asked(parts, shuffled, progress, "permuting images").items():
+    for name, again in _asked(parts, shuffled, progress, "permuting images", " orders").items():
         how = values.of(name), again, known[name].same, known[name].larger_is_more_similar
         values.nulls[name] = null_of(*how)
         best = null_of_best(*how) if again.ndim == 3 else None
@@ -58,7 +58,7 @@ def doubt(
             values.best[name] = best
     blocks = blocks_of(n, settings.seed) if doubts.interval else []
     fewer = [methodcaller("without", block) for block in blocks]
-    for name, again in _asked(parts, fewer, progress, "leaving out images").items():
+    for name, again in _asked(parts, fewer, progress, "leaving out images", " blocks").items():
         values.intervals[name] = interval(values.of(name), again, *known[name].bounds)
 
 
@@ -67,10 +67,11 @@ def _asked(
     looks: Sequence[Callable[[Gathered], dict[str, Tensor]]],
     progress: Progress,
     what: str,
+    unit: str,
 ) -> dict[str, Tensor]:
     """The values of each measure at every look, (looks, *values)."""
     found: dict[str, list[Tensor]] = {}
-    with progress(len(looks), what) as bar:
+    with progress(len(looks), what, unit) as bar:
         for look in looks:
             for part in parts:
                 for name, values in look(part).items():
