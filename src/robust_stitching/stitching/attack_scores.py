@@ -1,7 +1,7 @@
 """The networks of a stitching run under attack: each by itself, and by attacks made on another."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -54,6 +54,25 @@ class AttackScores:
     transfer: dict[str, dict[str, float]]
     settings: Mapping[str, Any]
     warnings: tuple[str, ...]
+
+    def also_of(self, same: Mapping[str, str]) -> "AttackScores":
+        """The scores with those of networks that are one of these under a second name.
+
+        Parameters
+        ----------
+        same : second name to the name that has scores; others are left out.
+        """
+        known = {name: one for name, one in same.items() if one in self.robust}
+
+        def told(scores: dict[str, Any]) -> dict[str, Any]:
+            return scores | {name: scores[one] for name, one in known.items()}
+
+        return replace(
+            self,
+            clean=told(self.clean),
+            robust=told(self.robust),
+            transfer={source: told(right) for source, right in self.transfer.items()},
+        )
 
 
 def check_attacks(tier: str, epsilon: float | None, split: AnySplit) -> None:

@@ -14,7 +14,7 @@ from robust_stitching.stitching.attack_scores import AttackScores, measure_attac
 from robust_stitching.stitching.noise_front import NoiseScore
 from robust_stitching.stitching.once import NOTHING, Known
 from robust_stitching.stitching.ood import Typical
-from robust_stitching.stitching.scores import Scores, measure
+from robust_stitching.stitching.scores import END, FRONT, Scores, measure
 
 UNATTACKED = ("direct_matching_recalibrated",)
 """Networks that stand beside another one for their accuracy and similarity alone."""
@@ -81,21 +81,36 @@ def measure_on(
     typical : what the end makes of training images at the cut, see `ood.typical_at`.
     noise_front : what was measured of noise around class means.
     """
+    once, same = _each_once(networks)
     compared = not plan.no_pinv
-    scores = measure(
-        networks, split, compared, progress, known, plan.similarity_images, seed, typical
-    )
+    scores = measure(once, split, compared, progress, known, plan.similarity_images, seed, typical)
     attacks = None
     if not plan.no_robustness:
         answering = {
             name: network
-            for name, (network, _) in networks.items()
+            for name, (network, _) in once.items()
             if scores[name].accuracy is not None and name not in UNATTACKED
         }
         few = split.sample(plan.robust_images, seed)
         threat = threat_on(split, plan.eval_epsilon)
         attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier, known)
+        attacks = attacks.also_of(same)
+    scores = {name: scores[same.get(name, name)] for name in networks}
     random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
     return Measured(
         split.name, split.source, len(split), scores, attacks, random, tuple(noise_front)
     )
+
+
+def _each_once(
+    networks: Mapping[str, tuple[nn.Module, str]],
+) -> tuple[dict[str, tuple[nn.Module, str]], dict[str, str]]:
+    """The networks without those that are another one under a second name, as direct matching is
+    the map before training where that began there; and the names of these, with that other one."""
+    first = {cut: name for name, cut in reversed(networks.items())}
+    same = {
+        name: first[cut]
+        for name, cut in networks.items()
+        if first[cut] != name and name not in (FRONT, END)
+    }
+    return {name: cut for name, cut in networks.items() if name not in same}, same
