@@ -300,6 +300,10 @@ def test_scores_against_plain_numpy(monkeypatch, block_bytes):
     loss = -log_softmax(own, axis=1)[np.arange(300), truth].mean()
     assert found.loss == pytest.approx(loss, rel=1e-6)
     assert found.l2_to_end == pytest.approx(np.linalg.norm(x - y, axis=1).mean(), rel=1e-6)
+    relative = np.linalg.norm(x - y) / np.linalg.norm(y)
+    assert found.relative_l2_to_end == pytest.approx(relative, rel=1e-6)
+    relative = np.linalg.norm(own - other) / np.linalg.norm(other)
+    assert found.relative_logit_l2_to_end == pytest.approx(relative, rel=1e-5)
     logit_l2 = np.linalg.norm(own - other, axis=1).mean()
     assert found.logit_l2_to_end == pytest.approx(logit_l2, rel=1e-5)
     dense = [dense_cka(torch.tensor(a), torch.tensor(b)) for a, b in ((x, y), (own, other))]
@@ -320,8 +324,10 @@ def test_only_answers_are_compared_without_similarity():
         "cka_to_end",
         "debiased_cka_to_end",
         "l2_to_end",
+        "relative_l2_to_end",
         "logit_cka_to_end",
         "logit_l2_to_end",
+        "relative_logit_l2_to_end",
     }
     assert {key for key, value in short.items() if value is None} == left_out
     shared = set(full) - left_out - {"overlap_with_end_interval"}
@@ -345,7 +351,9 @@ def test_activations_of_other_shapes_and_constant_ones():
         front.fc1.bias.fill_(-1e3)  # every ReLU behind it is dead
     dead = measure({"front": (front, "relu3"), "end": (end, "relu3")}, split)["front"]
     assert dead.cka_to_end is None and dead.logit_cka_to_end is None
-    assert dead.l2_to_end > 0
+    assert dead.l2_to_end > 0 and dead.relative_l2_to_end == 1
+    lone = measure({"front": (end, "relu3"), "end": (front, "relu3")}, split)["front"]
+    assert lone.l2_to_end > 0 and lone.relative_l2_to_end is None  # a share of nothing
 
 
 def test_measuring_leaves_every_mode_as_it_was():

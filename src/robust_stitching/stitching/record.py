@@ -30,6 +30,7 @@ CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
 DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 sums"
 INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
+RELATIVE_L2 = "‖own − end’s‖ / ‖end’s‖, Frobenius norms over the images"
 SOME = ", on {0.similarity_images:,} images chosen by the seed, or all if these are fewer"
 
 
@@ -74,6 +75,7 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
             "cka": CKA_ESTIMATOR + looked_at,
             "debiased_cka": DEBIASED_ESTIMATOR + looked_at,
             "l2": L2_DEFINITION + looked_at,
+            "relative_l2": RELATIVE_L2 + looked_at,
             "interval": INTERVAL,
             "ood": OOD_ESTIMATOR + looked_at,
             "noise_front": NOISE_ESTIMATOR,

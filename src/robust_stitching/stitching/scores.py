@@ -37,7 +37,9 @@ class Scores:
         for a stitched network) and the end network's own. CKA is linear, exact and debiased: where
         features outnumber images the exact one is near 1 whatever they are. l2 is the mean over
         images of the Euclidean distance, None where shapes differ.
-    logit_cka_to_end, logit_l2_to_end : the same of the logits.
+    relative_l2_to_end : ‖Â − A‖ / ‖A‖, Frobenius norms over all images, A the end network's own
+        activations; what `objective=direct` lowers. None where shapes differ or A is 0.
+    logit_cka_to_end, logit_l2_to_end, relative_logit_l2_to_end : the same of the logits.
     ood : how far the activation behind a map is out of the end's distribution.
     """
 
@@ -49,8 +51,10 @@ class Scores:
     cka_to_end: float | None = None
     debiased_cka_to_end: float | None = None
     l2_to_end: float | None = None
+    relative_l2_to_end: float | None = None
     logit_cka_to_end: float | None = None
     logit_l2_to_end: float | None = None
+    relative_logit_l2_to_end: float | None = None
     ood: OutOfDistribution | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,19 +123,44 @@ def looked_on(split: AnySplit, images: int | None, seed: int) -> AnySplit:
     return split if images is None or images >= len(split) else split.sample(images, seed)
 
 
+class Gap(NamedTuple):
+    """Of each image, the distance from the end's own values, and their norm; both (N,)."""
+
+    distances: Tensor
+    norms: Tensor
+
+    @classmethod
+    def between(cls, own: Tensor, reference: Tensor) -> "Gap":
+        """Of values (N, …) of one shape, in float64."""
+        reference = reference.double()
+        apart = own.double() - reference
+        return cls(*(values.flatten(1).norm(dim=1) for values in (apart, reference)))
+
+    @classmethod
+    def joined(cls, gaps: Sequence["Gap"]) -> "Gap":
+        return cls(*map(torch.cat, zip(*gaps, strict=True)))
+
+    def mean(self) -> float:
+        return self.distances.mean().item()
+
+    def relative(self) -> float | None:
+        """As a share of the end's own values; None where these are 0."""
+        return _number((self.distances.norm() / self.norms.norm()).item())
+
+
 class AtCut(NamedTuple):
     """What was seen of a network's activations beside the end's own.
 
     Attributes
     ----------
     cka, debiased_cka : exact and debiased.
-    distances : of each image's from the end's, (N,); None where shapes differ.
+    gap : from the end's own; None where shapes differ.
     ood : see `Scores`; None where nobody looked.
     """
 
     cka: float
     debiased_cka: float
-    distances: Tensor | None
+    gap: Gap | None
     ood: OutOfDistribution | None
 
 
@@ -148,7 +177,8 @@ def scored(
         seen = {
             "cka_to_end": _number(at_cut.cka),
             "debiased_cka_to_end": _number(at_cut.debiased_cka),
-            "l2_to_end": None if at_cut.distances is None else at_cut.distances.mean().item(),
+            "l2_to_end": at_cut.gap and at_cut.gap.mean(),
+            "relative_l2_to_end": at_cut.gap and at_cut.gap.relative(),
             "ood": at_cut.ood,
         }
     if own.shape != reference.shape:
@@ -213,8 +243,7 @@ def compared(
         activations = dict(zip(names, batch.activations, strict=True))
         for name, own in activations.items():
             if own.shape == activations[END].shape:
-                gap = own.double() - activations[END].double()
-                gaps[name].append(gap.flatten(1).norm(dim=1))
+                gaps[name].append(Gap.between(own, activations[END]))
 
     taking = [*takers, measure_gaps, *([] if out is None else [out.take])]
     stream.gather(taking, blocks, progress, "CKA")
@@ -225,7 +254,7 @@ def compared(
         debiased = normalised(sums.unbiased())[:, end].tolist()
     far = {} if out is None else out.found()
     return {
-        name: AtCut(*ckas, torch.cat(gaps[name]) if name in gaps else None, far.get(name))
+        name: AtCut(*ckas, Gap.joined(gaps[name]) if name in gaps else None, far.get(name))
         for name, *ckas in zip(names, exact, debiased, strict=True)
     }
 
@@ -233,10 +262,14 @@ def compared(
 def _logit_similarity(logits: Tensor, reference: Tensor) -> dict[str, float | None]:
     moments = Moments(logits.shape[1], reference.shape[1], logits.device)
     moments.update(logits, reference)
-    gap = (logits.double() - reference.double()).norm(dim=1).mean().item()
-    return {"logit_cka_to_end": _number(moments.cka()), "logit_l2_to_end": gap}
+    gap = Gap.between(logits, reference)
+    return {
+        "logit_cka_to_end": _number(moments.cka()),
+        "logit_l2_to_end": gap.mean(),
+        "relative_logit_l2_to_end": gap.relative(),
+    }
 
 
 def _number(value: float | None) -> float | None:
-    """None for NaN: the similarity to something constant is not defined."""
-    return None if value is None or value != value else value
+    """None for NaN and infinity: the similarity to something constant, a share of nothing."""
+    return value if value is not None and math.isfinite(value) else None
