@@ -19,7 +19,8 @@ from robust_stitching.evaluation import evaluate
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import Objective, stitching
-from robust_stitching.report.stitch.text import as_text, control_rows
+from robust_stitching.report.stitch.tables import control_rows
+from robust_stitching.report.stitch.text import as_text
 from robust_stitching.report.stitch.verdict import meaning
 from robust_stitching.stitching import run
 from robust_stitching.stitching.controls import wake, with_random_weights

@@ -11,15 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from reportlab.platypus import KeepTogether, Spacer
 
 from left_behind import only, strict_json
 from robust_stitching import checkpoints, report
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
 from robust_stitching.plans import stitching
+from robust_stitching.report import pages as sheet
 from robust_stitching.report.collected import collect, line_of
+from robust_stitching.report.stitch import attacked, pdf
+from robust_stitching.report.stitch.figures import curves
 from robust_stitching.report.stitch.pdf import draw
-from robust_stitching.report.stitch.text import as_text, rows
+from robust_stitching.report.stitch.summary import summary
+from robust_stitching.report.stitch.tables import ACCURACY, measured, rows
+from robust_stitching.report.stitch.text import as_text
 from robust_stitching.report.tables import aligned, shown
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.record import as_record, learning_curve
@@ -94,6 +100,50 @@ def test_the_terminal_shows_the_numbers(result, without_pinv):
         assert f"{record[name]['loss']:.4f}" in line
     assert "biased HSIC" in text
     assert "CKA" not in as_text(as_record(without_pinv, "command"))
+
+
+def test_a_map_that_began_at_direct_matching_is_told_once(lenets, digits, tmp_path):
+    made = run(lenets, digits, init="ps_inv", robust_images=20)
+    record = as_record(made, "")
+    assert record["untrained"] == record["direct_matching"]
+    assert record["transfer"]["end"]["untrained"] == record["transfer"]["end"]["direct_matching"]
+    assert "untrained" not in as_text(record)
+    names = [row[0] for row in rows(record, ACCURACY)[1:]]
+    assert names == ["front", "end", "stitched", "direct matching (start)"]
+    assert "is where the training began" in summary(record)
+    assert "Before training" not in summary(record)
+    write_files(made, record, tmp_path / "run")
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pdf, "figures_of", lambda record, maps: shown.append(list(maps)) or [])
+        draw(tmp_path / "run")
+    assert shown == [["direct matching (start)", "trained"]]
+
+
+def test_two_maps_that_only_score_alike_stay_two():
+    same = {"accuracy": 0.5, "loss": 1.0}
+    record = {"untrained": same, "direct_matching": {**same, "loss": 1.5}}
+    assert list(measured(record).values()) == ["untrained", "direct matching"]
+    assert list(measured({"untrained": same, "direct_matching": None})) == ["untrained"]
+
+
+def test_what_attacks_leave_nothing_of_is_a_sentence(lenets, digits):
+    record = as_record(run(lenets, digits, robust_images=20), "")
+    some = attacked.tables(record)
+    assert [len(rows) > 1 for _, rows, _ in some] == [True, True]
+    for name in NETWORKS:
+        record[name]["robust"] = dict.fromkeys(record[name]["robust"], 0.0)
+    (_, own, sentence), (_, moved, _) = attacked.tables(record)
+    assert not own and moved
+    assert "front, end, untrained, stitched, direct matching" in sentence
+    assert "up to 16.1%" in sentence  # Wilson's for 0 of 20: z²/(n + z²)
+    assert "every network is always wrong" in summary(record)
+    for right in record["transfer"].values():
+        right.update(dict.fromkeys(right, 0.0))
+    assert not any(rows for _, rows, _ in attacked.tables(record))
+    assert "0.00%" not in as_text(record).partition("Accuracy under attack")[2]
+    record["stitched"]["robust"]["FGSM"] = 0.05
+    assert attacked.tables(record)[0][1]
 
 
 # The record
@@ -214,6 +264,33 @@ def test_the_report_has_pages(which, request, tmp_path):
     path = draw(tmp_path / "run")
     assert path.read_bytes().startswith(b"%PDF")
     assert 1 <= pages(path) <= 6
+
+
+def test_learning_curves_are_drawn_where_there_are_some(result):
+    record = as_record(result, "")
+    log = {"epoch": [1, 2], "test_accuracy": [0.5, 0.75]}
+
+    def panels(epochs, *logs):
+        donors = dict(zip(("front", "end"), ({"learning_curve": log} for log in logs), strict=True))
+        found = curves({"curve": record["curve"][:epochs], "donors": donors})
+        return found and [axes.get_title() for axes in found[0].axes]
+
+    trained, donors = ["stitch: loss", "stitch: accuracy"], ["donors: test accuracy"]
+    assert panels(2, None, None) == trained and panels(2, log, None) == trained + donors
+    assert panels(1, None, log) == donors and panels(1, None, None) is None
+
+
+def test_a_float_that_does_not_fit_lets_those_behind_it_go_first():
+    def some(label, share):
+        return sheet.Float(label, [Spacer(1, share * sheet.HEIGHT)], label)
+
+    text = sheet.paragraph("text")
+    story = [some("Figure", 0.5), some("Table", 0.7), some("Figure", 0.3), text, some("Table", 0.1)]
+    placed = list(sheet._placed(story))
+    told = [part._content[-1].text if isinstance(part, KeepTogether) else "" for part in placed]
+    assert [re.sub("<.*?>", "", one) for one in told] == [
+        *("Figure 1. Figure", "Figure 2. Figure", "Table 1. Table", "", "Table 2. Table")
+    ]
 
 
 def test_a_front_without_accuracy_has_a_report(lenets, digits, result, tmp_path):

@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from robust_stitching.evaluation.intervals import at_least, interval_of, paired_interval
 from robust_stitching.report.grid.verdict import with_verdicts
-from robust_stitching.report.stitch.text import noise_rows, ood_rows
+from robust_stitching.report.stitch.tables import noise_rows, ood_rows
 from robust_stitching.report.stitch.verdict import verdict, with_verdict
 
 N = 1000

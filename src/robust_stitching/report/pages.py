@@ -1,10 +1,12 @@
 """Pages that read like a paper's, set by reportlab: their styles, tables and figures."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 import matplotlib as mpl
@@ -33,11 +35,20 @@ SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic"
 MARGIN = (A4[0] - WIDTH * inch) / 2
 WIDE = 105  # characters: beyond them a table is set smaller
 PADDING = 6  # points that reportlab keeps free inside a page frame
+EDGE = 18 * mm  # above the text, and below
+HEIGHT = A4[1] - 2 * EDGE - 2 * PADDING
 TEXT = ParagraphStyle("text", fontName=SERIF, fontSize=10, leading=13, spaceAfter=4)
 TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=17, leading=21, spaceAfter=2)
 BYLINE = ParagraphStyle("byline", TEXT, fontName=ITALIC, textColor=colors.HexColor("#555555"))
 SECTION = ParagraphStyle(
-    "section", TEXT, fontName=BOLD, fontSize=11.5, leading=15, spaceBefore=9, spaceAfter=3
+    "section",
+    TEXT,
+    fontName=BOLD,
+    fontSize=11.5,
+    leading=15,
+    spaceBefore=9,
+    spaceAfter=3,
+    keepWithNext=1,
 )
 CAPTION = ParagraphStyle("caption", TEXT, fontSize=8.5, leading=10.5, spaceAfter=7)
 CELL = ParagraphStyle("cell", TEXT, fontSize=9, leading=11, spaceAfter=0, splitLongWords=True)
@@ -55,11 +66,32 @@ CODE = ParagraphStyle(
 )
 
 
-def write(path: Path, title: str, story: Sequence[Flowable], made: str) -> None:
+class Float(NamedTuple):
+    """What stands on one page with its caption, and need not stand where it is told.
+
+    Attributes
+    ----------
+    label : "Figure" or "Table", which are numbered as they come; "" for one without a caption.
+    """
+
+    label: str
+    parts: Sequence[Flowable]
+    caption: str = ""
+
+    def numbered(self, number: int) -> list[Flowable]:
+        """The parts, and the caption with this number."""
+        if not self.label:
+            return list(self.parts)
+        return [*self.parts, paragraph(self.caption, CAPTION, f"{self.label} {number}")]
+
+
+def write(path: Path, title: str, story: Sequence[Flowable | Float], made: str) -> None:
     """Set pages; the same arguments give the same bytes.
 
     Parameters
     ----------
+    story : text, which goes on over pages, and floats; a float that does not fit on what is left of
+        a page lets those behind it, up to the next text, go first.
     made : date and time for the file's properties, from the year to the second.
     """
     date = "".join(filter(str.isdecimal, made))
@@ -68,8 +100,8 @@ def write(path: Path, title: str, story: Sequence[Flowable], made: str) -> None:
         pagesize=A4,
         leftMargin=MARGIN - PADDING,
         rightMargin=MARGIN - PADDING,
-        topMargin=18 * mm,
-        bottomMargin=18 * mm,
+        topMargin=EDGE,
+        bottomMargin=EDGE,
         title=title,
         author="robust-stitching",
         invariant=1,
@@ -79,7 +111,38 @@ def write(path: Path, title: str, story: Sequence[Flowable], made: str) -> None:
         canvas.setDateFormatter(lambda *_: f"D:{date}")
         _footer(canvas, document)
 
-    document.build(list(story), onFirstPage=first_page, onLaterPages=_footer)
+    document.build(list(_placed(story)), onFirstPage=first_page, onLaterPages=_footer)
+
+
+def _placed(story: Sequence[Flowable | Float]) -> Iterator[Flowable]:
+    """All of a story in the order in which it fills pages."""
+    waiting, left, numbers = list(story), HEIGHT, Counter()
+    while waiting:
+        if isinstance(waiting[0], Flowable):
+            text = [waiting.pop(0)]
+            while text[-1].getKeepWithNext() and waiting:
+                text.append(waiting.pop(0))
+            height = _height(text)
+            apart = len(text) == 1 or height > HEIGHT  # may go on over pages
+            left = (left - height) % HEIGHT if apart or height <= left else HEIGHT - height
+            yield from text
+            continue
+        floats = list(itertools.takewhile(lambda one: isinstance(one, Float), waiting))
+        heights = [_height(one.numbered(0)) for one in floats]
+        fitting = [place for place, height in enumerate(heights) if height <= left]
+        place = fitting[0] if fitting else 0
+        left = (left if fitting else HEIGHT) - heights[place]
+        chosen = waiting.pop(place)
+        numbers[chosen.label] += 1
+        yield KeepTogether(chosen.numbered(numbers[chosen.label]))
+
+
+def _height(parts: Sequence[Flowable]) -> float:
+    """Of what stands below each other, in points, with the space around each."""
+    return sum(
+        part.wrap(WIDTH * inch, HEIGHT)[1] + part.getSpaceBefore() + part.getSpaceAfter()
+        for part in parts
+    )
 
 
 def paragraph(text: str, style: ParagraphStyle = TEXT, label: str = "") -> Paragraph:
@@ -95,10 +158,12 @@ def facts(rows: Sequence[Sequence[str]], shares: Sequence[float]) -> Table:
     return Table(cells, colWidths=widths, style=TableStyle(_rules(len(rows))), spaceAfter=4)
 
 
-def numbers(heading: str, rows: Sequence[Sequence[str]], number: int, caption: str) -> Flowable:
-    """A table of numbers under its heading, all on one page."""
+def numbers(heading: str, rows: Sequence[Sequence[str]], caption: str) -> Float:
+    """A table of numbers under its heading; without rows what the caption says of them."""
+    if not rows:
+        return Float("", [paragraph(heading, SECTION), paragraph(caption)])
     lengths = [
-        2 + max(len(line) for text in column for line in text.split("\n"))
+        max(9, 2 + max(len(line) for text in column for line in text.split("\n")))
         for column in zip(*rows, strict=True)
     ]
     size = 9.5 if sum(lengths) < WIDE else 8.3
@@ -109,18 +174,14 @@ def numbers(heading: str, rows: Sequence[Sequence[str]], number: int, caption: s
         ("VALIGN", (0, 0), (-1, 0), "BOTTOM"),
     ]
     widths = [length / sum(lengths) * WIDTH * inch for length in lengths]
-    parts = [
-        paragraph(heading, SECTION),
-        Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4),
-        paragraph(caption, CAPTION, f"Table {number}"),
-    ]
-    return KeepTogether(parts)
+    table = Table(rows, colWidths=widths, style=TableStyle(style), spaceAfter=4)
+    return Float("Table", [paragraph(heading, SECTION), table], caption)
 
 
-def picture(figure: Figure, number: int, caption: str) -> Flowable:
-    """A figure as wide as the text, and its caption, on one page."""
-    under = paragraph(caption, CAPTION, f"Figure {number}")
-    return KeepTogether([Spacer(1, 4), image(figure, WIDTH), under])
+def picture(figure: Figure, caption: str) -> Float:
+    """A figure as wide as the text, or as it is drawn where that is less."""
+    width = min(WIDTH, figure.get_size_inches()[0])
+    return Float("Figure", [Spacer(1, 4), image(figure, width)], caption)
 
 
 def image(figure: Figure, width: float) -> Flowable:

@@ -11,7 +11,7 @@ import numpy as np
 from robust_stitching.report.grid.quantities import Quantity, diagonal, quantities, value_at
 from robust_stitching.report.grid.text import called_grid, described
 from robust_stitching.report.grid.verdict import verdict
-from robust_stitching.report.stitch.text import called
+from robust_stitching.report.stitch.tables import called
 from robust_stitching.report.tables import INTERVAL, shown
 from robust_stitching.stitching.record import NETWORKS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from reportlab.lib.units import inch
-from reportlab.platypus import Flowable, KeepTogether, Table
+from reportlab.platypus import Table
 
 from robust_stitching.report import pages
 from robust_stitching.report.drawing import WIDTH
@@ -14,7 +14,7 @@ from robust_stitching.report.grid.quantities import quantities
 from robust_stitching.report.grid.text import called_grid, called_maps, described
 from robust_stitching.report.grid.verdict import verdict
 from robust_stitching.report.making import making
-from robust_stitching.report.stitch.text import NORM_SIGNS
+from robust_stitching.report.stitch.attacked import NORM_SIGNS
 
 ACROSS = 2
 """Heat maps side by side, where their names leave them room."""
@@ -36,13 +36,9 @@ def write_pdf(path: Path, record: Mapping[str, Any], made: str) -> None:
         pages.paragraph("What was stitched", pages.SECTION),
         pages.facts(_donors(record), (0.10, 0.45, 0.45)),
         *_figures(record),
-        KeepTogether(
-            [
-                pages.paragraph("How it was made", pages.SECTION),
-                pages.paragraph(record["command"], pages.CODE),
-                pages.facts(_making(record), (0.25, 0.75)),
-            ]
-        ),
+        pages.paragraph("How it was made", pages.SECTION),
+        pages.paragraph(record["command"], pages.CODE),
+        pages.facts(_making(record), (0.25, 0.75)),
     ]
     pages.write(path, title, story, made)
 
@@ -70,25 +66,22 @@ def _donors(record: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _figures(record: Mapping[str, Any]) -> list[Flowable]:
+def _figures(record: Mapping[str, Any]) -> list[pages.Float]:
     """The curves first, then the heat maps, two in a row."""
-    story: list[Flowable] = []
-    along, number = curves(record), 1
+    floats = []
+    along = curves(record)
     if along is not None:
         band = ", the range over seeds as a band" if len(record["seeds"]) > 1 else ""
         caption = f"Along the diagonal, by depth{band}. {_attacked(record)}"
-        story.append(pages.picture(along, number, caption))
-        number += 1
+        floats.append(pages.picture(along, caption))
     found = quantities(record)
     for some in (found[i : i + ACROSS] for i in range(0, len(found), ACROSS)):
         pictures = [pages.whole_image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
         row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(some), hAlign="LEFT")
         titles = " and ".join(quantity.title for quantity in some)
         caption = f"{titles[0].upper()}{titles[1:]}: front layers down, end layers to the right."
-        under = pages.paragraph(caption, pages.CAPTION, f"Figure {number}")
-        story.append(KeepTogether([row, under]))
-        number += 1
-    return story
+        floats.append(pages.Float("Figure", [row], caption))
+    return floats
 
 
 def _attacked(record: Mapping[str, Any]) -> str:

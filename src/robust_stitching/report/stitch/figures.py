@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.drawing import COLOURS, STYLE, WIDTH
 from robust_stitching.report.stitch.maps import map_figure
-from robust_stitching.report.stitch.text import called
-from robust_stitching.stitching.record import NETWORKS
+from robust_stitching.report.stitch.tables import measured
 
 OVERLAP = {
     "rr": ("both right", "#009E73"),
@@ -26,23 +25,23 @@ OVERLAP = {
 def answers(record: Mapping[str, Any]) -> Figure:
     """Accuracy of every network, and whose mistakes it makes, as bars."""
     with mpl.rc_context(STYLE):
-        measured = [n for n in NETWORKS if record.get(n) and record[n]["accuracy"] is not None]
-        labels = [called(name) for name in measured]
-        height = 0.75 + 0.2 * len(measured)
+        names = measured(record, "accuracy")
+        labels = list(names.values())
+        height = 0.75 + 0.2 * len(names)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3), sharey=True)
 
-        lengths = [record[name]["accuracy"] for name in measured]
-        bars = left.barh(labels, lengths, color=[COLOURS[name] for name in measured], height=0.7)
-        robust = [worst_case(record[name]) for name in measured]
+        lengths = [record[name]["accuracy"] for name in names]
+        bars = left.barh(labels, lengths, color=[COLOURS[name] for name in names], height=0.7)
+        robust = [worst_case(record[name]) for name in names]
         left.barh(labels, robust, color="black", alpha=0.45, height=0.35)
         left.bar_label(bars, [f"{length:.1%}" for length in lengths], fontsize=8, padding=2)
         left.set(xlim=(0, 1.18), xlabel="accuracy", title="(a) accuracy")
         left.set_xticks(np.linspace(0, 1, 6))
 
-        before = np.zeros(len(measured))
+        before = np.zeros(len(names))
         for key, (meaning, colour) in OVERLAP.items():
-            shares = np.array([record[name]["overlap_with_end"][key] for name in measured])
+            shares = np.array([record[name]["overlap_with_end"][key] for name in names])
             right.barh(labels, shares, left=before, color=colour, label=meaning, height=0.7)
             before += shares
         right.invert_yaxis()
@@ -59,33 +58,52 @@ def worst_case(scores: Mapping[str, Any]) -> float:
     return (scores.get("robust") or {}).get(WORST, float("nan"))
 
 
-def curves(record: Mapping[str, Any]) -> Figure:
-    """How the map learned, and how the donors had learned."""
+def curves(record: Mapping[str, Any]) -> tuple[Figure, str] | None:
+    """How the map learned, and how the donors had learned, with a caption; None where there is no
+    curve: a map of one epoch, donors without a log."""
+    known = {side: donor.get("learning_curve") for side, donor in record["donors"].items()}
+    logs = {side: log for side, log in known.items() if log is not None and len(log["epoch"]) > 1}
+    trained = len(record["curve"]) > 1
+    panels = 2 * trained + bool(logs)
+    if not panels:
+        return None
+    told = []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
-        loss, accuracy, donors = figure.subplots(1, 3)
-        keys = record["curve"][0]
-        stitch = {key: [epoch[key] for epoch in record["curve"]] for key in keys}
-        for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
-            for split, style in (("train", "--"), ("test", "-")):
-                _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
-            if kind == "accuracy" and any(v is not None for v in stitch["test_robust_accuracy"]):
-                _line(axes, stitch, "test_robust_accuracy", "attacked", COLOURS["stitched"], ":")
-            axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
-            axes.legend()
-        donors.set(xlabel="epoch", ylabel="test accuracy", title="donors: test accuracy")
-        known = {side: donor.get("learning_curve") for side, donor in record["donors"].items()}
-        for side, log in known.items():
-            if log is not None:
-                _line(donors, log, "test_accuracy", side, COLOURS[side], "-")
-        if any(known.values()):
-            donors.legend()
-        else:
-            middle = {"ha": "center", "va": "center", "transform": donors.transAxes}
-            donors.text(0.5, 0.5, "no training log\nbeside the donors", color="0.4", **middle)
-        for axes in (accuracy, donors):
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
-    return figure
+        figure = Figure(figsize=(WIDTH * panels / 3, 2.3), layout="constrained")
+        axes = list(figure.subplots(1, panels, squeeze=False)[0])
+        if trained:
+            told += [_draw_training(axes[0], axes[1], record["curve"])]
+        if logs:
+            told += [_draw_donors(axes[-1], logs)]
+    return figure, " ".join(told)
+
+
+def _draw_training(loss: Axes, accuracy: Axes, curve: Sequence[Mapping[str, Any]]) -> str:
+    """Two panels on the training of a map, and what they show."""
+    stitch = {key: [epoch[key] for epoch in curve] for key in curve[0]}
+    attacked = any(value is not None for value in stitch["test_robust_accuracy"])
+    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+        for split, style in (("train", "--"), ("test", "-")):
+            _line(axes, stitch, f"{split}_{kind}", split, COLOURS["stitched"], style)
+        if kind == "accuracy" and attacked:
+            _line(axes, stitch, "test_robust_accuracy", "attacked", COLOURS["stitched"], ":")
+        axes.set(xlabel="epoch", ylabel=kind, title=f"stitch: {kind}")
+        axes.legend()
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    return (
+        "Learning curves of the stitch: the loss that was trained and the accuracy, on augmented "
+        "training images (dashed) and on the test images"
+    ) + ("; dotted, accuracy under the attack that it was trained under." if attacked else ".")
+
+
+def _draw_donors(axes: Axes, logs: Mapping[str, Mapping[str, Sequence]]) -> str:
+    """A panel on how donors had learned, and what it shows."""
+    for side, log in logs.items():
+        _line(axes, log, "test_accuracy", side, COLOURS[side], "-")
+    axes.set(xlabel="epoch", ylabel="test accuracy", title="donors: test accuracy")
+    axes.legend()
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return "Test accuracy of the donors as they were trained."
 
 
 def _line(
@@ -101,25 +119,20 @@ def _line(
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def figures_of(
-    record: Mapping[str, Any], maps: Mapping[str, Mapping[str, np.ndarray]]
-) -> Sequence[tuple[Figure, str]]:
-    """All figures of a report, each with its caption; for `maps` see `map_figure`."""
-    data, attacks = record["data"], record["attacks"]
-    inner = ""
+def answers_caption(record: Mapping[str, Any]) -> str:
+    """What `answers` shows."""
+    data, attacks, inner = record["data"], record["attacks"], ""
     if attacks is not None:
         inner = f", inner bars: in the worst case under attack, {attacks['n_images']:,} images"
-    return [
-        (
-            answers(record),
-            f"Accuracy on {data['n_images']:,} images of {data['name']}{inner} (a), and the share "
-            "of images that a network and the end network get right or wrong (b).",
-        ),
-        map_figure(record, maps),
-        (
-            curves(record),
-            "Learning curves of the stitch: the loss that was trained and the accuracy, on "
-            "augmented training images (dashed) and on the test images; dotted, where the map was "
-            "trained under attack, accuracy under that attack. Test accuracy of the donors.",
-        ),
-    ]
+    return (
+        f"Accuracy on {data['n_images']:,} images of {data['name']}{inner} (a), and the share of "
+        "images that a network and the end network get right or wrong (b)."
+    )
+
+
+def figures_of(
+    record: Mapping[str, Any], maps: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[tuple[Figure, str]]:
+    """The figures on the map and its training, each with its caption; for `maps` see
+    `map_figure`."""
+    return [map_figure(record, maps), *filter(None, [curves(record)])]

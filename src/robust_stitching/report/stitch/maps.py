@@ -11,12 +11,14 @@ from matplotlib.ticker import MaxNLocator
 from robust_stitching.plans.parts import AFFINE, LINEAR, MLP
 from robust_stitching.report.drawing import COLOURS, STYLE, WIDTH
 from robust_stitching.report.heat_maps import heat_map
+from robust_stitching.report.stitch.tables import MATCHED_FIRST
 
 Maps = Mapping[str, Mapping[str, np.ndarray]]
 """What a map is called to its parts, by the names that they have in the file of maps."""
 
 MARKS = {
     "before training": ("untrained", "o"),
+    MATCHED_FIRST: ("direct_matching", "x"),
     "trained": ("stitched", "D"),
     "direct matching": ("direct_matching", "x"),
 }
@@ -55,7 +57,7 @@ def matrices(record: Mapping[str, Any], maps: Mapping[str, np.ndarray]) -> Figur
     params = record["params"]
     front, end = _axes(params)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
         rows = figure.subplots(2, len(maps), squeeze=False)
         for column, (name, matrix) in enumerate(maps.items()):
             for row, limit in enumerate((_largest(matrix), 1.0)):
@@ -74,7 +76,7 @@ def layers(record: Mapping[str, Any], maps: Maps) -> Figure:
     front, end = _axes(record["params"])
     both = {name: one for name, one in maps.items() if "hidden_weight" in one}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
         rows = figure.subplots(2, len(both), squeeze=False)
         for column, (name, one) in enumerate(both.items()):
             for row, part in enumerate(("hidden_weight", "weight")):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from reportlab.platypus import Flowable, Preformatted
+from reportlab.platypus import Preformatted
 
 from robust_stitching.basics.files import replacing
 from robust_stitching.report import pages
@@ -46,10 +46,7 @@ def write_pdf(
         pages.paragraph("What was asked", pages.SECTION),
         _as_typed(plan),
         *_means(table),
-        *[
-            pages.picture(figure, number, caption)
-            for number, (caption, figure) in enumerate(figures, start=1)
-        ],
+        *[pages.picture(figure, caption) for caption, figure in figures],
     ]
     with replacing(path) as temporary:
         pages.write(temporary, name, story, made)
@@ -63,7 +60,7 @@ def _as_typed(text: str) -> Preformatted:
     return Preformatted("\n".join(part for line in lines for part in line), pages.CODE)
 
 
-def _means(table: pd.DataFrame) -> list[Flowable]:
+def _means(table: pd.DataFrame) -> list[pages.Float]:
     """A row for each pair and choice of options."""
     stitched = of(table, "stitched", "accuracy")
     if stitched.empty:
@@ -86,4 +83,4 @@ def _means(table: pd.DataFrame) -> list[Flowable]:
         "Means over all layers and seeds that are there; of the best layer, the mean over its "
         "seeds. table.csv has every number with its interval."
     )
-    return [pages.numbers("What came of it", rows, 1, caption)]
+    return [pages.numbers("What came of it", rows, caption)]
