@@ -438,7 +438,7 @@ def test_the_command(tiny10s, call_script, tmp_path):
         (("--low-rank", "5", "--front-layers", "normalize"), "--low-rank"),
         (("-i", "eye", "--front-layers", "normalize"), "--init"),
         (("--similarity-images", "some"), "'some' is not a whole number of at least 1"),
-        (("-i", "eye"), "needs equally many channels"),
+        (("-i", "eye"), "from relu1 to relu3: --init eye needs equally many channels"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(given, told, tiny10s, call_script, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from robust_stitching.basics.copying import copy_of
+from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
@@ -104,7 +105,10 @@ def stitch_grid(
 def check_cells(cuts: Cuts, plan: GridPlan, front: nn.Module, train: AnySplit) -> None:
     """Raise UserError where one of the cells of a grid cannot be stitched as the plan says."""
     for pair, layouts in cuts.items():
-        check_between(*layouts, train, plan.cell(*pair, plan.seed))
+        try:
+            check_between(*layouts, train, plan.cell(*pair, plan.seed))
+        except UserError as error:
+            raise UserError(f"from {pair[0]} to {pair[1]}: {error}") from error
     if plan.measured.controls:
         controls.require_factory(front)
 
