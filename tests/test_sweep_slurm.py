@@ -94,6 +94,29 @@ def test_a_task_that_fails_puts_itself_back(pretended, plan, call_script, tmp_pa
     assert names(tmp_path / "out" / "mine" / "slurm") == ["networks-1.sh", "units-1.sh"]
 
 
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ("", "SLURM ended it before it began; see that the nodes see {folder} and "),
+        (
+            'for unit in {folder}/plans/*/*.json; do echo "  Killed here " >> '
+            '{folder}/logs/$(basename "$unit" .json).log; done',
+            "SLURM ended it without a result, and said last: Killed here",
+        ),
+    ],
+    ids=["blind", "killed"],
+)
+def test_what_slurm_ends_is_told_with_its_last_words(
+    node, told, pretended, plan, call_script, tmp_path
+):
+    folder = tmp_path / "out" / "mine"
+    path = tmp_path / "bin" / "sbatch"
+    path.write_text(f"#!/bin/bash\n{node.format(folder=folder)}\necho 7")
+    options = ["--cluster", "slurm", "--retries", "0", "-o", tmp_path / "out"]
+    done = call_script("sweep.py", plan, *options)
+    assert done.status == 1 and told.format(folder=folder) in done.err
+
+
 def test_no_slurm(plan, call_script, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     done = call_script("sweep.py", plan, "-o", tmp_path / "out", "--cluster", "slurm")

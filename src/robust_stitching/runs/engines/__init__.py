@@ -73,7 +73,11 @@ def ended(unit: Unit, status: int) -> Ended:
     """What the exit status of a unit's process says."""
     if status < 0:
         return Ended(unit, f"its process was ended by {signal.Signals(-status).name}")
-    told = f"its process ended with status {status}"
-    if last := unit.last_told():
-        told += f", and said last: {last}"
+    told = with_last_words(unit, f"its process ended with status {status}")
     return Ended(unit, told, busy=status == BUSY)
+
+
+def with_last_words(unit: Unit, told: str) -> str:
+    """What is told of a unit's end, with the last line of its log."""
+    last = unit.last_told()
+    return f"{told}, and said last: {last}" if last else told

@@ -18,7 +18,7 @@ from pathlib import Path
 from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import replacing
 from robust_stitching.plans.places import LOGS, NETWORKS, PLANS, UNITS
-from robust_stitching.runs.engines import Ended, environment
+from robust_stitching.runs.engines import Ended, environment, with_last_words
 from robust_stitching.runs.units import Unit
 
 LOOK_EVERY = 3.0
@@ -152,10 +152,16 @@ class Slurm:
         for unit in over:
             del self._tasks[unit]
         # One that told its error was tried as often as may be; one that did not was killed.
-        return [
-            Ended(unit, "SLURM ended it without a result", again=not unit.ended().get("error"))
-            for unit in over
-        ]
+        return [Ended(unit, self._how(unit), again=not unit.ended().get("error")) for unit in over]
+
+    def _how(self, unit: Unit) -> str:
+        """How a unit ended, as far as its log tells."""
+        if not unit.log.exists():
+            return (
+                f"SLURM ended it before it began; see that the nodes see {self.folder} and "
+                f"{sys.executable} ({LOGS}/slurm-*.log, where there are some, say more)"
+            )
+        return with_last_words(unit, "SLURM ended it without a result")
 
     def _in_queue(self) -> set[tuple[str, int]]:
         """The tasks that wait or run: array and number."""
