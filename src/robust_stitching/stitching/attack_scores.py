@@ -121,7 +121,7 @@ def measure_attacks(
         own = known.get(name) or Known()
         under_attack = own.once(("robustness", tier, *how), partial(attacked, name))
         clean[name], robust[name] = under_attack.clean_accuracy(), under_attack.accuracies()
-        warnings += [f"{name}: {warning}" for warning in under_attack.warnings]
+        warnings += [f"{name.replace('_', ' ')}: {warning}" for warning in under_attack.warnings]
     with without_tf32():
         transfer = {
             name: _transfer(name, networks, split, how, partial(moved, name), known)

@@ -69,7 +69,7 @@ def curves(record: Mapping[str, Any]) -> tuple[Figure, str] | None:
         return None
     told = []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * panels / 3, 2.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH * panels / 3, 2.1), layout="constrained")
         axes = list(figure.subplots(1, panels, squeeze=False)[0])
         if trained:
             told += [_draw_training(axes[0], axes[1], record["curve"])]
