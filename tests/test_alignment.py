@@ -187,6 +187,33 @@ def test_own_activations_are_computed_once_for_all_that_ask():
     assert not torch.equal(own.at(["relu2"], x)["relu2"], first) and len(calls) == 1
 
 
+@pytest.mark.parametrize("attributes", [False, True])
+def test_the_divergence_of_answers(attributes):
+    """Against the definition in float64; beside an objective; 0 of a network with itself."""
+    front, end = lenet(0), lenet(1)
+    with torch.no_grad():
+        end.fc3.weight.mul_(30)  # answers that differ by more than float32 rounds
+    network, x, y = joined(front, end), images(), labels()
+    if attributes:
+        y = (torch.arange(120).view(12, 10) % 3 == 0).long()
+    asked = terms_of(Objective(objective="fula", terms=("kl=0.5",)))
+    watched = watch(network, end, "relu2", asked)
+    found = {t.name: v for t, v in watched.values(watched.look(network, x), x, y, network)}
+    q, p = (net(x).detach().double() for net in (network, end))
+    if attributes:
+        q, p = (torch.stack([z.sigmoid(), (-z).sigmoid()], dim=-1) for z in (q, p))
+    else:
+        q, p = q.softmax(dim=1), p.softmax(dim=1)
+    expected = (p * (p / q).log()).sum().item() / 12
+    assert set(found) == {"fula", "kl"} and found["kl"].item() == pytest.approx(expected, rel=1e-5)
+    found["kl"].backward()
+    assert network.transform.weight.grad.norm() > 0
+    itself = joined(end, end, start="eye")
+    watched = watch(itself, end, "relu2", terms_of(Objective(terms=("kl=1",))))
+    ((_, nothing),) = watched.values(watched.look(itself, x), x, y, itself)
+    assert nothing.item() == pytest.approx(0, abs=1e-6)
+
+
 def test_what_excludes_each_other_is_told(digits):
     end = lenet(0)
     pair = [rs.network(n, image_size=32, dataset="digits") for n in (end, lenet(1))]
