@@ -84,6 +84,10 @@ class Form(ABC):
         """The form of the same images in another order: image i is the one that was order[i]."""
         return self.only(torch.as_tensor(order, device="cpu"))
 
+    def lasting(self) -> "Form":
+        """The form itself, which from now on keeps what it is asked for again and again."""
+        return self
+
     @abstractmethod
     def only(self, images: Tensor) -> "Form":
         """The form of those images alone, in that order."""
@@ -192,6 +196,10 @@ class Channels(Form):
         rows = self.rows_of(torch.as_tensor(order, device="cpu")).to(self.rows.device)
         vars(other).update(known, _centred=self._centred[rows])
         return other
+
+    def lasting(self) -> "Channels":
+        self._centred  # noqa: B018
+        return self
 
     def rows_of(self, images: Tensor) -> Tensor:
         """The numbers of the rows of some images."""

@@ -288,7 +288,7 @@ class ChannelRows:
         second = {id(side) for number, side in self.rows.all_of() if number >= self.rows.first}
         asked = {measure.form for measure in measures}
         forms = {
-            (kind, side): form.permuted(order) if side in second else form
+            (kind, side): form.permuted(order) if side in second else form.lasting()
             for (kind, side), form in self.forms.items()
             if kind in asked
         }

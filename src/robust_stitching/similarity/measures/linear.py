@@ -3,6 +3,8 @@
 Each channel of a representation is one column, see `forms.Channels`.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ _ONE_PASS = "one pass"
 
 def _procrustes(x: Channels, y: Channels) -> float:
     scale = x.norm * y.norm
-    nuclear = torch.linalg.svdvals(x.centred().T @ y.centred()).sum()
+    nuclear = torch.linalg.svdvals(_products(x, y)).sum()
     return float((2 - 2 * nuclear / scale).clamp(min=0)) if scale > 0 else float("nan")
 
 
@@ -57,8 +59,13 @@ def explained(x: Channels, y: Channels) -> float:
 
 def _correlations(x: Channels, y: Channels, left: Tensor, right: Tensor) -> Tensor:
     require_enough(x, y)
-    cross = left.T @ (x.centred().T @ y.centred()) @ right
-    return torch.linalg.svdvals(cross).clamp(max=1)
+    return torch.linalg.svdvals(left.T @ _products(x, y) @ right).clamp(max=1)
+
+
+@lru_cache(maxsize=1)  # several measures ask for those of a pair, one after the other
+def _products(x: Channels, y: Channels) -> Tensor:
+    """The products of the centred channels of x with those of y, (channels, channels)."""
+    return x.centred().T @ y.centred()
 
 
 def require_enough(*sides: Channels) -> None:
