@@ -59,9 +59,7 @@ class Distances(Form):
 
     def only(self, images: Tensor) -> "Distances":
         kept = self.channels.rows_of(images).to(self.upper.device)
-        matrix = self.upper.new_zeros(self.n, self.n)
-        first, second = torch.triu_indices(self.n, self.n, 1, device=self.upper.device)
-        matrix[first, second] = matrix[second, first] = self.upper
+        matrix = self.square(self.upper)
         first, second = torch.triu_indices(len(kept), len(kept), 1, device=self.upper.device)
         upper = matrix[kept[first], kept[second]]
         return replace(self, channels=self.channels.only(images), upper=upper)
@@ -74,6 +72,14 @@ class Distances(Form):
         known = {name: vars(self)[name][places] for name in SCORES if name in vars(self)}
         vars(found).update(known)
         return found
+
+    def square(self, upper: Tensor) -> Tensor:
+        """A number for each pair of rows, as they stand in `upper`, as a symmetric matrix (n, n)
+        with zeros on the diagonal."""
+        matrix = upper.new_zeros(self.n, self.n)
+        first, second = torch.triu_indices(self.n, self.n, 1, device=upper.device)
+        matrix[first, second] = matrix[second, first] = upper
+        return matrix
 
     @cached_property
     def scores(self) -> Tensor:

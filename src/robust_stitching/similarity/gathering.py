@@ -4,6 +4,7 @@ follow from it."""
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,9 @@ from robust_stitching.similarity.null import Null
 from robust_stitching.similarity.rows import Rows
 from robust_stitching.similarity.stacks import Stacks
 from robust_stitching.similarity.stream import Batch, Stream
+
+MOST_STACKED = 2**31
+"""Bytes of the matrices of all layers of one kind, up to which they are kept for permutations."""
 
 Change = Callable[[Form], Form]
 
@@ -261,6 +265,7 @@ class ChannelRows:
     def __init__(self, measures: Sequence[Measure], rows: Rows, settings: Settings):
         self.measures, self.rows, self.settings = measures, rows, settings
         self.forms: dict[tuple[type[Form], int], Form] = {}
+        self._stacks: dict[tuple[type[Form], Callable[[Form], Tensor]], Stacks] = {}
 
     def take(self, batch: Batch) -> None:
         self.rows.add(batch.activations)
@@ -284,7 +289,9 @@ class ChannelRows:
         values.layerwise |= found
 
     def permuted(self, order: Tensor) -> dict[str, Tensor]:
-        measures = [m for m in self.measures if PAIRING not in m.ignores]
+        asked = [m for m in self.measures if PAIRING not in m.ignores]
+        stacked = [m for m in asked if m.stacked and self._can_be_stacked()]
+        measures = [m for m in asked if m not in stacked]
         second = {id(side) for number, side in self.rows.all_of() if number >= self.rows.first}
         asked = {measure.form for measure in measures}
         forms = {
@@ -292,7 +299,26 @@ class ChannelRows:
             for (kind, side), form in self.forms.items()
             if kind in asked
         }
-        return self._compared(measures, forms, len(order))[0]
+        sums = cache(lambda stacks: stacks.permuted(order))
+        first = self.rows.first
+        return self._compared(measures, forms, len(order))[0] | {
+            m.name: m.stacked.values(sums(self._stacks_of(m)))[:first, first:].cpu()
+            for m in stacked
+        }
+
+    def _can_be_stacked(self) -> bool:
+        """Whether a layer has the same rows beside every other, and all matrices have room."""
+        rows = self.rows
+        return rows.pooled and 4 * len(rows.layouts) * rows.n**2 <= MOST_STACKED
+
+    def _stacks_of(self, measure: Measure) -> Stacks:
+        """The matrices of all layers that a measure asks for, made once."""
+        kind = measure.form, measure.stacked.matrix
+        if kind not in self._stacks:
+            forms = [self.forms[measure.form, id(side)] for _, side in self.rows.all_of()]
+            matrices = torch.stack([measure.stacked.matrix(form) for form in forms])
+            self._stacks[kind] = Stacks(matrices, self.rows.first)
+        return self._stacks[kind]
 
     def without(self, block: Tensor) -> dict[str, Tensor]:
         left = self.rows.n - len(block)

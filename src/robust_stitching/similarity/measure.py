@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,20 @@ that of the other side."""
 
 ROTATIONS = frozenset({ORTHOGONAL, PERMUTATION})
 LINEAR_MAPS = ROTATIONS | {LINEAR, SCALE, UNIT_SCALES}
+
+
+class Stacked(NamedTuple):
+    """How a measure follows from products of symmetric matrices alone, so that permutations of all
+    layers are looked at together, see `stacks.Stacks`.
+
+    Attributes
+    ----------
+    matrix : ``matrix(form)``, (rows, rows), float32, zeros on the diagonal.
+    values : ``values(sums)``, all values, (count, count), from `GramSums` over such matrices.
+    """
+
+    matrix: Callable[[Any], Tensor]
+    values: Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +51,7 @@ class Measure:
     value : ``value(a, b)`` of two such forms, NaN where it is not defined.
     pairs : for what follows from sums over Gram matrices, ``pairs(sums)``, all values at once,
         (count, count), from `form.Sums`: then no Gram matrix has to be kept.
+    stacked : for those of channels that can be asked for all permuted layers at once.
     limits : ``limits(n, settings)`` says why `n` images are too few, as in "needs at least 4
         images, not 3", or None.
     counted : ``counted(n, settings)``, how many of `n` images it looks at.
@@ -65,6 +80,7 @@ class Measure:
     form: type[Form]
     value: Callable[[Any, Any], float]
     pairs: Callable[[Any], Tensor] | None = None
+    stacked: Stacked | None = None
     limits: Callable[[int, Settings], str | None] = lambda n, settings: None
     counted: Callable[[int, Settings], int] = lambda n, settings: n
     more_rows_than: tuple[int, ...] = ()

@@ -5,7 +5,15 @@ from torch import Tensor
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.distances import NEGLIGIBLE, EuclideanDistances
 from robust_stitching.similarity.forms import POOLED
-from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure, at_least
+from robust_stitching.similarity.gram import GramSums, normalised
+from robust_stitching.similarity.measure import (
+    ROTATIONS,
+    SCALE,
+    SHIFT,
+    Measure,
+    Stacked,
+    at_least,
+)
 
 LEAST_IMAGES = 4
 """Below this the bias-corrected estimate does not exist."""
@@ -25,6 +33,20 @@ def _unbiased_covariance(x: EuclideanDistances, y: EuclideanDistances) -> Tensor
     products = 2 * (x.upper @ y.upper) - 2 * (x.sums @ y.sums) / (n - 2)
     products += x.sums.sum() * y.sums.sum() / ((n - 1) * (n - 2))
     return products / (n * (n - 3))
+
+
+def _matrix(x: EuclideanDistances) -> Tensor:
+    return x.square(x.upper.float())
+
+
+def _from_biased(sums: GramSums) -> Tensor:
+    """With distances for Gram matrices, the biased estimate of HSIC is n² dCov²."""
+    return normalised(sums.biased()).clamp(min=0).sqrt()
+
+
+def _from_unbiased(sums: GramSums) -> Tensor:
+    """And the unbiased one that of dCov² (Sejdinovic et al., 2013)."""
+    return normalised(sums.unbiased())
 
 
 def _distance_correlation(x: EuclideanDistances, y: EuclideanDistances) -> float:
@@ -56,6 +78,7 @@ MEASURES = (
         estimator="distance correlation (V-statistic, its root taken)",
         low=0,
         value=_distance_correlation,
+        stacked=Stacked(_matrix, _from_biased),
         **_ABOUT,
     ),
     Measure(
@@ -64,6 +87,7 @@ MEASURES = (
         estimator="bias-corrected distance correlation (on the squared scale, no root taken)",
         low=-1,
         value=_unbiased,
+        stacked=Stacked(_matrix, _from_unbiased),
         limits=at_least(LEAST_IMAGES),
         **_ABOUT,
     ),

@@ -19,6 +19,7 @@ from robust_stitching.similarity.measure import (
     SCALE,
     SHIFT,
     Measure,
+    Stacked,
     at_least,
     value_by,
 )
@@ -33,6 +34,23 @@ def _pearson(x: Distances, y: Distances) -> float:
 
 def _spearman(x: Distances, y: Distances) -> float:
     return float((x.rank_scores @ y.rank_scores).clamp(-1, 1))
+
+
+def _score_matrix(x: Distances) -> Tensor:
+    return x.square(x.scores.float())
+
+
+def _rank_matrix(x: Distances) -> Tensor:
+    return x.square(x.rank_scores.float())
+
+
+def _correlations(sums: GramSums) -> Tensor:
+    """Of scores of length 1, each of which stands in a matrix twice."""
+    return (sums.products / 2).clamp(-1, 1)
+
+
+PEARSON = _pearson, Stacked(_score_matrix, _correlations)
+SPEARMAN = _spearman, Stacked(_rank_matrix, _correlations)
 
 
 def _differences(products: Tensor) -> Tensor:
@@ -52,8 +70,13 @@ def _raw_rsm_norm(sums: GramSums) -> Tensor:
 
 
 def _rsa(
-    of: str, correlation: str, form: type[Distances], value: Callable, ignores: frozenset[str]
+    of: str,
+    correlation: str,
+    form: type[Distances],
+    how: tuple[Callable, Stacked],
+    ignores: frozenset[str],
 ) -> Measure:
+    value, stacked = how
     return Measure(
         name=f"rsa-{of}-{correlation.lower()}",
         title=f"RSA, {of} distances, {correlation}",
@@ -64,6 +87,7 @@ def _rsa(
         cost="one pass, rows² × channels products; keeps rows²/2 numbers of each layer",
         form=form,
         value=value,
+        stacked=stacked,
         limits=at_least(LEAST_IMAGES),
         ignores=ignores,
     )
@@ -87,10 +111,10 @@ def _rsm(name: str, title: str, estimator: str, high: float, pairs: Callable, **
 
 _ROWWISE, _RIGID = frozenset({PERMUTATION, SCALE}), ROTATIONS | {SHIFT}
 MEASURES = (
-    _rsa("correlation", "Pearson", CorrelationDistances, _pearson, _ROWWISE),
-    _rsa("correlation", "Spearman", CorrelationDistances, _spearman, _ROWWISE),
-    _rsa("euclidean", "Pearson", EuclideanDistances, _pearson, _RIGID | {SCALE}),
-    _rsa("euclidean", "Spearman", EuclideanDistances, _spearman, _RIGID | {SCALE}),
+    _rsa("correlation", "Pearson", CorrelationDistances, PEARSON, _ROWWISE),
+    _rsa("correlation", "Spearman", CorrelationDistances, SPEARMAN, _ROWWISE),
+    _rsa("euclidean", "Pearson", EuclideanDistances, PEARSON, _RIGID | {SCALE}),
+    _rsa("euclidean", "Spearman", EuclideanDistances, SPEARMAN, _RIGID | {SCALE}),
     _rsm(
         "rsm-norm",
         "difference of similarity matrices",
