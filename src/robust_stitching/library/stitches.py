@@ -12,6 +12,7 @@ from robust_stitching.basics.modes import usual_settings
 from robust_stitching.data import AnySplit
 from robust_stitching.library.given import IN_MEMORY, AnyNetwork, Splits, bar, looked_up, pair_of
 from robust_stitching.plans import DataRef, GridPlan, from_flat, stitching
+from robust_stitching.plans.parts import REAL
 from robust_stitching.report.grid.files import draw as draw_grid
 from robust_stitching.report.grid.verdict import with_verdicts
 from robust_stitching.report.stitch.pdf import draw
@@ -39,6 +40,7 @@ def stitch(
     progress: bool = False,
     warn: Callable[..., None] = lambda *notes: None,
     donors: DonorScores | None = None,
+    train_on: str = REAL,
     **settings: Any,
 ) -> StitchResult:
     """Stitch the front of one network to the end of another, and measure what that shows.
@@ -54,6 +56,8 @@ def stitch(
     warn : is given what is to be doubted of the networks, before anything is trained.
     donors : give the same to stitches of one pair at several layers, and what is measured of the
         two networks alone is measured once.
+    train_on : the setting `images`: "real" ones, or, "invariant", others that the front takes for
+        them.
     settings : those of `find_transform`, by their names: ``epochs=5, init="ps_inv", l1=0.1``; see
         `plans.Stitching` and its parts.
 
@@ -63,7 +67,7 @@ def stitch(
         networks, images or classes that do not; Diverged when training does.
     """
     _check_hearers(warn, donors)
-    plan = stitching(front_layer, end_layer, **settings)
+    plan = stitching(front_layer, end_layer, images=train_on, **settings)
     pair, (train, test) = pair_of(images, [front, end])
     other = None if elsewhere is None else looked_up(elsewhere, pair)[1]
     return run_stitch(*pair, train, test, plan, bar(progress), other, warn, donors=donors)
@@ -79,6 +83,7 @@ def stitch_map(
     progress: bool = False,
     warn: Callable[..., None] = lambda *notes: None,
     donors: DonorScores | None = None,
+    train_on: str = REAL,
     **settings: Any,
 ) -> GridResult:
     """Stitch every layer of one network to every layer of another in one pass, and measure what
@@ -86,7 +91,7 @@ def stitch_map(
 
     Parameters
     ----------
-    images, elsewhere, progress, warn, donors : as those of `stitch`.
+    images, elsewhere, progress, warn, donors, train_on : as those of `stitch`.
     settings : those of `stitch_map`, by their names: ``front_layers=("bn1", "bn3")``,
         ``cells="diagonal"``, ``seeds=3``, ``controls=True``; see `plans.GridPlan` and its parts.
 
@@ -98,7 +103,7 @@ def stitch_map(
     for name in settings.keys() & {"dataset", "eval_dataset"}:
         raise UserError(f"`{name}` names files of a plan; give images, and `elsewhere`, instead.")
     given = {"front": IN_MEMORY, "end": IN_MEMORY, "dataset": DataRef("in memory")}
-    plan = from_flat(GridPlan, given | settings)
+    plan = from_flat(GridPlan, given | settings | {"images": train_on})
     pair, (train, test) = pair_of(images, [front, end])
     other = None if elsewhere is None else looked_up(elsewhere, pair)[1]
     return stitch_grid(*pair, train, test, plan, bar(progress), other, warn, donors=donors)

@@ -7,8 +7,11 @@ from typing import Any, ClassVar
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans.parts import (
     CELLS,
+    IMAGES,
+    INVARIANT,
     NORMS,
     POSITIONS,
+    REAL,
     SPLITS,
     TIERS,
     Adversary,
@@ -79,9 +82,13 @@ class Stitched(Settings):
     ----------
     recipe : where what was not said of `transform` and `training` comes from, see `plans.recipes`;
         a name, once the plan is made.
-    no_bn : freeze the running statistics of the donors' batch norms too.
-    seed : of order and augmentation, of random first values, of random fronts, of attacks.
+    no_bn : freeze the running statistics of the donors' batch norms too; so it is in any case with
+        invariant images, which are so for a front that normalises by its own.
+    seed : of order and augmentation, of random first values, of random fronts, of attacks, of the
+        noise that invariant images begin as.
     debug : use a few batches only.
+    images : what the map is trained on: "real" ones, or, "invariant", others that the front takes
+        for them, see `stitching.invariant`.
     """
 
     transform: Transform = setting(RECIPES[PAPER].transform)
@@ -92,6 +99,18 @@ class Stitched(Settings):
     seed: int = setting(0, SEED)
     debug: bool = False
     recipe: str = setting(PAPER, choices=tuple(RECIPES))
+    images: str = setting(REAL, choices=IMAGES)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images != INVARIANT:
+            return
+        if self.objective.adversary is not None:
+            raise UserError(
+                "images='invariant' are what the front takes for the real ones, which no attack "
+                "would leave them; leave `madry` and `robust` out, or `images`."
+            )
+        object.__setattr__(self, "no_bn", True)
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

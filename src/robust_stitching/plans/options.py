@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from robust_stitching.basics import arithmetic
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.plans.actions import TrainPlan
-from robust_stitching.plans.parts import HARD, TARGETS, Adversary
+from robust_stitching.plans.parts import HARD, INVARIANT, TARGETS, Adversary
 from robust_stitching.plans.settings import Kind, Settings, kind_of
 from robust_stitching.plans.written import from_flat, leaves
 
@@ -69,6 +69,12 @@ IDLE = (
         ("random_fronts", "noise_sigmas"),
         lambda others: others.get("controls", False) is False,
         "is of the controls; it needs `controls`.",
+    ),
+    Idle(
+        ("no_bn",),
+        lambda others: others.get("images") == INVARIANT,
+        "says nothing beside invariant images, with which these statistics are frozen in any case; "
+        "leave it out.",
     ),
 )
 

@@ -36,6 +36,8 @@ POSITIONS = ("pooled", "all")
 SPLITS = ("test", "train")
 CELLS = ("all", "diagonal", "pairs")
 ADVERSARIES = ("madry", "trades")
+REAL, INVARIANT = "real", "invariant"
+IMAGES = (REAL, INVARIANT)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from robust_stitching.report.stitch.text import recipe
+from robust_stitching.report.stitch.text import called_images, recipe
 from robust_stitching.report.tables import flat
 
 
@@ -20,10 +20,12 @@ def making(record: Mapping[str, Any], before: Sequence[Sequence[str]]) -> list[l
         if value is not None and value is not False and value != []
     )
     versions = ", ".join(f"{name} {known}" for name, known in record["versions"].items())
+    images = called_images(record, *record.get("cells", ()))
     code = f"commit {record['commit']}" if record["commit"] else "not under git"
     return [
         ["setting", "value"],
         *map(list, before),
+        *([["training images", images]] if images else []),
         ["recipe", recipe(record["params"])],
         ["settings", settings],
         ["versions", f"{versions}, {code}"],

@@ -7,6 +7,7 @@ from torch import nn
 
 from robust_stitching.basics.memory import used
 from robust_stitching.basics.signals import uninterrupted
+from robust_stitching.data import AnySplit
 from robust_stitching.plans import GridPlan
 from robust_stitching.report.grid.files import draw
 from robust_stitching.report.grid.verdict import with_verdicts
@@ -53,7 +54,7 @@ def run(
             keeping=Keeping(unfinished.state),
             donors=donors,
             begin=lambda cuts: listener.say(
-                _told(plan, cuts, front.network, end.network, len(test), device)
+                _told(plan, cuts, (front.network, end.network), train, len(test), device)
             ),
         )
         record = with_verdicts(as_record(result, command))
@@ -69,12 +70,17 @@ def run(
 
 
 def _told(
-    plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, images: int, device: torch.device
+    plan: GridPlan,
+    cuts: Cuts,
+    donors: tuple[nn.Module, nn.Module],
+    train: AnySplit,
+    images: int,
+    device: torch.device,
 ) -> str:
     """How many maps there will be, and what they take."""
     if plan.measured.similarity_images is not None:
         images = min(images, plan.measured.similarity_images)
-    needed = memory_of(plan, cuts, front, end, images)
+    needed = memory_of(plan, cuts, *donors, images, train)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else used()
     seeds = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""
     maps = f"{len(cuts)} map{'s' if len(cuts) > 1 else ''}{seeds}"

@@ -3,10 +3,11 @@
 from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
+from robust_stitching.data.split import MOST_IN_MEMORY
 from robust_stitching.graphs.kinds import require_equal
 from robust_stitching.graphs.transform import weights_of
 from robust_stitching.plans import Measurement, Objective, Transform, as_values
-from robust_stitching.plans.parts import AFFINE, LINEAR, MLP, NO_MASK, TASK
+from robust_stitching.plans.parts import AFFINE, INVARIANT, LINEAR, MLP, NO_MASK, TASK
 from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
@@ -139,6 +140,17 @@ def check_terms(plan: Objective, batch_size: int) -> None:
                 f"`{term.name}` needs at least {term.least_images} images at a time, not {images}; "
                 "choose a larger `batch_size`."
             )
+
+
+def check_images(images: str, train: AnySplit) -> None:
+    """Raise UserError where the images that a map is trained on would fill the memory."""
+    size = len(train) * train.channels * train.image_size**2
+    if images == INVARIANT and size > MOST_IN_MEMORY:
+        raise UserError(
+            f"images={images!r} are kept in memory, where those in place of the {len(train):,} "
+            f"training images of {train.name} would take {size / 2**30:.1f} GiB, more than "
+            f"{MOST_IN_MEMORY / 2**30:.0f}; take a folder with fewer images, or leave `images` out."
+        )
 
 
 def check_robustness(plan: Measurement, *splits: AnySplit) -> None:

@@ -10,6 +10,9 @@ import torch
 from robust_stitching import checkpoints
 from robust_stitching.basics.files import write_json
 from robust_stitching.basics.names import Names
+from robust_stitching.plans import as_values
+from robust_stitching.stitching.invariant import NAME as INVARIANT_IMAGES
+from robust_stitching.stitching.invariant import InvariantImages
 from robust_stitching.stitching.run import StitchResult
 
 
@@ -22,7 +25,8 @@ def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -
 
     Returns
     -------
-    kind to path: "matrix", "json", and "frank_model" where files can say how its donors are made.
+    kind to path: "matrix", "json", and "frank_model" where files can say how its donors are made;
+    "invariant_images" where the map was trained on such.
     """
     models = Names().of(result.front.model, result.end.model)
     stem = f"{models}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -39,8 +43,30 @@ def write_files(result: StitchResult, record: Mapping[str, Any], folder: Path) -
             result.training(),
             result.class_names,
         )
+    if result.invariant is not None:
+        layer = result.plan.cut.front_layer
+        paths[INVARIANT_IMAGES] = folder / INVARIANT_IMAGES / f"{Names().of(layer)}.pt"
+        write_images(paths[INVARIANT_IMAGES], result.invariant, layer, result)
     write_json(paths["json"], record)
     return paths
+
+
+def write_images(path: Path, made: InvariantImages, front_layer: str, result: Any) -> None:
+    """Leave images that a front takes for others, and what they were made by.
+
+    Parameters
+    ----------
+    result : of a stitch or a grid.
+    """
+    about = {
+        "front": result.front.called,
+        "front_layer": front_layer,
+        "dataset": made.split.source,
+        "class_names": list(made.split.classes),
+        "plan": as_values(result.plan),
+        **made.as_dict(),
+    }
+    checkpoints.write(path, made.tensors() | about)
 
 
 def _write_matrix(path: Path, result: StitchResult) -> None:

@@ -16,6 +16,9 @@ from robust_stitching.evaluation.misread import LOG
 from robust_stitching.graphs.transform import StitchingLayer
 from robust_stitching.plans import as_values, flat
 from robust_stitching.plans.actions import Stitched
+from robust_stitching.plans.parts import INVARIANT
+from robust_stitching.stitching.invariant import ESTIMATOR as INVARIANT_ESTIMATOR
+from robust_stitching.stitching.invariant import InvariantImages
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.noise_front import ESTIMATOR as NOISE_ESTIMATOR
 from robust_stitching.stitching.ood import ESTIMATOR as OOD_ESTIMATOR
@@ -46,6 +49,7 @@ def as_record(result: StitchResult, command: str) -> dict[str, Any]:
     record = {
         **about(result, command, network.transform.bias.device, result.precision),
         "transformation": transformation(network.transform),
+        **of_images(result.invariant),
         **numbers(result.measured, n_train_images=result.train_images),
         "elsewhere": result.elsewhere and numbers(result.elsewhere),
         "curve": [asdict(epoch) for epoch in result.trained.curve],
@@ -79,6 +83,7 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
             "interval": INTERVAL,
             "ood": OOD_ESTIMATOR + looked_at,
             "noise_front": NOISE_ESTIMATOR,
+            **({"invariant_images": INVARIANT_ESTIMATOR} if plan.images == INVARIANT else {}),
         },
         "seed_varies": seed_varies(plan),
         "donors": {"front": _donor(result.front), "end": _donor(result.end)},
@@ -93,6 +98,11 @@ def transformation(transform: StitchingLayer) -> dict[str, Any]:
         "out_shape": list(transform.target.shape),
         "parameters": transform.size,
     }
+
+
+def of_images(invariant: InvariantImages | None) -> dict[str, Any]:
+    """What is said of the images that a map was trained on, where they are no real ones."""
+    return {} if invariant is None else {"invariant_images": invariant.as_dict()}
 
 
 def _donor(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -166,6 +176,8 @@ def numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
 def seed_varies(plan: Stitched) -> list[str]:
     """What another seed would change of a run: error bars over seeds are about that, no more."""
     varied = ["the order and the augmentation of the batches"]
+    if plan.images == INVARIANT:
+        varied = ["the order of the batches", "the noise that invariant images begin as"]
     if plan.transform.init in ("random", "perm"):
         varied.append("the first values of the map")
     if plan.transform.mask == "random-permutation":

@@ -17,7 +17,13 @@ from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import Stitching, as_values
 from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching import controls
-from robust_stitching.stitching.check import check_fit, check_robustness, check_target, check_terms
+from robust_stitching.stitching.check import (
+    check_fit,
+    check_images,
+    check_robustness,
+    check_target,
+    check_terms,
+)
 from robust_stitching.stitching.donors import Donors, doubts_about, in_one_order
 from robust_stitching.stitching.fit import (
     Cut,
@@ -26,6 +32,8 @@ from robust_stitching.stitching.fit import (
     directly_matched,
     find_map,
 )
+from robust_stitching.stitching.invariant import NAME as INVARIANT_IMAGES
+from robust_stitching.stitching.invariant import InvariantImages, images_for
 from robust_stitching.stitching.keeping import Keeping, Map
 from robust_stitching.stitching.measure import Measured, measure_on
 from robust_stitching.stitching.noise_front import clusters_at, noise_scores
@@ -57,6 +65,7 @@ class StitchResult:
         on the test split.
     elsewhere : the same on another dataset's test split, where one was given.
     notes : what a reader has to know, in sentences.
+    invariant : what the map was trained on in place of real images; None where these were real.
     """
 
     plan: Stitching
@@ -69,6 +78,7 @@ class StitchResult:
     elsewhere: Measured | None
     notes: list[str]
     seconds: float
+    invariant: InvariantImages | None = None
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -172,6 +182,7 @@ def prepared(
         few = DEBUG_BATCHES * plan.training.batch_size
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
+    check_images(plan.images, train)
     donors = DonorScores() if donors is None else donors
     return Prepared(
         front,
@@ -230,14 +241,18 @@ def stitch(
         _check_controls(pair.front, end_cut, train, plan)
     notes = ready.look_at_donors(progress)
     warn(*notes)
-    training = {
-        "train": train,
-        "test": ready.test,
-        "plan": plan,
-        "goal": ready.goal,
-        "progress": progress,
-    }
-    trained = find_map(front_cut, end_cut, **training, state=keeping.of("stitched"))
+
+    def trained_behind(
+        cut: Cut, name: str, main: bool = True
+    ) -> tuple[TrainedMap, InvariantImages | None]:
+        """The map between a cut and the end, and what it was trained on in place of real images."""
+        kept = keeping.of(f"{INVARIANT_IMAGES}-{name}").file
+        seen = images_for(cut, train, plan, plan.seed, progress, kept)
+        how = {"goal": ready.goal, "main": main, "progress": progress, "state": keeping.of(name)}
+        images = seen.split if seen else train
+        return find_map(cut, end_cut, images, ready.test, plan, **how), seen
+
+    trained, invariant = trained_behind(front_cut, "stitched")
     joined = {"untrained": trained.untrained, "stitched": trained.network}
     if trained.direct is not None and not plan.measured.no_pinv:
         matched = joined["direct_matching"] = directly_matched(trained.untrained, trained.direct)
@@ -250,7 +265,7 @@ def stitch(
     fronts = []
     for name, state, cut in _control_cuts(front_cut, end_cut, train, plan):
         try:
-            control = find_map(cut, end_cut, **training, main=False, state=keeping.of(state))
+            control, _ = trained_behind(cut, state, main=False)
         except Diverged as error:
             notes.append(f"A control ({name.replace('_', ' ')}) was left out: {error}")
             continue
@@ -297,6 +312,7 @@ def stitch(
         elsewhere=other,
         notes=notes,
         seconds=time.perf_counter() - started,
+        invariant=invariant,
     )
 
 

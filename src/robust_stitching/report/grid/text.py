@@ -8,7 +8,7 @@ import numpy as np
 
 from robust_stitching.report.grid.quantities import Quantity, quantities
 from robust_stitching.report.grid.verdict import verdict
-from robust_stitching.report.stitch.text import called_map
+from robust_stitching.report.stitch.text import called_images, called_map
 from robust_stitching.report.tables import aligned
 
 SHOWN = ("accuracy", "direct_matching", "worst_case", "cka", "gap")
@@ -61,6 +61,7 @@ def head(record: Mapping[str, Any]) -> str:
             f"data   {data['name']}: maps trained on {data['n_train_images']:,} images, "
             f"measured on {data['n_images']:,}",
             f"map    {called_maps(record)}",
+            *(f"images {told}" for told in [called_images(*record["cells"])] if told),
         ]
     )
 

@@ -41,6 +41,32 @@ def recipe(params: Mapping[str, Any]) -> str:
     )
 
 
+def called_images(*records: Mapping[str, Any]) -> str:
+    """What maps were trained on in place of real images, and how far the front tells it from them;
+    empty for real ones.
+
+    Parameters
+    ----------
+    records : of a run, or the cells of one.
+    """
+    made = [record["invariant_images"] for record in records if record.get("invariant_images")]
+    if not made:
+        return ""
+
+    def over(key: str) -> str:
+        values = [one[key] for one in made if one[key] is not None]
+        if not values:
+            return "–"
+        least, most = (f"{value:.3g}" for value in (min(values), max(values)))
+        return least if least == most else f"{least} to {most}"
+
+    return (
+        f"invariant, {made[0]['steps']} steps from noise to where the front tells them from the "
+        f"real ones by a relative residual of {over('residual')} (noise: "
+        f"{over('residual_of_noise')})"
+    )
+
+
 def called_map(*transformations: Mapping[str, Any]) -> str:
     """Of which kind one or several maps of a run are, and how many parameters they have."""
     kind = transformations[0].get("kind", LINEAR)
@@ -60,6 +86,7 @@ def as_text(record: Mapping[str, Any]) -> str:
         f"measured on {data['n_images']:,}",
         f"map    {called_map(record['transformation'])}",
         f"recipe {recipe(params)}",
+        *(f"images {told}" for told in [called_images(record)] if told),
     ]
     parts = ["\n".join(head), *_numbers(record, record["estimators"]), *record["notes"]]
     if record["elsewhere"]:

@@ -8,7 +8,9 @@ from typing import Any
 from robust_stitching import checkpoints
 from robust_stitching.basics.files import write_json
 from robust_stitching.basics.names import Names
+from robust_stitching.stitching.files import write_images
 from robust_stitching.stitching.grid.result import Cell, GridResult
+from robust_stitching.stitching.invariant import NAME as INVARIANT_IMAGES
 from robust_stitching.stitching.keeping import Map
 
 MAPS, FRANK_MODELS = "maps", "frank_models"
@@ -24,7 +26,7 @@ def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> 
 
     Returns
     -------
-    kind of file to path: "json", "maps" and "frank_models".
+    kind of file to path: "json", "maps", "frank_models" and "invariant_images".
     """
     models = Names().of(result.front.model, result.end.model)
     stem = f"{models}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -49,8 +51,29 @@ def write_files(result: GridResult, record: Mapping[str, Any], folder: Path) -> 
                 },
                 result.class_names,
             )
+    for name, cell in _images_of(result).items():
+        paths[INVARIANT_IMAGES] = folder / INVARIANT_IMAGES
+        write_images(
+            paths[INVARIANT_IMAGES] / name, cell.invariant, cell.plan.cut.front_layer, result
+        )
     write_json(paths["json"], record)
     return paths
+
+
+def _images_of(result: GridResult) -> dict[str, Cell]:
+    """The names of the files of images that maps were trained on in place of real ones, to one of
+    the cells that were."""
+    names = Names()
+    return {
+        _numbered(names.of(cell.plan.cut.front_layer), cell, result): cell
+        for cell in result.cells
+        if cell.invariant is not None
+    }
+
+
+def _numbered(stem: str, cell: Cell, result: GridResult) -> str:
+    """The name of a file of a seed."""
+    return f"{stem}.pt" if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}.pt"
 
 
 def map_names(result: GridResult) -> list[str | None]:
@@ -61,7 +84,7 @@ def map_names(result: GridResult) -> list[str | None]:
         stem = names.of(cell.plan.cut.front_layer, cell.plan.cut.end_layer)
         if cell.error is not None:
             return None
-        return f"{stem}.pt" if result.plan.seeds == 1 else f"{stem}-seed{cell.plan.seed}.pt"
+        return _numbered(stem, cell, result)
 
     return [name(cell) for cell in result.cells]
 

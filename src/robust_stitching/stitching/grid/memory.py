@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from robust_stitching.data import AnySplit
 from robust_stitching.graphs.graph import graph_of
 from robust_stitching.plans import GridPlan
+from robust_stitching.plans.parts import INVARIANT
 from robust_stitching.stitching import ood
 from robust_stitching.stitching.fit import form_of, wants_moments
 from robust_stitching.stitching.grid.cells import Cuts
@@ -29,12 +31,21 @@ SLACK = 2
 images, took 0.93 GB beyond what was there before, where this sum is 0.53 GB."""
 
 
-def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, images: int) -> int:
-    """About how many bytes making a grid takes at once, networks and images aside.
+def memory_of(
+    plan: GridPlan,
+    cuts: Cuts,
+    front: nn.Module,
+    end: nn.Module,
+    images: int,
+    train: AnySplit | None = None,
+) -> int:
+    """About how many bytes making a grid takes at once, networks and real images aside.
 
     Parameters
     ----------
     images : how many are compared.
+    train : the real images that the maps are trained on or, where `plan.images` are others, that
+        each front layer has some in place of.
     """
     form = form_of(plan.transform)
     maps = FLOAT * sum(form.weights(*layouts) for layouts in cuts.values())
@@ -50,6 +61,9 @@ def memory_of(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module, imag
         compared = min(KEPT_BYTES, images * FLOAT * (row + KEPT * column))
         compared = max(compared, *(ood.memory_of(own) for _, own in cuts.values()))
     kept += _moments(plan, cuts, front, end)
+    if plan.images == INVARIANT and train is not None:
+        rows = len({row for row, _ in cuts}) * plan.seeds + (1 if plan.measured.controls else 0)
+        kept += rows * len(train) * train.channels * train.image_size**2
     return kept + min(maps * COPIES, GROUP_BYTES) + SLACK * (batch + compared)
 
 

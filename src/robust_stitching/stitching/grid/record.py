@@ -6,7 +6,7 @@ from typing import Any
 from robust_stitching.basics.files import as_json
 from robust_stitching.stitching.grid.files import map_names
 from robust_stitching.stitching.grid.result import Cell, GridResult
-from robust_stitching.stitching.record import about, numbers, transformation
+from robust_stitching.stitching.record import about, numbers, of_images, transformation
 
 
 def as_record(result: GridResult, command: str) -> dict[str, Any]:
@@ -47,6 +47,7 @@ def _cell(cell: Cell, train_images: int) -> dict[str, Any]:
         "notes": cell.notes,
         "leaks": cell.trained.network.leaks,
         "transformation": transformation(cell.trained.network.transform),
+        **of_images(cell.invariant),
         **numbers(cell.measured, n_train_images=train_images),
         "elsewhere": cell.elsewhere and numbers(cell.elsewhere),
         "curve": [asdict(epoch) for epoch in cell.trained.curve],

@@ -10,6 +10,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.plans import GridPlan, Stitching
 from robust_stitching.stitching.grid.training import TrainedCell
+from robust_stitching.stitching.invariant import InvariantImages
 from robust_stitching.stitching.measure import Measured
 from robust_stitching.stitching.record import numbers
 
@@ -23,6 +24,7 @@ class Cell:
     trained : the networks and the training log; None where training diverged.
     measured, elsewhere : as in `StitchResult`; without "stitched" where training diverged.
     error : why there is none.
+    invariant : as in `StitchResult`, the same for all cells of a front layer and a seed.
     """
 
     plan: Stitching
@@ -31,6 +33,7 @@ class Cell:
     elsewhere: Measured | None
     error: str | None
     notes: list[str]
+    invariant: InvariantImages | None = None
 
 
 @dataclass(frozen=True)

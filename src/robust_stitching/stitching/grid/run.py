@@ -12,6 +12,7 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit, notes_of
 from robust_stitching.plans import GridPlan
+from robust_stitching.plans.parts import REAL
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import controls, matching
 from robust_stitching.stitching.controls import RANDOM, SELF
@@ -31,6 +32,8 @@ from robust_stitching.stitching.grid.training import (
     train_alone,
     train_cells,
 )
+from robust_stitching.stitching.invariant import NAME as INVARIANT_IMAGES
+from robust_stitching.stitching.invariant import InvariantImages, images_for
 from robust_stitching.stitching.keeping import Keeping
 from robust_stitching.stitching.noise_front import NAME as NOISE
 from robust_stitching.stitching.noise_front import (
@@ -125,12 +128,14 @@ class _Grid:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        self.moments = self._moments_between(self.ready.pair.front, self.ready.pair.end, self.pairs)
+        donors, self.moments = (self.ready.pair.front, self.ready.pair.end), {}
+        if self.plan.images == REAL:  # else they are of other images for each seed and front layer
+            self.moments = self._moments_between(*donors, self.pairs, self.ready.train)
 
     def cells(self, seed: int) -> Iterator[Cell]:
         """The cells of one seed, trained and measured."""
         plan, ready, donors = self.plan, self.ready, (self.ready.pair.front, self.ready.pair.end)
-        trained = self._trained(*donors, self.pairs, seed, "stitched", self.moments)
+        trained, invariant = self._trained(*donors, self.pairs, seed, "stitched", main=True)
         if seed == plan.seed + plan.seeds - 1:
             self.moments.clear()  # gigabytes, where units are mapped to units
         stitches = Stitches(
@@ -166,14 +171,20 @@ class _Grid:
                 elsewhere=elsewhere and replace(elsewhere[pair], noise_front=noise[pair][1]),
                 error=trained[pair].error,
                 notes=notes,
+                invariant=invariant.get(pair[0]),
             )
 
     def _moments_between(
-        self, front: nn.Module, end: nn.Module, pairs: list[Pair], main: bool = True
+        self,
+        front: nn.Module,
+        end: nn.Module,
+        pairs: list[Pair],
+        train: AnySplit,
+        main: bool = True,
     ) -> dict[Pair, Moments]:
         plan = self.plan.cell(*pairs[0], self.plan.seed)
         wanted = [p for p in pairs if wants_moments((front, p[0]), (end, p[1]), plan, main)]
-        seen = fitted_on(self.ready.train, plan.transform)
+        seen = fitted_on(train, plan.transform)
         form = form_of(plan.transform)
         found = matching.moments_of_all(front, end, wanted, seen, form, self.progress)
         return dict(zip(wanted, found, strict=True))
@@ -185,24 +196,46 @@ class _Grid:
         pairs: list[Pair],
         seed: int,
         what: str,
-        moments: Mapping[Pair, Moments] | None = None,
-    ) -> dict[Pair, TrainedCell]:
-        """The maps of some cells, trained together where the images are the same for all.
+        main: bool = False,
+    ) -> tuple[dict[Pair, TrainedCell], dict[str, InvariantImages]]:
+        """The maps of some cells, trained together where the images are the same for all; and what
+        those of each front layer were trained on in place of real images, where they were.
 
         Parameters
         ----------
-        moments : None for those of a control.
+        main : whether they are those of the grid, not of a control.
         """
-        main = moments is not None
-        if moments is None:
-            moments = self._moments_between(front, end, pairs, main)
+        if self.plan.images == REAL:
+            return self._trained_on(self.ready.train, front, end, pairs, seed, what, main), {}
+        made, invariant = {}, {}
+        for number, row in enumerate(dict.fromkeys(row for row, _ in pairs)):
+            of_row, name = [pair for pair in pairs if pair[0] == row], f"{what}-row{number}"
+            kept = self.keeping.of(f"{INVARIANT_IMAGES}-{name}-{seed}").file
+            given = (front, row), self.ready.train, self.plan, seed, self.progress, kept
+            seen = invariant[row] = images_for(*given)
+            made |= self._trained_on(seen.split, front, end, of_row, seed, name, main)
+        return {pair: made[pair] for pair in pairs}, invariant
+
+    def _trained_on(
+        self,
+        train: AnySplit,
+        front: nn.Module,
+        end: nn.Module,
+        pairs: list[Pair],
+        seed: int,
+        what: str,
+        main: bool,
+    ) -> dict[Pair, TrainedCell]:
+        moments = self.moments
+        if not main or self.plan.images != REAL:
+            moments = self._moments_between(front, end, pairs, train, main)
         plans = {pair: self.plan.cell(*pair, seed) for pair in pairs}
         ready, made = self.ready, {}
         common = {"goal": ready.goal, "main": main, "progress": self.progress}
         if self.plan.objective.adversary is not None:
             for number, (pair, plan) in enumerate(plans.items()):
                 made[pair] = train_alone(
-                    *((front, pair[0]), (end, pair[1]), plan, ready.train, ready.test),
+                    *((front, pair[0]), (end, pair[1]), plan, train, ready.test),
                     moments=moments.get(pair),
                     state=self.keeping.of(f"{what}-{seed}-{number}"),
                     **common,
@@ -210,7 +243,7 @@ class _Grid:
             return made
         for number, group in enumerate(groups_of(plans, front, end)):
             made |= train_cells(
-                *(front, end, group, ready.train, ready.test),
+                *(front, end, group, train, ready.test),
                 moments=moments,
                 state=self.keeping.of(f"{what}-{seed}-{number}").file,
                 what=f"training {what}",
@@ -236,7 +269,7 @@ class _Grid:
         `_answers_of` these."""
         front, end, train = self.ready.pair.front, self.ready.pair.end, self.ready.train
         selves = list(dict.fromkeys((column, column) for _, column in self.pairs))
-        own = self._trained(end, end, selves, seed, SELF)
+        own, _ = self._trained(end, end, selves, seed, SELF)
         answered = _answers_of(own)
         for (column, _), found in own.items():
             if self._sound(found, f"the end stitched to itself at {column}", seed):
@@ -244,7 +277,7 @@ class _Grid:
                     stitches.cells[pair][SELF] = Stitch(found.network, end, column)
         for number in range(self.plan.measured.random_fronts):
             twin = controls.with_random_weights(front, train, seed, number)
-            made = self._trained(twin, end, self.pairs, seed, f"{RANDOM}-{number}")
+            made, _ = self._trained(twin, end, self.pairs, seed, f"{RANDOM}-{number}")
             answered |= _answers_of(made)
             for pair, cell in made.items():
                 if self._sound(cell, f"a random front at {pair[0]} → {pair[1]}", seed):
