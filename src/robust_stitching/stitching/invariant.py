@@ -205,7 +205,7 @@ class _Making:
             self.images[rows], self.squares[rows], self.norms[rows] = self.now, torch.inf, norms
         bar.update(self.step * len(images))
         while True:
-            x = laid_out(as_float(self.now))
+            x = laid_out(as_float(self.now).to(images))
             found, gradient, _ = value_and_gradient(self._seen, x, wanted, _squared, scale)
             if self.step == 0:
                 self.of_noise[rows] = found
