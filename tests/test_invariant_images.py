@@ -308,6 +308,27 @@ def test_a_map_is_trained_on_them_and_nothing_else(settings, tiny10s, data, few_
     assert not torch.equal(real.direct.weight, found.direct.weight)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "The map was trained for labels, so what the end makes"),
+        ({"target_type": "soft_1"}, "The map was trained for the front's own answers, so"),
+        ({"target_type": "soft_12"}, None),
+        ({"objective": "direct"}, None),
+        ({"terms": ("direct=0.1",)}, None),
+        ({"cka_reg": -0.1}, None),
+        ({"images": "real"}, None),
+    ],
+)
+def test_a_note_says_where_the_end_is_not_asked(settings, told, pair, data, monkeypatch):
+    monkeypatch.setattr(invariant, "STEPS", 1)
+    options = OPTIONS | {"epochs": 1, "no_pinv": True, "images": "invariant"} | settings
+    notes = stitch(*pair, *data, stitching_plan(LAYER, LAYER, **options)).notes
+    assert [told in note for note in notes if "The map was trained for" in note] == [True][
+        : bool(told)
+    ]
+
+
 def test_statistics_of_batch_norms_stay(tiny10s, data, few_steps):
     donors = [checkpoints.load(path) for path in tiny10s]
     found = stitch(*donors, *data, stitching_plan("relu3", "relu3", **OPTIONS, images="invariant"))
@@ -354,16 +375,19 @@ def test_each_control_has_images_of_its_front(pair, data, few_steps, monkeypatch
     assert {"self_stitch", "random_front"} <= result.scores.keys()
 
 
-def test_a_network_stitched_to_itself_stays_itself(digits):
-    """Of random first values: what it learns on these images is the identity for its end."""
+def test_a_network_stitched_to_itself_stays_itself(digits, monkeypatch):
+    """From random first values, for the labels and for what the end makes of these images."""
     network = checkpoints.load(REPOSITORY / "archive/lenet/Digits/in0-gn0/model.pt")
-    plan = stitching_plan(
-        "relu3", "relu3", images="invariant", epochs=8, lr=1e-2, no_robustness=True, batch_size=16
-    )
-    result = stitch(network, network, digits[0].sample(250), digits[1], plan)
-    told = result.invariant.as_dict()
+    train = digits[0].sample(250)
+    made = invariant_to((network.network, "relu3"), train)
+    told = made.as_dict()
     assert told["residual"] < 0.2 < 0.5 < told["residual_of_noise"]
-    assert result.scores["stitched"].accuracy > 0.95 * result.scores["end"].accuracy
+    monkeypatch.setattr(invariant, "invariant_to", lambda *args: made)
+    how = {"epochs": 8, "lr": 1e-2, "batch_size": 16, "no_robustness": True, "no_pinv": True}
+    for objective in ("task", "fula"):
+        plan = stitching_plan("relu3", "relu3", images="invariant", objective=objective, **how)
+        scores = stitch(network, network, train, digits[1], plan).scores
+        assert scores["stitched"].accuracy > 0.95 * scores["end"].accuracy
 
 
 @pytest.mark.parametrize(
@@ -414,8 +438,9 @@ def test_a_grid_counts_their_memory(tiny10s, data):
         plan = grid_plan(**settings)
         return memory_of(plan, cuts_of(plan, *networks), *networks, 60, data[0])
 
-    apart = needed(seeds=3) - needed(seeds=3, images="real", no_bn=True)
-    assert apart == 2 * 3 * data[0].images.nbytes
+    real = {"images": "real", "no_bn": True, "no_robustness": False}  # whose gradients it counts
+    assert needed(seeds=3) - needed(seeds=3, **real) == 2 * 3 * data[0].images.nbytes
+    assert needed() > needed(images="real", no_bn=True) + 2 * data[0].images.nbytes
 
 
 def test_attributes_and_streamed_files(tmp_path, monkeypatch, few_steps):

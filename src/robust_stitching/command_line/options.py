@@ -145,10 +145,10 @@ def _add_training_of_maps(parser: Parser) -> None:
     parser.setting(
         "images",
         help="what the map is trained on: the real images, or others, made from noise, that the "
-        "front takes for them up to its layer, with their labels: only where the end shares what "
-        "the front is blind to does that work; all tests are on real images, batch norms are "
-        "frozen (--no-bn), and each front of --controls has images of its own, which take 200 "
-        "passes forth and back through it",
+        "front takes for them up to its layer, with their labels, and with targets that are what "
+        "the end makes of them (--objective fula, --target-type soft_2): that works where the end "
+        "shares what the front is blind to; tests are on real images, batch norms are frozen, and "
+        "each front of --controls has images of its own, which take 200 passes forth and back",
     )
     parser.setting("debug", help="a few batches only, verbose log; no line in results.csv")
     _add_map(parser)

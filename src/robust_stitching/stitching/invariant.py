@@ -166,7 +166,8 @@ class _Making:
 
     def __init__(self, front: Cut, split: AnySplit, seed: int):
         network, layer = front
-        self.piece, self.split, self.seed = graph.features(network, [layer]), split, seed
+        self.layer, self.split, self.seed = layer, split, seed
+        self.piece = graph.features(network, [layer])
         n, size, device = len(split), split.image_size, split.device
         self.shape = split.channels, size, size
         self.images = torch.zeros(n, *self.shape, dtype=torch.uint8, device=device)
@@ -186,7 +187,7 @@ class _Making:
             attackable(self.piece),
             without_tf32(),
             state.watching(),
-            progress(n * STEPS, "invariant images", " steps") as bar,
+            progress(n * STEPS, f"invariant images, {self.layer}", " steps") as bar,
         ):
             bar.initial = bar.n = self.done * STEPS
             for images, _ in self.split.between(self.done, n).batches(batch_size):
@@ -211,7 +212,8 @@ class _Making:
                 self.of_noise[rows] = found
             better = found < self.squares[rows]
             self.squares[rows] = torch.where(better, found, self.squares[rows])
-            self.images[rows][better] = self.now[better]
+            rather = better.view(-1, 1, 1, 1)
+            self.images[rows] = torch.where(rather, self.now, self.images[rows])
             if self.step == STEPS:
                 break
             self.now = stepped(self.now, finite_or_zero(gradient))

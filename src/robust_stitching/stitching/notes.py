@@ -3,9 +3,9 @@
 from robust_stitching.checkpoints import Checkpoint
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs.stitched import StitchedNetwork
-from robust_stitching.plans import Stitching
+from robust_stitching.plans import Objective, Stitching
 from robust_stitching.plans.actions import Stitched
-from robust_stitching.plans.parts import MLP
+from robust_stitching.plans.parts import HARD, INVARIANT, MLP, TASK
 from robust_stitching.stitching.keeping import Map
 from robust_stitching.training.adversarial import warnings_of
 
@@ -70,6 +70,14 @@ def notes_of_pair(
             f"The front network tells {front.classes} classes apart, the data has "
             f"{len(train.classes)}: it has no accuracy here."
         )
+    if plan.images == INVARIANT and _asks_no_end(plan.objective):
+        notes.append(
+            "The map was trained for "
+            + ("labels" if plan.objective.target_type == HARD else "the front's own answers")
+            + ", so what the end makes of the invariant images makes no difference, unless by a "
+            "skip connection; objective='fula', direct or features, and target_type='soft_2' ask "
+            "for that."
+        )
     if plan.transform.map == MLP and not plan.measured.no_pinv:
         notes.append(
             "Direct matching is by the best linear map: that of two layers has no closed form."
@@ -77,3 +85,9 @@ def notes_of_pair(
     if plan.debug:
         notes.append("A debugging run on a few batches: these numbers mean nothing.")
     return notes
+
+
+def _asks_no_end(objective: Objective) -> bool:
+    """Whether nothing that a map is trained for looks at what the end network makes by itself."""
+    own = objective.cka_reg or objective.terms
+    return objective.objective == TASK and objective.target_type in (HARD, "soft_1") and not own

@@ -52,7 +52,7 @@ def memory_of(
     fronts = plan.measured.random_fronts if plan.measured.controls else 0
     kept = maps * plan.seeds * (KEPT + 2 * fronts)
     trained, measured = plan.training.batch_size * WITH_GRADIENT, BATCH_SIZE
-    if not plan.measured.no_robustness:
+    if not plan.measured.no_robustness or plan.images == INVARIANT:
         measured *= WITH_GRADIENT
     batch = FLOAT * max(trained, measured) * (_units(front) + _units(end))
     compared = 0
