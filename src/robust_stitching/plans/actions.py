@@ -103,14 +103,8 @@ class Stitched(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.images != INVARIANT:
-            return
-        if self.objective.adversary is not None:
-            raise UserError(
-                "images='invariant' are what the front takes for the real ones, which no attack "
-                "would leave them; leave `madry` and `robust` out, or `images`."
-            )
-        object.__setattr__(self, "no_bn", True)
+        if self.images == INVARIANT:
+            object.__setattr__(self, "no_bn", True)
 
     @classmethod
     def completed(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

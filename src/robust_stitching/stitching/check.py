@@ -7,6 +7,7 @@ from robust_stitching.data.split import MOST_IN_MEMORY
 from robust_stitching.graphs.kinds import require_equal
 from robust_stitching.graphs.transform import weights_of
 from robust_stitching.plans import Measurement, Objective, Transform, as_values
+from robust_stitching.plans.actions import Stitched
 from robust_stitching.plans.parts import AFFINE, INVARIANT, LINEAR, MLP, NO_MASK, TASK
 from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
@@ -142,14 +143,22 @@ def check_terms(plan: Objective, batch_size: int) -> None:
             )
 
 
-def check_images(images: str, train: AnySplit) -> None:
-    """Raise UserError where the images that a map is trained on would fill the memory."""
-    size = len(train) * train.channels * train.image_size**2
-    if images == INVARIANT and size > MOST_IN_MEMORY:
+def check_images(plan: Stitched, train: AnySplit) -> None:
+    """Raise UserError where no map can be trained on such images in place of those of `train`."""
+    if plan.images != INVARIANT:
+        return
+    if plan.objective.adversary is not None:
         raise UserError(
-            f"images={images!r} are kept in memory, where those in place of the {len(train):,} "
-            f"training images of {train.name} would take {size / 2**30:.1f} GiB, more than "
-            f"{MOST_IN_MEMORY / 2**30:.0f}; take a folder with fewer images, or leave `images` out."
+            f"images={plan.images!r} are what the front takes for the real ones, which no attack "
+            "would leave them; leave `madry` and `robust` out, or `images`."
+        )
+    size = len(train) * train.channels * train.image_size**2
+    if size > MOST_IN_MEMORY:
+        raise UserError(
+            f"images={plan.images!r} are kept in memory, where those in place of the "
+            f"{len(train):,} training images of {train.name} would take {size / 2**30:.1f} GiB, "
+            f"more than {MOST_IN_MEMORY / 2**30:.0f}; take a folder with fewer images, or leave "
+            "`images` out."
         )
 
 

@@ -182,7 +182,7 @@ def prepared(
         few = DEBUG_BATCHES * plan.training.batch_size
         train, test = train.sample(few), test.sample(few)
         elsewhere = elsewhere and elsewhere.sample(few)
-    check_images(plan.images, train)
+    check_images(plan, train)
     donors = DonorScores() if donors is None else donors
     return Prepared(
         front,
