@@ -139,6 +139,7 @@ STITCH = {
     "--temperature": 1,
     "--no-pinv": False,
     "--no-bn": False,
+    "--images": "real",
 }
 FLAGS = {
     "train.py": {

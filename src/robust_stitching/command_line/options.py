@@ -139,16 +139,17 @@ def _add_training_of_maps(parser: Parser) -> None:
     parser.setting(
         "seed",
         help="seed of the order and augmentation of batches, of first values of the map where they "
-        "are random, of random fronts, of attacks, and of the noise of --images invariant",
+        "are random, of random fronts, of attacks, and of the noise that invariant images begin as",
     )
     parser.setting("training.optimizer", help="sgd has Nesterov momentum 0.9")
     parser.setting(
         "images",
         help="what the map is trained on: the real images, or others, made from noise, that the "
         "front takes for them up to its layer, with their labels, and with targets that are what "
-        "the end makes of them (--objective fula, --target-type soft_2): that works where the end "
+        "the end makes of them (an objective such as fula, or soft_2): that works where the end "
         "shares what the front is blind to; tests are on real images, batch norms are frozen, and "
-        "each front of --controls has images of its own, which take 200 passes forth and back",
+        "each front that is stitched, controls too, has images of its own, which take 200 passes "
+        "forth and back",
     )
     parser.setting("debug", help="a few batches only, verbose log; no line in results.csv")
     _add_map(parser)
