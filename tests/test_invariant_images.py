@@ -20,6 +20,7 @@ from robust_stitching.data import Split
 from robust_stitching.graphs import graph
 from robust_stitching.plans import DataRef, GridPlan, NetworkRef, StitchPlan, from_flat, identity
 from robust_stitching.plans import stitching as stitching_plan
+from robust_stitching.report.making import making
 from robust_stitching.report.stitch.text import called_images
 from robust_stitching.stitching import check, invariant, run
 from robust_stitching.stitching.grid.cells import cuts_of
@@ -519,6 +520,8 @@ def test_a_cross_dataset_stitch_leaves_them(call_script, lenets, tmp_path, few_s
     assert "images invariant, 3 steps from noise to where the front tells them from" in done.out
     record = json.loads(only(tmp_path / "run" / "json").read_text())
     assert record["params"]["images"] == "invariant" and record["params"]["no_bn"] is True
+    rows = dict(making(record, []))
+    assert rows["training images"].startswith("invariant, 3 steps from noise")
     told = record["invariant_images"]
     assert set(told) == {
         *("steps", "step_size", "residual", "residual_of_noise"),
