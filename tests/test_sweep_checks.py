@@ -238,3 +238,10 @@ def test_what_failed_counts_where_nothing_can_be_gathered(error, tmp_path, monke
     assert "failed: u1: it ended without a result" in err and "no space" in err
     with pytest.raises(type(error)):
         sweeping.carry_out(SimpleNamespace(units=some[:1], folder=tmp_path), Failing(), 0, True)
+
+
+def test_what_invariant_images_exclude_is_told_before_a_unit_begins(resolved):
+    plan = resolved('images = "invariant"\nobjective = "fula"').units[0].plan
+    assert plan.images == "invariant" and plan.no_bn
+    with pytest.raises(UserError, match="which no attack would leave them; leave `madry`"):
+        resolved('images = ["real", "invariant"]\nmadry = true')

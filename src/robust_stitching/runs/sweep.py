@@ -35,6 +35,7 @@ from robust_stitching.runs.units import Unit, units_in
 from robust_stitching.similarity.deciding import prepared
 from robust_stitching.stitching.check import (
     check_fit,
+    check_images,
     check_robustness,
     check_target,
     check_terms,
@@ -166,6 +167,7 @@ class Resolved:
         check_fit(front, end, train)
         check_target(plan.objective, front, train)
         check_terms(plan.objective, plan.training.batch_size)
+        check_images(plan, train)
         if not plan.measured.no_robustness:
             check_robustness(plan.measured, *splits)
         few = train.sample(DEBUG_BATCHES * plan.training.batch_size) if plan.debug else train
