@@ -122,7 +122,7 @@ def _line(
 def answers_caption(record: Mapping[str, Any]) -> str:
     """What `answers` shows."""
     data, attacks, inner = record["data"], record["attacks"], ""
-    if attacks is not None:
+    if any(worst_case(record[name]) > 0 for name in measured(record)):
         inner = f", inner bars: in the worst case under attack, {attacks['n_images']:,} images"
     return (
         f"Accuracy on {data['n_images']:,} images of {data['name']}{inner} (a), and the share of "
