@@ -210,11 +210,11 @@ def _tables(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[Ta
         results.append(("Similarity to the end network", similarity, caption))
     if record["attacks"] is not None:
         for heading, table, caption in attacked.tables(record):
-            narrow = [list(map(_narrow, row)) if row is table[0] else row for row in table]
-            results.append((heading, narrow, caption))
+            narrow = [[row[0], *map(_narrow, row[1:])] for row in table[:1]]
+            results.append((heading, [*narrow, *table[1:]], caption))
     return results
 
 
 def _narrow(heading: str) -> str:
     """The name of a column on more lines than one, words of it on each."""
-    return "\n".join(textwrap.wrap(heading, 11, break_long_words=False))
+    return "\n".join(textwrap.wrap(heading, 12, break_long_words=False))
