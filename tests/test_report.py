@@ -26,6 +26,7 @@ from robust_stitching.report.stitch.pdf import draw
 from robust_stitching.report.stitch.summary import summary
 from robust_stitching.report.stitch.tables import ACCURACY, measured, rows
 from robust_stitching.report.stitch.text import as_text
+from robust_stitching.report.stitch.verdict import verdict
 from robust_stitching.report.tables import aligned, shown
 from robust_stitching.stitching.files import write_files
 from robust_stitching.stitching.record import as_record, learning_curve
@@ -112,6 +113,7 @@ def test_a_map_that_began_at_direct_matching_is_told_once(lenets, digits, tmp_pa
     assert names == ["front", "end", "stitched", "direct matching (start)"]
     assert "is where the training began" in summary(record)
     assert "Before training" not in summary(record)
+    assert "than before training, at direct matching, which sees no labels" in verdict(record)
     write_files(made, record, tmp_path / "run")
     shown = []
     with pytest.MonkeyPatch.context() as patch:

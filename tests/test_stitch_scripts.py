@@ -138,8 +138,9 @@ def test_controls(stitch, digits, tmp_path):
         if name == "random_front":
             accuracy = sum(record["random_fronts"]) / 2
         assert record["gaps"][name] == pytest.approx(stitched - accuracy)
-        gap = rf"{100 * record['gaps'][name]:+.2f} points"
-        assert re.search(rf"^{name.replace('_', ' ')}.*{re.escape(gap)}$", out, re.MULTILINE)
+        label = "direct matching (start)" if name == "untrained" else name.replace("_", " ")
+        gap = f"{100 * record['gaps'][name]:+.2f} points"
+        assert re.search(rf"^{re.escape(label)}.*{re.escape(gap)}$", out, re.MULTILINE)
     assert " ".join(meaning(record).split()) in " ".join(out.split())
     with (tmp_path / "results" / "results.csv").open() as file:
         (line,) = csv.DictReader(file)

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from robust_stitching.evaluation.intervals import at_least, paired_interval, wilson
+from robust_stitching.report.stitch.tables import began_matched
 
 TELLING = 0.05
 """Accuracies of the two controls that are closer than this tell nothing apart, nor do those whose
@@ -105,7 +106,7 @@ def _beside_end(record: Mapping[str, Any]) -> str | None:
 
 def _beside_controls(record: Mapping[str, Any]) -> tuple[Front, str]:
     if record["self_stitch"] is None or record["random_front"] is None:
-        return Front.UNKNOWN, _without_fronts(record["gaps"])
+        return Front.UNKNOWN, _without_fronts(record)
     stitched, top, end = (record[name]["accuracy"] for name in ("stitched", "self_stitch", "end"))
     fronts = record["random_fronts"]
     bottom, n = fmean(fronts), record["data"]["n_images"]
@@ -146,9 +147,12 @@ def _beside_controls(record: Mapping[str, Any]) -> tuple[Front, str]:
     return shows, told
 
 
-def _without_fronts(gaps: Mapping[str, float]) -> str:
+def _without_fronts(record: Mapping[str, Any]) -> str:
+    gaps = record["gaps"]
     told = f"The trained map is {_better(gaps['untrained'])} than before training"
-    if "direct_matching" in gaps:
+    if began_matched(record):
+        told += ", at direct matching, which sees no labels"
+    elif "direct_matching" in gaps:
         told += (
             f" and {_better(gaps['direct_matching'])} than direct matching, which sees no labels"
         )
