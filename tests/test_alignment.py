@@ -214,6 +214,35 @@ def test_the_divergence_of_answers(attributes):
     assert nothing.item() == pytest.approx(0, abs=1e-6)
 
 
+class Doubled(nn.Module):
+    """Logits that no layer gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 5, 4), nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).relu().mean((2, 3))) * 2
+
+
+def test_answers_diverge_wherever_they_are_made():
+    """Behind the last layer, at the cut itself; under attack the end answers unattacked images."""
+    own = rs.network(Doubled(), image_size=32, in_channels=1).network.eval()
+    asked = terms_of(Objective(terms=("kl=1",)))
+    for end, layer in ((own, "conv"), (own, "fc"), (lenet(1), "fc3")):
+        network = StitchedNetwork(end, layer, end, layer).eval()
+        n = network.transform.rows
+        network.transform.set(2 * torch.eye(n), torch.zeros(n))
+        x = images()
+        attacked = x.flip(0)
+        watched = watch(network, end, layer, asked)
+        ((_, found),) = watched.values(watched.look(network, attacked), x, labels(), network)
+        q, p = (
+            net(z).detach().double().softmax(dim=1) for net, z in ((network, attacked), (end, x))
+        )
+        assert found.item() == pytest.approx((p * (p / q).log()).sum().item() / 12, rel=1e-3)
+
+
 def test_what_excludes_each_other_is_told(digits):
     end = lenet(0)
     pair = [rs.network(n, image_size=32, dataset="digits") for n in (end, lenet(1))]

@@ -68,6 +68,53 @@ def test_a_permutation_is_the_measure_of_permuted_images(name):
     assert null.calibrated.item() == pytest.approx(calibrated, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e12, 1e-12])
+@pytest.mark.parametrize(
+    "name",
+    ["cka", "debiased-cka", "minibatch-cka", "distance-correlation", "rsa-correlation-pearson"],
+)
+def test_permutations_do_not_depend_on_the_scale(name, scale):
+    x, y = sides()
+    once, far = (doubted(name, s * x, s * y, permutations=FEWEST).nulls[name] for s in (1.0, scale))
+    for one, other in zip(vars(once).values(), vars(far).values(), strict=True):
+        assert other.item() == pytest.approx(one.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["debiased-cka", "unbiased-distance-correlation"])
+def test_an_image_far_out_does_not_blur_permutations(name):
+    x, y = sides(300)
+    x[0], y[0] = 300 * x[0], 300 * y[0]
+    found = doubted(name, x, y, permutations=FEWEST).nulls[name]
+    values = [value(name, x, y[order.numpy()]) for order in orders(300, FEWEST, seed=0)]
+    values.append(value(name, x, y))
+    assert found.threshold.item() == pytest.approx(sorted(values)[18], abs=2e-5)
+
+
+def test_measures_that_are_permuted_together_keep_apart():
+    """Four of the same kind of matrix in one comparison; with rows that differ from pair to pair,
+    none is kept for all layers."""
+    names = [n for n in MEASURES if n.startswith("rsa-") or n.endswith("distance-correlation")]
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(40, 5, 4, 4)), rng.normal(size=(40, 6, 2, 2))
+    stream = ArrayStream([torch.from_numpy(side) for side in (x, y)], 20)
+    layouts = tuple([Layout.of(side.shape[1:])] for side in (x, y))
+    for positions in ("pooled", "all"):
+        settings = Settings(**SETTINGS, positions=positions)
+        asked = [MEASURES[name] for name in names]
+        how = {"doubts": Doubts(permutations=FEWEST)}
+        found = values_of(asked, stream, layouts, settings, **how)
+        for name in names:
+            alone = values_of([MEASURES[name]], stream, layouts, settings, **how)
+            assert found.nulls[name].threshold.item() == alone.nulls[name].threshold.item()
+            by_hand = [
+                between(MEASURES[name], x, y[order.numpy()], positions=positions)
+                for order in orders(40, FEWEST, seed=0)
+            ]
+            own = between(MEASURES[name], x, y, positions=positions)
+            threshold = sorted([*by_hand, own])[18]
+            assert found.nulls[name].threshold.item() == pytest.approx(threshold, abs=2e-5), name
+
+
 @pytest.mark.parametrize("name", MEASURES)
 def test_an_interval_is_the_jackknife_of_the_measure(name):
     x, y = sides()

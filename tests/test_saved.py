@@ -1,7 +1,9 @@
 """Activations in files: what is written is what the network makes, and compares as it does."""
 
+import io
 import json
 import re
+import warnings
 import zipfile
 
 import numpy as np
@@ -64,6 +66,29 @@ def test_files_compare_as_their_networks_do(networks, images, files):
 def write(path, **arrays):
     np.savez(path, **arrays)
     return path
+
+
+def test_damage_within_an_array_is_seen(tmp_path):
+    """One byte of the numbers themselves, in a file that is not compressed."""
+    path = tmp_path / "a.npz"
+    np.savez(path, layer=np.ones((50, 4), np.float32))
+    content = bytearray(path.read_bytes())
+    content[content.index(np.ones(4, np.float32).tobytes()) + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is no file of activations .* CRC"):
+        read(path)
+
+
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, layer=np.ones((5, 4)))
+    content = io.BytesIO()
+    np.save(content, np.zeros((5, 4)))
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("layer.npy", content.getvalue())
+    with pytest.raises(UserError, match=r"it has 'layer\.npy' 2 times"):
+        read(path)
 
 
 def test_rows_are_put_in_one_order_by_their_ids(tmp_path):

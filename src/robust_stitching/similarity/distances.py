@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_stitching.similarity.forms import CHANNELS, Channels, Form, Settings, rows_of
+from robust_stitching.similarity.forms import (
+    CHANNELS,
+    Channels,
+    Form,
+    Settings,
+    of_length_1,
+    rows_of,
+)
 
 PRECISION = 2.0**40
 """Correlations closer than 1/PRECISION are equal: those of copies of an image are, but for
@@ -136,7 +143,7 @@ class SphereDistances(EuclideanDistances):
 
     @staticmethod
     def between(channels: Channels) -> Tensor:
-        return F.pdist(F.normalize(channels.rows.double(), dim=1))
+        return F.pdist(of_length_1(channels.rows.double(), dim=1))
 
 
 class CorrelationDistances(Distances):
@@ -154,7 +161,7 @@ class CorrelationDistances(Distances):
     @staticmethod
     def between(channels: Channels) -> Tensor:
         profiles = Channels(channels.rows.T)  # a row that does not vary leaves no rounding
-        rows = F.normalize(profiles.centred().T, dim=1)
+        rows = of_length_1(profiles.centred().T, dim=1)
         alike = (rows @ rows.T).mul_(PRECISION).round_().div_(PRECISION)
         first, second = torch.triu_indices(len(rows), len(rows), 1, device=rows.device)
         return 1 - alike[first, second].clamp(-1, 1)

@@ -265,6 +265,12 @@ class Channels(Form):
         return directions[:, kept] / variances[kept].sqrt()
 
 
+def of_length_1(values: Tensor, dim: int) -> Tensor:
+    """Vectors along a dimension brought to length 1, whatever their size; those of zeros stay."""
+    lengths = values.norm(dim=dim, keepdim=True)
+    return torch.where(lengths > 0, values / lengths, 0.0)
+
+
 def rows_of(images: Tensor, per_image: int) -> Tensor:
     """The numbers of the rows of some images, of which each has so many."""
     return (images[:, None] * per_image + torch.arange(per_image)).flatten()

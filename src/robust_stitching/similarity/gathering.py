@@ -16,7 +16,7 @@ from robust_stitching.similarity.gram import Blocks, GramMatrices, GramSums, Min
 from robust_stitching.similarity.measure import PAIRING, Measure
 from robust_stitching.similarity.null import Null
 from robust_stitching.similarity.rows import Rows
-from robust_stitching.similarity.stacks import Stacks
+from robust_stitching.similarity.stacks import Stacks, doubly_centred
 from robust_stitching.similarity.stream import Batch, Stream
 
 MOST_STACKED = 2**31
@@ -221,7 +221,8 @@ class Maps:
             ]
             values.layerwise[measure.name] = _table(measure, forms, values.first)
         if self.keeps:
-            self.stacks = Stacks(self.blocks.taken.pop(GramMatrices).matrices, values.first)
+            matrices = self.blocks.taken.pop(GramMatrices).matrices
+            self.stacks = Stacks(torch.stack(list(map(doubly_centred, matrices))), values.first)
 
     def permuted(self, order: Tensor) -> dict[str, Tensor]:
         stacks, images = self.stacks, self.stacks.images

@@ -26,7 +26,7 @@ class Stacked(NamedTuple):
 
     Attributes
     ----------
-    matrix : ``matrix(form)``, (rows, rows), float32, zeros on the diagonal.
+    matrix : ``matrix(form)``, (rows, rows), float32, in which nothing large cancels.
     values : ``values(sums)``, all values, (count, count), from `GramSums` over such matrices.
     """
 

@@ -17,8 +17,9 @@ LEVEL = 0.05
 FEWEST = 19
 """Permutations: with fewer, no value is beyond chance at `LEVEL`."""
 
-TIE = 1e-6
-"""Values no further apart are equal: the same sums are added in another order."""
+TIE = 1e-5
+"""Values no further apart, as a share of their size, are equal: the same sums are added in another
+order, and in float32. The size of a similarity is at least that of two copies."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def null_of(values: Tensor, permuted: Tensor, same: float, larger: bool = True) 
     """
     sign = 1.0 if larger else -1.0
     own, others, count = sign * values.double(), sign * permuted.double(), len(permuted) + 1
-    reached = ~(others < own - TIE * own.abs().clamp(min=1))  # what is not defined counts, too
+    size = own.abs().clamp(min=abs(same) if larger else 0)
+    reached = ~(others < own - TIE * size)  # what is not defined counts, too
     p = (1 + reached.sum(dim=0)).double() / count
     ranked = torch.cat([others, own[None]]).sort(dim=0).values
     threshold = ranked[math.ceil(round((1 - LEVEL) * count, 6)) - 1]

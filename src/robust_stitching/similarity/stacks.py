@@ -1,5 +1,7 @@
 """The Gram matrices of all representations, kept to be looked at in other orders of the images."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ TILE = 32
 
 
 class Stacks:
-    """Gram matrices of side 1 and of side 2, float32, those of a pair of images together in memory.
+    """Gram matrices of side 1 and of side 2, float32, those of a pair of images together in memory,
+    each divided by a power of two that brings its products into the range of float32.
 
     Parameters
     ----------
@@ -21,9 +24,11 @@ class Stacks:
     def __init__(self, matrices: Tensor, first: int):
         self.count, self.n, _ = matrices.shape
         self.first = first
+        self._scales = torch.tensor(list(map(_power_of_two, matrices)), dtype=torch.float64)
+        scales = self._scales = self._scales.to(matrices.device)
         self.sides = [
-            side.permute(1, 2, 0).float().contiguous()
-            for side in (matrices[:first], matrices[first:])
+            (matrices[side].permute(1, 2, 0) / scales[side].to(matrices.dtype)).float().contiguous()
+            for side in (slice(first), slice(first, None))
         ]
         self.images = torch.arange(self.n, device=matrices.device)
         self._rows = torch.cat([side.sum(dim=1, dtype=torch.float64) for side in self.sides], 1)
@@ -42,13 +47,14 @@ class Stacks:
             theirs = _part(self.sides[1], order[start : start + TILE], order[start:])
             across += _doubled(ours, theirs)
         sums.products[:first, first:], sums.products[first:, :first] = across, across.T
-        return sums
+        return self._as_they_are(sums)
 
     def only(self, images: Tensor) -> GramSums:
         """The sums over some images, the same of both sides."""
         images = images.to(self.images.device)
         left_out = self.images[~torch.isin(self.images, images)]
-        return self._sums(images, self._rows[images] - self._of(images, left_out).sum(dim=1))
+        rows = self._rows[images] - self._of(images, left_out).sum(dim=1)
+        return self._as_they_are(self._sums(images, rows))
 
     def in_batches(self, first: Tensor, second: Tensor, size: int) -> MinibatchSums:
         """The sums over batches of images as they stand, of each side its own."""
@@ -60,6 +66,14 @@ class Stacks:
                     for side, order in zip(self.sides, orders, strict=True)
                 ]
                 sums.add_sums(_sums_of(torch.cat(grams, dim=2)))
+        sums.products *= torch.outer(self._scales, self._scales)
+        return sums
+
+    def _as_they_are(self, sums: GramSums) -> GramSums:
+        """Sums over the matrices themselves, from those over what is kept of them."""
+        sums.products *= torch.outer(self._scales, self._scales)
+        for values in (sums.rows, sums.diagonals):
+            values *= self._scales[:, None]
         return sums
 
     def _sums(self, images: Tensor, rows: Tensor) -> GramSums:
@@ -75,6 +89,18 @@ class Stacks:
     def _of(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The matrices of both sides, (rows, columns, representations)."""
         return torch.cat([_part(side, rows, columns) for side in self.sides], dim=2)
+
+
+def doubly_centred(matrix: Tensor) -> Tensor:
+    """A Gram matrix as it is of centred features: no sum of HSIC changes, and less cancels."""
+    means = matrix.mean(dim=1, dtype=torch.float64)
+    return matrix - (means[:, None] + means - means.mean()).to(matrix.dtype)
+
+
+def _power_of_two(matrix: Tensor) -> float:
+    """Near the largest entry; 1 where there is none that is finite and not 0."""
+    largest = float(matrix.abs().max())
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if 0 < largest < math.inf else 1.0
 
 
 def _part(side: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

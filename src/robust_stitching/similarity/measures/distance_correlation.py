@@ -1,11 +1,12 @@
 """Distance correlation: are the distances between images dependent on each other?"""
 
+import torch
 from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.distances import NEGLIGIBLE, EuclideanDistances
 from robust_stitching.similarity.forms import POOLED
-from robust_stitching.similarity.gram import GramSums, normalised
+from robust_stitching.similarity.gram import GramSums
 from robust_stitching.similarity.measure import (
     ROTATIONS,
     SCALE,
@@ -35,18 +36,32 @@ def _unbiased_covariance(x: EuclideanDistances, y: EuclideanDistances) -> Tensor
     return products / (n * (n - 3))
 
 
-def _matrix(x: EuclideanDistances) -> Tensor:
-    return x.square(x.upper.float())
+def _centred(x: EuclideanDistances) -> Tensor:
+    """The distances without the means of their rows and columns, of norm 1; all NaN where a side
+    does not vary."""
+    means = x.sums / x.n
+    matrix = x.square(x.upper) - means[:, None] - means + means.mean()
+    return _of_norm_1(matrix, _covariance(x, x) > 0)
 
 
-def _from_biased(sums: GramSums) -> Tensor:
-    """With distances for Gram matrices, the biased estimate of HSIC is n² dCov²."""
-    return normalised(sums.biased()).clamp(min=0).sqrt()
+def _u_centred(x: EuclideanDistances) -> Tensor:
+    """The same U-centred, with zeros on the diagonal."""
+    n, sums = x.n, x.sums / (x.n - 2)
+    matrix = x.square(x.upper) - sums[:, None] - sums + x.sums.sum() / ((n - 1) * (n - 2))
+    varies = _unbiased_covariance(x, x) > NEGLIGIBLE**2 * x.upper.square().mean()
+    return _of_norm_1(matrix.fill_diagonal_(0), varies)
 
 
-def _from_unbiased(sums: GramSums) -> Tensor:
-    """And the unbiased one that of dCov² (Sejdinovic et al., 2013)."""
-    return normalised(sums.unbiased())
+def _of_norm_1(matrix: Tensor, varies: Tensor) -> Tensor:
+    return torch.where(varies, matrix / matrix.norm(), torch.nan).float()
+
+
+def _from_centred(sums: GramSums) -> Tensor:
+    return sums.products.clamp(0, 1).sqrt()
+
+
+def _from_u_centred(sums: GramSums) -> Tensor:
+    return sums.products.clamp(-1, 1)
 
 
 def _distance_correlation(x: EuclideanDistances, y: EuclideanDistances) -> float:
@@ -78,7 +93,7 @@ MEASURES = (
         estimator="distance correlation (V-statistic, its root taken)",
         low=0,
         value=_distance_correlation,
-        stacked=Stacked(_matrix, _from_biased),
+        stacked=Stacked(_centred, _from_centred),
         **_ABOUT,
     ),
     Measure(
@@ -87,7 +102,7 @@ MEASURES = (
         estimator="bias-corrected distance correlation (on the squared scale, no root taken)",
         low=-1,
         value=_unbiased,
-        stacked=Stacked(_matrix, _from_unbiased),
+        stacked=Stacked(_u_centred, _from_u_centred),
         limits=at_least(LEAST_IMAGES),
         **_ABOUT,
     ),

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
-from robust_stitching.similarity.forms import CHANNELS, POOLED, Channels, Form, Settings
+from robust_stitching.similarity.forms import (
+    CHANNELS,
+    POOLED,
+    Channels,
+    Form,
+    Settings,
+    of_length_1,
+)
 from robust_stitching.similarity.measure import ROTATIONS, SCALE, SHIFT, Measure
 
 if TYPE_CHECKING:
@@ -90,7 +96,7 @@ class Neighbours(Form):
     @cached_property
     def directions(self) -> Tensor:
         """The rows, each of length 1, but rows of zeros."""
-        return F.normalize(self.channels.rows.double(), dim=1)
+        return of_length_1(self.channels.rows.double(), dim=1)
 
 
 class EuclideanNeighbours(Neighbours):
@@ -121,7 +127,7 @@ def nearest(rows: Tensor, k: int) -> Found:
     if on_a_line(rows):
         return _nobody(len(rows), k)
     undirected = (rows == 0).all(dim=1)
-    rows = F.normalize(rows.double(), dim=1)
+    rows = of_length_1(rows.double(), dim=1)
     return _found(lambda start: rows[start : start + BLOCK] @ rows.T, k, undirected)
 
 
@@ -170,7 +176,7 @@ def _require_enough(n: int, k: int) -> None:
 def on_a_line(rows: Tensor) -> bool:
     """Whether all rows (n, p) lie along one line through 0, as those of a single channel do: then
     all cosines are 1, −1 or 0, and nothing tells near images from far ones."""
-    rows = F.normalize(rows.double(), dim=1)
+    rows = of_length_1(rows.double(), dim=1)
     directed = rows[(rows != 0).any(dim=1)]
     if not len(directed):
         return True

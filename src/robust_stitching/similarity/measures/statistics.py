@@ -6,11 +6,9 @@ side change them no more than chance does.
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
-
 from robust_stitching.similarity.arrays import Array, between
 from robust_stitching.similarity.distances import EuclideanDistances, SphereDistances
-from robust_stitching.similarity.forms import POOLED, Channels, Form
+from robust_stitching.similarity.forms import POOLED, Channels, Form, of_length_1
 from robust_stitching.similarity.measure import PAIRING, ROTATIONS, SCALE, SHIFT, Measure
 
 
@@ -20,7 +18,7 @@ def _magnitude(side: Channels) -> float:
 
 def _concentricity(side: Channels) -> float:
     rows = side.rows.double()
-    return float((F.normalize(rows, dim=1) @ F.normalize(rows.mean(dim=0), dim=0)).mean())
+    return float((of_length_1(rows, dim=1) @ of_length_1(rows.mean(dim=0), dim=0)).mean())
 
 
 def _channels(statistic: Callable[[Channels], float]) -> Callable[[Channels, Channels], float]:

@@ -1,17 +1,16 @@
 """Do two representations have the same units? Matches of single channels."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from robust_stitching.similarity.arrays import Array, between
-from robust_stitching.similarity.forms import POOLED, Channels
+from robust_stitching.similarity.forms import POOLED, Channels, of_length_1
 from robust_stitching.similarity.measure import PERMUTATION, SCALE, SHIFT, UNIT_SCALES, Measure
 
 
 def _correlations(x: Channels, y: Channels) -> Tensor:
     """Of every unit of x with every one of y, (p, q); 0 where one is constant."""
-    first, second = (torch.nn.functional.normalize(side.centred(), dim=0) for side in (x, y))
+    first, second = (of_length_1(side.centred(), dim=0) for side in (x, y))
     return (first.T @ second).clamp(-1, 1)
 
 

@@ -134,12 +134,14 @@ def watch(
     if not layers:
         return Watch(layer, wanted, at_logits, own)
     own.want(layers)
-    inside = ["transform" if name == layer else f"end.{name}" for name in layers]
-    piece = network.watching([*inside, graph.LOGITS])
+    inside = [name for name in layers if name != graph.LOGITS]
+    places = ["transform" if name == layer else f"end.{name}" for name in inside]
+    piece = network.watching([*places, graph.LOGITS])
 
     def look(_: nn.Module, images: Tensor) -> Pass:
         *activations, logits = piece(images)
-        return Pass(images, logits, dict(zip(layers, activations, strict=True)))
+        seen = dict(zip(inside, activations, strict=True))
+        return Pass(images, logits, {**seen, graph.LOGITS: logits})
 
     return Watch(layer, wanted, look, own)
 

@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     ----------
     images, labels, logits : of that pass: (n, C, H, W), (n,) or (n, attributes), (n, classes).
     cut : the layer of the end network whose activation the map makes.
-    layers : those that the term wants.
+    layers : those that the term wants; `graph.LOGITS` for the logits.
     activations : what the stitched network has at these layers, by their names in the end network;
         at the cut, what the map makes. With gradients.
     own : what the end network itself has there, without gradients: for the same images, or for
