@@ -74,9 +74,11 @@ def test_beside_the_end():
 
 def test_beside_direct_matching():
     says(
-        "right on 90.0% (91.0% with statistics of batch norms", "labels took it further", again=0.91
+        "right on 90.0% (91.0% with statistics of batch norms",
+        "training took it further",
+        again=0.91,
     )
-    says("that labels took the map further these images do not show.")
+    says("that training took the map further these images do not show.")
     says("that was not trained to what a map can do here", stitched=0.85, direct=0.95)
     told = says("right on 90.0%, and less so", again=None)
     assert "estimated again" not in told
@@ -143,7 +145,7 @@ IN, OUT = area(0.51, 0.48, 0.54), area(0.98, 0.97, 0.99)
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "does about as well from this front as from its own."),
+        ({}, "gets from this front nearly all that it gets from its own."),
         ({"ood": {"stitched": IN}}, "own, in a form that the end could have made as far as"),
         ({"ood": {"stitched": area(0.2, 0.1, 0.3)}}, "own, in a form that lacks some of the"),
         ({"ood": {"stitched": OUT}}, "own, but not in the form in which the end has it"),
@@ -159,6 +161,18 @@ IN, OUT = area(0.51, 0.48, 0.54), area(0.98, 0.97, 0.99)
 )
 def test_what_follows(changed, said):
     assert said in says(said, **changed).replace("stitched to itself", "")
+
+
+def test_no_more_is_claimed_than_the_images_show():
+    wide = area(0.8, 0.45, 0.96)
+    told = says("do not tell whether mapped activations are such", ood={"stitched": wide})
+    assert "could have made" not in told
+    assert "could have made" in says(ood={"stitched": area(0.51, 0.47, 0.55)})
+    assert "brings more" not in says("nearly all", stitched=0.55, itself=0.5, fronts=(0.1, 0.1))
+    says("brings more than the end network's own", stitched=0.7, itself=0.5, fronts=(0.1, 0.1))
+    little = {"stitched": 0.17, "fronts": (0.1, 0.1)}
+    says("little more than a random front would", "more than random weights give", **little)
+    says("nothing that a random front would not", stitched=0.12, fronts=(0.1, 0.1))
 
 
 def test_what_was_not_measured_is_not_told():

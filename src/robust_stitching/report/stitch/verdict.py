@@ -20,6 +20,9 @@ images that class means without noise do."""
 ALIKE = 0.05
 """An AUROC that is closer to 0.5 than this shows a small difference, if one at all."""
 
+LEEWAY = 0.1
+"""An interval around 0.5 that reaches further shows nothing."""
+
 UNLIKELY = 0.025
 """What is no chance any more, one-sided."""
 
@@ -127,12 +130,14 @@ def _beside_controls(record: Mapping[str, Any]) -> tuple[Front, str]:
         )
     share = (stitched - bottom) / (top - bottom)
     shows = Front.ENOUGH
-    if share > 1.1:
+    if share > 1.1 and wilson(stitched, n)[0] > wilson(top, n)[1]:
         told = "the front brings more than the end network's own"
     elif share >= 0.9:
         told = "the front has nearly all that the end network needs"
     elif share >= 0.1:
         shows, told = Front.PART, "the front has part of what the end network needs"
+    elif wilson(stitched, n)[0] > max(wilson(front, n)[1] for front in fronts):
+        shows, told = Front.PART, "the stitch shows little more than a random front would"
     else:
         shows, told = Front.NOTHING, "the stitch shows nothing that a random front would not"
     told = f"The stitch is at {share:.0%} of the way between {ends}: {told}."
@@ -175,13 +180,13 @@ def _beside_least_squares(record: Mapping[str, Any]) -> str | None:
     n = record["data"]["n_images"]
     (low, high), (least, most) = (wilson(a, n) for a in (record["stitched"]["accuracy"], best))
     if low > most:
-        return f"{told}, and less so than the trained map: labels took it further."
+        return f"{told}, and less so than the trained map: training took it further."
     if high < least:
         return (
             f"{told}, more than the trained map: that was not trained to what a map can do here, "
             "so a gap to the end need not be the front's."
         )
-    return f"{told}: that labels took the map further these images do not show."
+    return f"{told}: that training took the map further these images do not show."
 
 
 def _beside_noise(record: Mapping[str, Any]) -> tuple[Noise, str | None]:
@@ -254,6 +259,11 @@ def _in_form(record: Mapping[str, Any]) -> tuple[Form, str | None]:
         )
     area, (low, high) = own["auroc"], own["auroc_interval"]
     how = f"AUROC {area:.3f}, {low:.3f} to {high:.3f}"
+    if low <= 0.5 <= high and max(0.5 - low, high - 0.5) > LEEWAY:
+        return Form.UNKNOWN, (
+            "By means and second moments of their channels, these images do not tell whether "
+            f"mapped activations are such as the end's own ({how}; 0.5 for alike)."
+        )
     if low <= 0.5 <= high or abs(area - 0.5) < ALIKE:
         hardly = "not" if low <= 0.5 <= high else "hardly"
         return Form.ALIKE, (
@@ -313,7 +323,9 @@ def _so(front: Front, noise: Noise, form: Form) -> str:
     if front is Front.PART:
         told = "So the front has some of what the end uses, more than random weights give"
     else:
-        told = "So, by such a map, the end does about as well from this front as from its own"
+        told = (
+            "So, by such a map, the end gets from this front nearly all that it gets from its own"
+        )
     told += FORMS[form]
     if noise is Noise.AS_GOOD:
         told += "; that need be no more than classes which are apart"
