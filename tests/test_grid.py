@@ -438,6 +438,17 @@ def test_the_command(tiny10s, call_script, tmp_path):
         (("--low-rank", "5", "--front-layers", "normalize"), "--low-rank"),
         (("-i", "eye", "--front-layers", "normalize"), "--init"),
         (("--similarity-images", "some"), "'some' is not a whole number of at least 1"),
+        (
+            (
+                *("--flatten", "--controls", "--end-layers", "relu1", "--front-layers", "fc"),
+                *("--recipe", "paper", "--no-pinv"),
+            ),
+            "--controls stitch the end to itself, but a map of 14,400×14,400 units has",
+        ),
+        (
+            ("--recipe", "paper", "--no-pinv", "--fit-images", "9"),
+            "--fit-images says what maps in closed form are computed from",
+        ),
         (("-i", "eye"), "from relu1 to relu3: --init eye needs equally many channels"),
     ],
 )

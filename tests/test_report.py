@@ -287,11 +287,13 @@ def test_a_float_that_does_not_fit_lets_those_behind_it_go_first():
         return sheet.Float(label, [Spacer(1, share * sheet.HEIGHT)], label)
 
     text = sheet.paragraph("text")
-    story = [some("Figure", 0.5), some("Table", 0.7), some("Figure", 0.3), text, some("Table", 0.1)]
+    story = [some("Figure", 0.5), some("Table", 0.7), some("Figure", 0.25), some("Chart", 0.1)]
+    story += [text, some("Table", 0.1)]
     placed = list(sheet._placed(story))
     told = [part._content[-1].text if isinstance(part, KeepTogether) else "" for part in placed]
     assert [re.sub("<.*?>", "", one) for one in told] == [
-        *("Figure 1. Figure", "Figure 2. Figure", "Table 1. Table", "", "Table 2. Table")
+        *("Figure 1. Figure", "Figure 2. Figure", "Chart 1. Chart", "Table 1. Table", ""),
+        "Table 2. Table",
     ]
 
 

@@ -18,7 +18,8 @@ from robust_stitching.evaluation import evaluate, predict
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.stitched import StitchedNetwork, rebuild
 from robust_stitching.plans import stitching
-from robust_stitching.stitching.initial import FROM_DATA, INITS, initial_values
+from robust_stitching.plans.parts import FROM_DATA
+from robust_stitching.stitching.initial import INITS, initial_values
 from robust_stitching.stitching.matching import direct, moments_of
 from robust_stitching.stitching.run import stitch
 

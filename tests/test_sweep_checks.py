@@ -160,6 +160,10 @@ def test_what_is_whole_and_not_what_it_should_be_is_told_in_a_sentence(prepared)
         '{"cells": null}': ("lacks 'front_layers'", "'cells' is no list"),
         '{"cells": [{"front_layer": 1, "end_layer": "b"}]}': ("lacks", r"'front_layer' is 1"),
         '{"measures": {}}': ("lacks 'layers1'", None),
+        '{"cells": [{"front_layer": "a", "end_layer": "b", "error": null}, 3]}': (
+            "lacks",
+            r"'cells' has 3|'cells'",
+        ),
         '{"cells": []}': ("lacks", None),
     }
     told = f"{record} cannot be read \\({{}}\\); remove {unit.folder}, and run the sweep again."

@@ -373,3 +373,25 @@ def test_names_are_short_and_the_same_for_the_same():
     assert max(len(name.encode()) for name in (first, second)) <= LONGEST
     assert of_files.of("A → B", "lr=0.1") == "A-B-lr_0.1"
     assert of_files.of("a → b", "lr=0.1") != "a-b-lr_0.1"
+    layers = Names()
+    assert layers.of("relu").casefold() != layers.of("Relu").casefold()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda cell: cell.update(ood={"stitched": {"auroc": 0.5}}),
+        lambda cell: cell.update(attacks="many"),
+        lambda cell: cell["stitched"].update(accuracy_interval=[0.5]),
+        lambda cell: cell["stitched"].update(overlap_with_end=[1]),
+        lambda cell: cell.update(gaps=3),
+        lambda cell: cell["stitched"].update(robust="x"),
+    ],
+)
+def test_a_number_that_is_of_no_kind_is_told_with_its_file(break_it, tmp_path):
+    (tmp_path / "plan.toml").write_text("")
+    cells = every_cell()
+    break_it(cells[-1])
+    make(tmp_path, 0, "u0", ("A", "B"), {}, cells)
+    with pytest.raises(UserError, match=r"u0/json/.*\.json does not hold what a unit leaves \("):
+        write_files(tmp_path)

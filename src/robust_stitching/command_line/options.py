@@ -1,6 +1,7 @@
 """Groups of options: each stands once, for every command that has it, and says what it means."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from robust_stitching.command_line import networks, recipes, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.plans.options import ATTACK_SETTINGS, idle_in
-from robust_stitching.plans.parts import Adversary, Measurement
+from robust_stitching.plans.parts import Adversary, Measurement, Optimisation, Transform
 from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
 
 DATASETS = (
@@ -386,6 +387,8 @@ def refuse(args: argparse.Namespace, names: tuple[str, ...], reason: str) -> Non
 
 def refuse_in_stitching(args: argparse.Namespace) -> None:
     """Raise UserError for options that say nothing beside the others."""
-    for name, why in idle_in(vars(args)).items():
+    by_recipe = {own.name for part in (Transform, Optimisation) for own in fields(part)}
+    said = {n: value for n, value in vars(args).items() if n in args.given or n not in by_recipe}
+    for name, why in idle_in(said).items():
         if name not in ATTACK_SETTINGS:  # see `adversary`
             refuse(args, (name,), why)

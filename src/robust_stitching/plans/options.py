@@ -7,7 +7,16 @@ from typing import Any, NamedTuple, TypeVar
 from robust_stitching.basics import arithmetic
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.plans.actions import TrainPlan
-from robust_stitching.plans.parts import HARD, INVARIANT, TARGETS, Adversary
+from robust_stitching.plans.parts import (
+    FROM_CORRELATIONS,
+    FROM_DATA,
+    HARD,
+    INVARIANT,
+    TARGETS,
+    Adversary,
+    Transform,
+)
+from robust_stitching.plans.recipes import PAPER
 from robust_stitching.plans.settings import Kind, Settings, kind_of
 from robust_stitching.plans.written import from_flat, leaves
 
@@ -60,6 +69,11 @@ IDLE = (
         "says what activations are compared on; leave out `no_pinv`.",
     ),
     Idle(
+        ("fit_images",),
+        lambda others: _nothing_in_closed_form(others),
+        "says what maps in closed form are computed from, of which there is none; leave it out.",
+    ),
+    Idle(
         ("temperature",),
         lambda others: others.get("target_type", HARD) == HARD,
         "is of soft targets, but the target type is hard; choose `target_type` "
@@ -77,6 +91,16 @@ IDLE = (
         "leave it out.",
     ),
 )
+
+
+def _nothing_in_closed_form(others: Mapping[str, Any]) -> bool:
+    return (
+        others.get("no_pinv") is True
+        and others.get("recipe") == PAPER
+        and others.get("init", Transform.init) not in FROM_DATA
+        and others.get("mask", Transform.mask) not in FROM_CORRELATIONS
+        and not others.get("whiten")
+    )
 
 
 def idle_in(options: Mapping[str, Any]) -> dict[str, str]:

@@ -20,10 +20,16 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("steps", "cosine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INITS = ("random", "perm", "eye", "ps_inv", "procrustes", "ones-zeros", "zeros")
+FROM_DATA = ("ps_inv", "procrustes")
+"""Those of `INITS` that are computed from activations."""
+
 LINEAR, AFFINE, MLP = "linear", "affine-channels", "mlp"
 MAPS = (LINEAR, AFFINE, MLP)
 NO_MASK = "identity"
 MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
+FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
+"""Those of `MASKS`."""
+
 TASK = "task"
 OBJECTIVES = (TASK, "direct", "fula", "features")
 HARD = "hard"

@@ -26,6 +26,9 @@ STYLE = {
     "lines.linewidth": 1.2,
     "legend.frameon": False,
 }
+LONGEST = 30
+"""Characters of a name in a figure."""
+
 COLOURS = {
     "front": "#0072B2",
     "end": "#D55E00",
@@ -37,6 +40,11 @@ COLOURS = {
     "random_front": "#56B4E9",
 }
 """Of networks; Okabe and Ito's palette, told apart by everyone."""
+
+
+def shortened(name: str, most: int = LONGEST) -> str:
+    """A name for people that leaves room for what it names: its two ends where it is long."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def as_png(figure: Figure, whole: bool = False) -> bytes:

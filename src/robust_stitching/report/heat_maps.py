@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
-from robust_stitching.report.drawing import STYLE
+from robust_stitching.report.drawing import STYLE, shortened
 
 SPAN = 7.8  # inches: the longer side of a map of names, where its cells allow
 CELL = (0.11, 0.42)  # inches: the least, for names to be read, and the most
@@ -122,6 +122,7 @@ def figure_of(
     labels : before rows and before columns, each what they are and whose.
     marked : which cells are hatched, of the shape of the matrix.
     """
+    rows, columns = ([shortened(name) for name in names] for names in (rows, columns))
     cell = _cell(rows, columns)
     width, height = cell * len(columns), cell * len(rows)
     gap = " " if height > 2 else "\n"  # beside a low map, what runs along it stands in two lines

@@ -15,13 +15,13 @@ from robust_stitching.graphs.layout import Layout
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import Stitching, Transform
-from robust_stitching.plans.parts import AFFINE, NO_MASK
+from robust_stitching.plans.parts import AFFINE, FROM_CORRELATIONS, FROM_DATA, NO_MASK
 from robust_stitching.similarity import Moments
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.check import check_history, check_map
-from robust_stitching.stitching.initial import FROM_DATA, first_values
+from robust_stitching.stitching.initial import first_values
 from robust_stitching.stitching.keeping import Map, State
-from robust_stitching.stitching.masks import FROM_CORRELATIONS, mask_of
+from robust_stitching.stitching.masks import mask_of
 from robust_stitching.stitching.terms import OwnActivations, terms_of, watch, weighted
 from robust_stitching.stitching.whitening import whitening
 from robust_stitching.training import EpochRecord, Trainer, objective_of

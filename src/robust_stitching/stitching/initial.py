@@ -10,9 +10,8 @@ from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs.transform import HIDDEN
 from robust_stitching.plans import Transform
-from robust_stitching.plans.parts import AFFINE, INITS, MLP
+from robust_stitching.plans.parts import AFFINE, FROM_DATA, INITS, MLP
 
-FROM_DATA = ("ps_inv", "procrustes")
 SQUARE_INITS = ("perm", "eye", "procrustes", "ones-zeros", "zeros")
 
 

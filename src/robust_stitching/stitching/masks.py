@@ -12,8 +12,6 @@ from robust_stitching.basics.seeds import generator_for
 from robust_stitching.plans.parts import MASKS, NO_MASK
 from robust_stitching.similarity import Moments
 
-FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
-
 
 def correlations(moments: Moments) -> Tensor:
     """Pearson's correlation of every end channel (rows) with every front channel (columns), in

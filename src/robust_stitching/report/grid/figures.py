@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from robust_stitching.report.drawing import STYLE, WIDTH
+from robust_stitching.report.drawing import STYLE, WIDTH, shortened
 from robust_stitching.report.grid.quantities import (
     WORST,
     Quantity,
@@ -94,5 +94,6 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
 
 
 def _names(record: Mapping[str, Any], cells: Sequence[tuple[int, int]]) -> list[str]:
-    rows, columns = record["front_layers"], record["end_layers"]
+    layers = record["front_layers"], record["end_layers"]
+    rows, columns = ([shortened(name) for name in names] for names in layers)
     return [rows[i] if rows[i] == columns[j] else f"{rows[i]} → {columns[j]}" for i, j in cells]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robust_stitching.plans.parts import AFFINE, LINEAR, MLP
-from robust_stitching.report.drawing import COLOURS, STYLE, WIDTH
+from robust_stitching.report.drawing import COLOURS, STYLE, WIDTH, shortened
 from robust_stitching.report.heat_maps import heat_map
 from robust_stitching.report.stitch.tables import MATCHED_FIRST
 
@@ -111,7 +111,8 @@ def channels(record: Mapping[str, Any], maps: Maps) -> Figure:
 def _axes(params: Mapping[str, Any]) -> tuple[str, str]:
     """What the numbers of a map count on the side of the front, and of the end."""
     unit = "unit" if params["flatten"] else "channel"
-    return f"{unit} of front {params['front_layer']}", f"{unit} of end {params['end_layer']}"
+    front, end = (shortened(params[f"{side}_layer"], 16) for side in ("front", "end"))
+    return f"{unit} of front {front}", f"{unit} of end {end}"
 
 
 def _largest(matrix: np.ndarray) -> float:

@@ -193,8 +193,9 @@ def _tables(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[Ta
     ]
     if record["self_stitch"] or record["random_fronts"]:
         caption = (
-            "The same end behind other maps and other fronts: before training, by least squares, "
-            f"behind itself and behind fronts that never learned anything. {images}."
+            "The same end behind other maps and other fronts: before training and by least "
+            "squares, or both at once; behind itself and behind fronts that never learned "
+            f"anything. {images}."
         )
         results.append(("Controls", control_rows(record), caption))
     if record.get("noise_front"):

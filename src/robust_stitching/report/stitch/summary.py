@@ -27,10 +27,13 @@ def _trained(record: Mapping[str, Any]) -> str:
 
 def _elsewhere(record: Mapping[str, Any]) -> str | None:
     other = record["elsewhere"]
-    return other and (
-        f"On {other['data']['n_images']:,} test images of {other['data']['name']}, which it was "
-        f"not trained on, it is right on {other['stitched']['accuracy']:.2%}, the end network on "
-        f"{other['end']['accuracy']:.2%}."
+    if not other:
+        return None
+    name = other["data"]["name"]
+    apart = "" if name == record["data"]["name"] else ", which it was not trained on,"
+    return (
+        f"On {other['data']['n_images']:,} test images of {name}{apart} it is right on "
+        f"{other['stitched']['accuracy']:.2%}, the end network on {other['end']['accuracy']:.2%}."
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_stitching.evaluation.robustness import WORST
-from robust_stitching.report.drawing import STYLE, WIDTH
+from robust_stitching.report.drawing import STYLE, WIDTH, shortened
 from robust_stitching.report.heat_maps import heat_map
 from robust_stitching.report.sweep.table import BOTH
 
@@ -104,7 +104,8 @@ def _lines(axes: Axes, part: pd.DataFrame) -> None:
         style = STYLES[number // len(COLOURS) % len(STYLES)]
         axes.fill_between(range(len(cells)), low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(mean, style, color=colour, marker="o", markersize=3, label=_label(name))
-    ticks = [front if front == end else f"{front} → {end}" for front, end in cells]
+    named = [tuple(map(shortened, pair)) for pair in cells]
+    ticks = [front if front == end else f"{front} → {end}" for front, end in named]
     axes.set_xticks(range(len(cells)), ticks, rotation=90, fontsize=7)
 
 

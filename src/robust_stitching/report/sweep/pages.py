@@ -12,7 +12,7 @@ from robust_stitching.basics.files import replacing
 from robust_stitching.basics.names import Names
 from robust_stitching.report.grid.html import page
 from robust_stitching.report.grid.quantities import quantities
-from robust_stitching.report.sweep.read import Result
+from robust_stitching.report.sweep.read import Result, reading
 
 INDEX = "index.html"
 STYLE = (
@@ -30,25 +30,25 @@ def write_pages(results: Sequence[Result], sweep: Path) -> Path:
     the one that lists them.
     """
     rows, names = [], Names()
-    for (pair, combination), records in _by_combination(results).items():
-        record = together(records)
+    for (pair, combination), some in _by_combination(results).items():
+        with reading(*some):
+            record = together([result.record for result in some])
+            text, range_ = page(record), _range(record)
         path = sweep / "html" / f"{names.of(pair, combination)}.html"
         with replacing(path) as temporary:
-            temporary.write_text(page(record), encoding="utf-8")
-        rows.append((path.name, pair, combination or "–", *_range(record)))
+            temporary.write_text(text, encoding="utf-8")
+        rows.append((path.name, pair, combination or "–", *range_))
     with replacing(sweep / INDEX) as temporary:
         temporary.write_text(_index(sweep.name, rows), encoding="utf-8")
     return sweep / INDEX
 
 
-def _by_combination(
-    results: Sequence[Result],
-) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Pair and combination of options, to the records that have them."""
-    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+def _by_combination(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Pair and combination of options, to the grids that have them."""
+    alike: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.is_grid:
-            alike.setdefault((result.pair, result.combination), []).append(result.record)
+            alike.setdefault((result.pair, result.combination), []).append(result)
     return alike
 
 

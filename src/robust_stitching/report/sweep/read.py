@@ -1,11 +1,12 @@
 """The results of a sweep as they lie in its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.errors import UserError, first_line
 from robust_stitching.plans.places import PLANS, RECORDS, UNITS, plan_in, record_in
 
 COMPARE = "compare."
@@ -62,14 +63,28 @@ class Result(Asked):
 
     Attributes
     ----------
-    record : its JSON.
+    path, record : its JSON.
     """
 
+    path: Path
     record: Mapping[str, Any]
 
     @property
     def is_grid(self) -> bool:
         return "cells" in self.record
+
+
+@contextmanager
+def reading(*results: Result) -> Iterator[None]:
+    """Tell in a sentence that a record, be it whole, does not hold what is looked for in it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        paths = " or ".join(str(result.path) for result in results)
+        raise UserError(
+            f"{paths} does not hold what a unit leaves ({first_line(error)}); remove "
+            f"{results[0].path.parents[1]}, and run the sweep again."
+        ) from error
 
 
 def plain(value: Any) -> Any:
@@ -88,7 +103,7 @@ def results_in(sweep: Path) -> tuple[list[Result], list[Asked]]:
     plans = sorted(((path.stem, plan_in(path, UNIT)) for path in paths), key=_number)
     asked = {name: _asked(values) for name, values in plans}
     found = [
-        Result(one.front, one.end, one.options, _record(path))
+        Result(one.front, one.end, one.options, path, _record(path))
         for name, one in asked.items()
         for path in (sweep / UNITS / name).glob(RECORDS)
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from robust_stitching.report.sweep.read import COMPARE, Asked, Result, plain
+from robust_stitching.report.sweep.read import COMPARE, Asked, Result, plain, reading
 from robust_stitching.report.tidy import (
     BOTH,
     INTERVAL,
@@ -30,7 +30,7 @@ def table_of(results: Sequence[Result], asked: Sequence[Asked]) -> pd.DataFrame:
     asked : all that the sweep will have, in its order.
     """
     places = _places(results)
-    rows = [row for result in results for row in _rows(result, *places[_kind_of(result)])]
+    rows = [row for result in results for row in _read(result, *places[_kind_of(result)])]
     options = [name for result in results for name in result.options]
     seeds = {row["seed"] for row in rows if row["seed"] is not None}
     varying = [name for name in dict.fromkeys(options) if name != "seed"]
@@ -65,6 +65,11 @@ def _places(results: Sequence[Result]) -> dict[tuple[str, bool], tuple[Layers, L
             for layer in result.record[side]:
                 places.setdefault(layer, len(places))
     return found
+
+
+def _read(result: Result, fronts: Layers, ends: Layers) -> list[dict[str, Any]]:
+    with reading(result):
+        return list(_rows(result, fronts, ends))
 
 
 def _rows(result: Result, fronts: Layers, ends: Layers) -> Iterator[dict[str, Any]]:

@@ -48,9 +48,15 @@ def memory_of(
         each front layer has some in place of.
     """
     form = form_of(plan.transform)
-    maps = FLOAT * sum(form.weights(*layouts) for layouts in cuts.values())
-    fronts = plan.measured.random_fronts if plan.measured.controls else 0
-    kept = maps * plan.seeds * (KEPT + 2 * fronts)
+    sizes = [FLOAT * form.weights(*layouts) for layouts in cuts.values()]
+    maps = trained_at_once = sum(sizes)
+    kept = maps * plan.seeds * KEPT
+    if plan.measured.controls:
+        ends = {column: layout for (_, column), (_, layout) in cuts.items()}
+        selves = [FLOAT * form.weights(layout, layout) for layout in ends.values()]
+        kept += plan.seeds * 2 * (maps * plan.measured.random_fronts + sum(selves))
+        sizes, trained_at_once = sizes + selves, max(maps, sum(selves))
+    training = min(trained_at_once * COPIES, max(GROUP_BYTES, max(sizes) * COPIES))
     trained, measured = plan.training.batch_size * WITH_GRADIENT, BATCH_SIZE
     if not plan.measured.no_robustness or plan.images == INVARIANT:
         measured *= WITH_GRADIENT
@@ -64,7 +70,7 @@ def memory_of(
     if plan.images == INVARIANT and train is not None:
         rows = len({row for row, _ in cuts}) * plan.seeds + (1 if plan.measured.controls else 0)
         kept += rows * len(train) * train.channels * train.image_size**2
-    return kept + min(maps * COPIES, GROUP_BYTES) + SLACK * (batch + compared)
+    return kept + training + SLACK * (batch + compared)
 
 
 def _moments(plan: GridPlan, cuts: Cuts, front: nn.Module, end: nn.Module) -> int:

@@ -112,8 +112,14 @@ def check_cells(cuts: Cuts, plan: GridPlan, front: nn.Module, train: AnySplit) -
             check_between(*layouts, train, plan.cell(*pair, plan.seed))
         except UserError as error:
             raise UserError(f"from {pair[0]} to {pair[1]}: {error}") from error
-    if plan.measured.controls:
-        controls.require_factory(front)
+    if not plan.measured.controls:
+        return
+    controls.require_factory(front)
+    for (_, column), (_, layout) in cuts.items():
+        try:
+            check_between(layout, layout, train, plan.cell(column, column, plan.seed))
+        except UserError as error:
+            raise UserError(f"`controls` stitch the end to itself, but {error}") from error
 
 
 @dataclass
