@@ -16,7 +16,7 @@ from conftest import LEAVE_OUT, REPOSITORY
 
 BLOCK = re.compile(r"^```(python)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# (\w+\.py)\n")
-PAGES = ("networks.md", "library.md", "maps.md", "verdicts.md")
+PAGES = ("networks.md", "library.md", "maps.md", "objectives.md", "verdicts.md")
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def clone(tmp_path):
         "src",
         "config",
         "pyproject.toml",
-        *(f"archive/tiny10/Digits/in{i}-gn{i}" for i in (0, 1)),
+        *(f"archive/{model}/Digits/in{i}-gn{i}" for model in ("tiny10", "lenet") for i in (0, 1)),
+        "archive/lenet/Digits/in0-gn0-trades-eps0.3",
     ):
         source, target = REPOSITORY / name, tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -573,7 +573,9 @@ def test_unequal_channels_are_refused_before_anything_starts(
         command += ["--front-layers", "pool1", "--end-layers", "pool2"]
     done = call_script(script, *command)
     *_, told = done.err.splitlines()
-    assert done.status == 2 and told.startswith(f"{script}: --map affine-channels needs equally")
+    where = "from pool1 to pool2: " if script == "stitch_map.py" else ""
+    assert told.startswith(f"{script}: {where}--map affine-channels needs equally")
+    assert done.status == 2
     assert "has 6 and the end layer 16; use --map linear" in told
     assert not (tmp_path / "results").exists()
 
