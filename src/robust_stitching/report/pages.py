@@ -34,6 +34,7 @@ from robust_stitching.report.drawing import DPI, WIDTH, as_png
 SERIF, BOLD, ITALIC, MONO = "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "DejaVuSansMono"
 MARGIN = (A4[0] - WIDTH * inch) / 2
 WIDE = 105  # characters: beyond them a table is set smaller
+ACROSS = 2  # heat maps side by side, where their names leave them room
 PADDING = 6  # points that reportlab keeps free inside a page frame
 EDGE = 18 * mm  # above the text, and below
 HEIGHT = A4[1] - 2 * EDGE - 2 * PADDING
@@ -182,6 +183,13 @@ def picture(figure: Figure, caption: str) -> Float:
     """A figure as wide as the text, or as it is drawn where that is less."""
     width = min(WIDTH, figure.get_size_inches()[0])
     return Float("Figure", [Spacer(1, 4), image(figure, width)], caption)
+
+
+def side_by_side(figures: Sequence[Figure], caption: str) -> Float:
+    """Figures next to each other, each no larger than it is drawn, up to `ACROSS`."""
+    pictures = [whole_image(figure, WIDTH / ACROSS - 0.05) for figure in figures]
+    row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(pictures), hAlign="LEFT")
+    return Float("Figure", [row], caption)
 
 
 def image(figure: Figure, width: float) -> Flowable:

@@ -4,20 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reportlab.lib.units import inch
-from reportlab.platypus import Table
-
 from robust_stitching.report import pages
-from robust_stitching.report.drawing import WIDTH
 from robust_stitching.report.grid.figures import curves, heat_map_of
 from robust_stitching.report.grid.quantities import quantities
 from robust_stitching.report.grid.text import called_grid, called_maps, described
 from robust_stitching.report.grid.verdict import verdict
 from robust_stitching.report.making import making
 from robust_stitching.report.stitch.attacked import NORM_SIGNS
-
-ACROSS = 2
-"""Heat maps side by side, where their names leave them room."""
 
 
 def write_pdf(path: Path, record: Mapping[str, Any], made: str) -> None:
@@ -75,12 +68,10 @@ def _figures(record: Mapping[str, Any]) -> list[pages.Float]:
         caption = f"Along the diagonal, by depth{band}. {_attacked(record)}"
         floats.append(pages.picture(along, caption))
     found = quantities(record)
-    for some in (found[i : i + ACROSS] for i in range(0, len(found), ACROSS)):
-        pictures = [pages.whole_image(heat_map_of(record, q), WIDTH / ACROSS - 0.05) for q in some]
-        row = Table([pictures], colWidths=[WIDTH / ACROSS * inch] * len(some), hAlign="LEFT")
+    for some in (found[i : i + pages.ACROSS] for i in range(0, len(found), pages.ACROSS)):
         titles = " and ".join(quantity.title for quantity in some)
         caption = f"{titles[0].upper()}{titles[1:]}: front layers down, end layers to the right."
-        floats.append(pages.Float("Figure", [row], caption))
+        floats.append(pages.side_by_side([heat_map_of(record, q) for q in some], caption))
     return floats
 
 

@@ -51,8 +51,8 @@ def write_files(sweep: Path) -> dict[str, Path]:
             save(figure, paths["figures"] / names.of("map", network, quantity, name))
             maps.append((_caption(title, name, "mean over seeds"), figure))
     text = (sweep / PLAN).read_text(encoding="utf-8")
-    figures = [*lines, *maps[:MAPS_ON_PAGES]]
-    write_pdf(paths["pdf"], sweep.name, text, table, figures, (len(results), len(asked)))
+    there, shown = (len(results), len(asked)), maps[:MAPS_ON_PAGES]
+    write_pdf(paths["pdf"], sweep.name, text, table, lines, shown, there)
     if any(result.is_grid for result in results):
         paths["html"] = write_pages(results, sweep)
     return {kind: path for kind, path in paths.items() if path.exists()}

@@ -2,6 +2,7 @@
 
 import textwrap
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,10 @@ from robust_stitching.report import pages
 from robust_stitching.report.sweep.figures import combinations_in, of, pairs_in
 from robust_stitching.report.tables import shown
 
+Captioned = tuple[str, Figure]
+"""A figure behind its caption."""
+
+SIDES = "Left", "Right"
 LINE = 105  # characters of code that fit the width
 COLUMNS = (
     ("accuracy", "stitched", "accuracy"),
@@ -27,7 +32,8 @@ def write_pdf(
     name: str,
     plan: str,
     table: pd.DataFrame,
-    figures: list[tuple[str, Figure]],
+    curves: Sequence[Captioned],
+    maps: Sequence[Captioned],
     there: tuple[int, int],
 ) -> None:
     """Set the report of a sweep.
@@ -35,7 +41,7 @@ def write_pdf(
     Parameters
     ----------
     plan : its text.
-    figures : each with its caption.
+    curves, maps : figures as wide as the page, and such as stand side by side.
     there : how many of how many units are in it.
     """
     done, all_units = there
@@ -46,10 +52,19 @@ def write_pdf(
         pages.paragraph("What was asked", pages.SECTION),
         _as_typed(plan),
         *_means(table),
-        *[pages.picture(figure, caption) for caption, figure in figures],
+        *[pages.picture(figure, caption) for caption, figure in curves],
+        *_side_by_side(maps),
     ]
     with replacing(path) as temporary:
         pages.write(temporary, name, story, made)
+
+
+def _side_by_side(maps: Sequence[Captioned]) -> Iterator[pages.Float]:
+    for some in (maps[i : i + pages.ACROSS] for i in range(0, len(maps), pages.ACROSS)):
+        captions = [caption for caption, _ in some]
+        if len(some) > 1:
+            captions = [f"{name}: {caption}" for name, caption in zip(SIDES, captions, strict=True)]
+        yield pages.side_by_side([figure for _, figure in some], " ".join(captions))
 
 
 def _as_typed(text: str) -> Preformatted:
