@@ -122,6 +122,14 @@ def test_a_map_that_began_at_direct_matching_is_told_once(lenets, digits, tmp_pa
     assert shown == [["direct matching (start)", "trained"]]
 
 
+def test_only_another_dataset_is_one_that_it_was_not_trained_on(result):
+    record = as_record(result, "")
+    for name, said in ((record["data"]["name"], False), ("MNIST", True)):
+        elsewhere = {**record, "data": {**record["data"], "name": name}}
+        told = summary({**record, "elsewhere": elsewhere})
+        assert f"test images of {name}" in told and ("not trained on" in told) == said
+
+
 def test_two_maps_that_only_score_alike_stay_two():
     same = {"accuracy": 0.5, "loss": 1.0}
     record = {"untrained": same, "direct_matching": {**same, "loss": 1.5}}

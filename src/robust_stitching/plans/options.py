@@ -42,6 +42,16 @@ class Idle(NamedTuple):
     why: str
 
 
+def _nothing_in_closed_form(others: Mapping[str, Any]) -> bool:
+    return (
+        others.get("no_pinv") is True
+        and others.get("recipe") == PAPER
+        and others.get("init", Transform.init) not in FROM_DATA
+        and others.get("mask", Transform.mask) not in FROM_CORRELATIONS
+        and not others.get("whiten")
+    )
+
+
 IDLE = (
     Idle(
         ATTACK_SETTINGS,
@@ -70,7 +80,7 @@ IDLE = (
     ),
     Idle(
         ("fit_images",),
-        lambda others: _nothing_in_closed_form(others),
+        _nothing_in_closed_form,
         "says what maps in closed form are computed from, of which there is none; leave it out.",
     ),
     Idle(
@@ -91,16 +101,6 @@ IDLE = (
         "leave it out.",
     ),
 )
-
-
-def _nothing_in_closed_form(others: Mapping[str, Any]) -> bool:
-    return (
-        others.get("no_pinv") is True
-        and others.get("recipe") == PAPER
-        and others.get("init", Transform.init) not in FROM_DATA
-        and others.get("mask", Transform.mask) not in FROM_CORRELATIONS
-        and not others.get("whiten")
-    )
 
 
 def idle_in(options: Mapping[str, Any]) -> dict[str, str]:

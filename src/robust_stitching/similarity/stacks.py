@@ -92,7 +92,8 @@ class Stacks:
 
 
 def doubly_centred(matrix: Tensor) -> Tensor:
-    """A Gram matrix as it is of centred features: no sum of HSIC changes, and less cancels."""
+    """A symmetric matrix without the means of its rows and columns: a Gram matrix as it is of
+    centred features, so that no sum of HSIC changes, and less cancels."""
     means = matrix.mean(dim=1, dtype=torch.float64)
     return matrix - (means[:, None] + means - means.mean()).to(matrix.dtype)
 

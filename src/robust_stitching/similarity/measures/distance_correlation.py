@@ -15,6 +15,7 @@ from robust_stitching.similarity.measure import (
     Stacked,
     at_least,
 )
+from robust_stitching.similarity.stacks import doubly_centred
 
 LEAST_IMAGES = 4
 """Below this the bias-corrected estimate does not exist."""
@@ -39,9 +40,7 @@ def _unbiased_covariance(x: EuclideanDistances, y: EuclideanDistances) -> Tensor
 def _centred(x: EuclideanDistances) -> Tensor:
     """The distances without the means of their rows and columns, of norm 1; all NaN where a side
     does not vary."""
-    means = x.sums / x.n
-    matrix = x.square(x.upper) - means[:, None] - means + means.mean()
-    return _of_norm_1(matrix, _covariance(x, x) > 0)
+    return _of_norm_1(doubly_centred(x.square(x.upper)), _covariance(x, x) > 0)
 
 
 def _u_centred(x: EuclideanDistances) -> Tensor:
