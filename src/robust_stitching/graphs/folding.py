@@ -1,8 +1,8 @@
 """A network as it is in evaluation mode, with batch norms folded into the convolutions before them.
 
-Attacks run a network many times while its weights stand still; a convolution followed by a batch
-norm is then one convolution. The view shares everything else with the network, so it costs next to
-no memory, and `refresh` brings it up to date after a training step.
+Attacks and comparisons run a network many times while its weights stand still; a convolution
+followed by a batch norm is then one convolution. The view shares everything else with the network,
+so it costs next to no memory, and `refresh` brings it up to date after a training step.
 """
 
 import copy
@@ -52,17 +52,7 @@ class Folded(nn.Module):
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        traced = copy.deepcopy(graph_of(network).graph)
-        parts = _Parts(network)
-        for node in list(traced.nodes):
-            pair = _foldable(network, node)
-            if pair is not None:
-                conv = node.args[0]
-                parts.replaced[conv.target] = FoldedConv(*pair)
-                node.replace_all_uses_with(conv)
-                traced.erase_node(node)
-        self.body = fx.GraphModule(parts.modules_of(traced), traced)
-        self._convs = list(parts.replaced.values())
+        self.body, self._convs = _folded(network, graph_of(network).graph)
 
     def refresh(self) -> "Folded":
         """The same view, up to date with the network's weights and statistics."""
@@ -72,6 +62,12 @@ class Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
+
+
+def folded(piece: fx.GraphModule) -> fx.GraphModule:
+    """The same graph in evaluation mode, with the weights as they are now. What it gives stays what
+    it is but for rounding: a convolution that something else looks at is not folded."""
+    return _folded(piece, piece.graph)[0]
 
 
 def view_of(network: nn.Module) -> nn.Module:
@@ -118,25 +114,26 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return bool(difference <= ROUNDING * one.masked_fill(holes, 0).norm())
 
 
-class _Parts:
-    """The modules of a graph by their path, some of them replaced."""
-
-    def __init__(self, network: nn.Module):
-        self.network = network
-        self.replaced: dict[str, nn.Module] = {}
-
-    def modules_of(self, graph: fx.Graph) -> dict[str, object]:
-        """What a GraphModule of `graph` has to be given, where it finds them under `FRONT`."""
-        found: dict[str, object] = {}
-        for node in graph.nodes:
-            if node.op not in ("call_module", "get_attr"):
-                continue
+def _folded(network: nn.Module, traced: fx.Graph) -> tuple[fx.GraphModule, list[FoldedConv]]:
+    """A graph of a network's modules, folded, and the convolutions that stand for two of them."""
+    traced = copy.deepcopy(traced)
+    parts: dict[str, nn.Module] = {}
+    for node in list(traced.nodes):
+        pair = _foldable(network, node)
+        if pair is not None:
+            conv = node.args[0]
+            parts[conv.target] = FoldedConv(*pair)
+            node.replace_all_uses_with(conv)
+            traced.erase_node(node)
+    convs = list(parts.values())
+    for node in traced.nodes:
+        if node.op in ("call_module", "get_attr") and node.target not in parts:
             owner, _, name = node.target.rpartition(".")
-            own = self.replaced.get(node.target)
-            own = getattr(self.network.get_submodule(owner), name) if own is None else own
+            parts[node.target] = getattr(network.get_submodule(owner), name)
+    for node in traced.nodes:
+        if node.op in ("call_module", "get_attr"):
             node.target = FRONT + node.target
-            found[node.target] = own
-        return found
+    return fx.GraphModule({FRONT + path: part for path, part in parts.items()}, traced), convs
 
 
 def _foldable(network: nn.Module, node: fx.Node) -> tuple[nn.Conv2d, nn.BatchNorm2d] | None:
