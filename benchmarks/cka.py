@@ -18,7 +18,8 @@ import torch
 from robust_stitching import models
 from robust_stitching.data import Split
 from robust_stitching.graphs.graph import layout_of
-from robust_stitching.similarity.gram import Blocks, GramSums, normalised
+from robust_stitching.similarity.blocks import Blocks
+from robust_stitching.similarity.gram import GramSums, normalised
 from robust_stitching.similarity.stream import NetworkStream
 from robust_stitching.stitching.matching import direct, moments_of
 

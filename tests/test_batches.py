@@ -114,7 +114,7 @@ def test_a_comparison_has_batches_as_asked():
     split = data.Split("Some", images, torch.arange(21) % 10, tuple("0123456789"))
     layers, which = ["relu1", "fc1"], ["cka", "debiased-cka"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robust_stitching.similarity.gram.BLOCK_BYTES", 1)
+        patch.setattr("robust_stitching.similarity.blocks.BLOCK_BYTES", 1)
         few = compare(*pair, split, layers, layers, which, batch_size=4)
     at_once = compare(*pair, split, layers, layers, which, batch_size=21)
     for name in which:

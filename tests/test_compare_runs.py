@@ -13,7 +13,7 @@ from robust_stitching.plans import ComparePlan, DataRef, NetworkRef
 from robust_stitching.report import comparison
 from robust_stitching.runs import compare
 from robust_stitching.runs.listener import Listener
-from robust_stitching.similarity import gram
+from robust_stitching.similarity import blocks
 from robust_stitching.similarity.stream import NetworkStream
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def small_blocks():
     """Three passes over the images, and no pictures, at which nothing here looks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gram, "BLOCK_BYTES", 3_000_000)
+        patch.setattr(blocks, "BLOCK_BYTES", 3_000_000)
         patch.setattr(comparison, "save", lambda figure, path: None)
         yield
 

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from robust_stitching import models
 from robust_stitching.data import Split
-from robust_stitching.similarity import Moments, cka, compare_outputs, debiased_cka, gram
-from robust_stitching.similarity.gram import Blocks, GramMatrices, GramSums, normalised
+from robust_stitching.similarity import Moments, cka, compare_outputs, debiased_cka
+from robust_stitching.similarity.blocks import Blocks
+from robust_stitching.similarity.gram import GramMatrices, GramSums, normalised
 from robust_stitching.similarity.stream import ArrayStream
 from robust_stitching.stitching.scores import measure
 
 N = 2000
+BLOCK_BYTES = "robust_stitching.similarity.blocks.BLOCK_BYTES"
 
 
 def dense_cka(x: Tensor, y: Tensor) -> float:
@@ -94,7 +96,7 @@ def streamed(arrays: list[Tensor], batch_size: int, *takers: type) -> Blocks:
 @pytest.mark.parametrize("batch_size", [250, 300, 5000])
 @pytest.mark.parametrize("block_bytes", [2**30, 8_000_000, 1])
 def test_streamed_cka_is_the_dense_formula(monkeypatch, batch_size, block_bytes, offset):
-    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(BLOCK_BYTES, block_bytes)
     x, y = related(n=1100)
     values = [x + offset, y - offset, (y[:, :50] - x[:, :50]).relu()]
     blocks = streamed(values, batch_size, GramSums)
@@ -110,7 +112,7 @@ def test_streamed_cka_is_the_dense_formula(monkeypatch, batch_size, block_bytes,
 
 @pytest.mark.parametrize("block_bytes", [2**30, 1])
 def test_gram_matrices_are_whole_where_they_are_kept(monkeypatch, block_bytes):
-    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(BLOCK_BYTES, block_bytes)
     values = [side.double() for side in related(n=130, p=9, q=4)]
     blocks = streamed(values, 40, GramMatrices)
     for side, matrix in zip(values, blocks.taken[GramMatrices].matrices, strict=True):
@@ -137,7 +139,7 @@ def test_cka_does_not_depend_on_the_order_of_the_images():
 def test_a_stream_passes_as_often_as_blocks_need_it_and_takers_see_it_once(
     monkeypatch, block_bytes
 ):
-    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(BLOCK_BYTES, block_bytes)
     asked, seen = [], []
 
     class Watched(ArrayStream):
@@ -287,7 +289,7 @@ def seen(network: nn.Module, layer: str, split: Split) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("block_bytes", [2**30, 1])
 def test_scores_against_plain_numpy(monkeypatch, block_bytes):
-    monkeypatch.setattr(gram, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(BLOCK_BYTES, block_bytes)
     split, front, end = some_images(), lenet(0), lenet(1)
     scores = measure({"front": (front, "relu2"), "end": (end, "relu2")}, split)
     x, own = seen(front, "relu2", split)
@@ -370,7 +372,7 @@ def test_blocks_shrink_where_features_are_many(monkeypatch):
     """The numbers stay, and no block holds more than its bytes."""
     x, y = (torch.randn(50, 30, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     expected = cka(x, y)
-    monkeypatch.setattr(gram, "BLOCK_BYTES", (4 * 60 + 16 * 2 * 7) * 15)
+    monkeypatch.setattr(BLOCK_BYTES, (4 * 60 + 16 * 2 * 7) * 15)
     blocks = streamed([x, y], 7, GramSums)
     assert blocks.size == 14 and list(blocks.starts) == [0, 14, 28, 42]
     found = normalised(blocks.taken[GramSums].biased())[0, 1].item()

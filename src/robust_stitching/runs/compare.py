@@ -45,7 +45,10 @@ def run(
     """Compare as a plan says, and leave everything in ``<out>/<name>/``; parameters and errors as
     those of `stitch.run` and of `similarity.compare`."""
     first, known1 = network_of(plan.model1, "model1", device, otherwise=plan.dataset.name)
-    second, known2 = network_of(plan.model2, "model2", device, otherwise=plan.dataset.name)
+    if plan.model2 == plan.model1:
+        second, known2 = first, known1  # one network, which is run once
+    else:
+        second, known2 = network_of(plan.model2, "model2", device, otherwise=plan.dataset.name)
     models, progress = (first, second), listener.progress
     train, test, dataset = data_of(plan.dataset, device, *models, progress=progress)
     plan = replace(plan, model1=known1, model2=known2, dataset=dataset)

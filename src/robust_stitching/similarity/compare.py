@@ -115,7 +115,7 @@ def compare(
     networks = [(network1, first.layers), (network2, second.layers)]
     return _compared(
         looked_at,
-        NetworkStream(networks, split, batch_size, seed),
+        NetworkStream(networks, split, batch_size, seed, fold=True),
         Settings(batch_size, k, positions, seed, are_attributes(split.labels)),
         Doubts(null, interval),
         data=split.name,

@@ -16,7 +16,8 @@ from torch import Tensor
 from robust_stitching.basics.modes import without_tf32
 from robust_stitching.plans import ComparePlan
 from robust_stitching.plans.parts import POSITIONS
-from robust_stitching.similarity.gram import GramSums, MinibatchSums, centred
+from robust_stitching.similarity.blocks import centred
+from robust_stitching.similarity.gram import GramSums, MinibatchSums
 from robust_stitching.similarity.moments import CUTOFF, ROUNDING
 
 MAPS, CHANNELS, OUTPUTS = "maps", "channels", "outputs"
@@ -161,7 +162,7 @@ class MinibatchGram(Gram):
     def sums(self, other: Gram) -> MinibatchSums:
         sums = MinibatchSums(2)
         for batch in _parts(len(self), self.batch_size):
-            sums.add_grams(torch.stack([form.part(batch, batch) for form in (self, other)]))
+            sums.add(torch.stack([form.part(batch, batch) for form in (self, other)]))
         return sums
 
 

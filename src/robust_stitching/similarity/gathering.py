@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from robust_stitching.basics.progress import Progress
+from robust_stitching.similarity.blocks import Batches, Blocks, floating
 from robust_stitching.similarity.forms import Form, Settings
-from robust_stitching.similarity.gram import Blocks, GramMatrices, GramSums, MinibatchSums, floating
+from robust_stitching.similarity.gram import GramMatrices, GramSums, MinibatchSums
 from robust_stitching.similarity.measure import PAIRING, Measure
 from robust_stitching.similarity.null import Null
 from robust_stitching.similarity.rows import Rows
@@ -166,7 +167,8 @@ class Maps:
 
     Attributes
     ----------
-    blocks : what makes the Gram matrices of all images; None where no measure needs them.
+    batches, blocks : what makes the Gram matrices of each batch, and of all images; None where no
+        measure needs them.
     """
 
     def __init__(
@@ -182,27 +184,32 @@ class Maps:
         needed = {measure.form.Sums if measure.pairs else GramMatrices for measure in measures}
         if keeps:
             needed |= {GramSums, GramMatrices}
-        self.minibatch = MinibatchSums(count) if MinibatchSums in needed else None
-        self.blocks = None
+        self.batches = self.blocks = None
+        if MinibatchSums in needed:
+            self.batches = Batches(stream.n, stream.batch_size, count)
         if needed - {MinibatchSums}:
             takers = {GramSums, *needed} - {MinibatchSums}
             self.blocks = Blocks(stream.n, stream.batch_size, count, stream.image_bytes, takers)
 
     def take(self, batch: Batch) -> None:
-        if self.minibatch:
-            self.minibatch.add(batch.activations)
+        if self.batches:
+            self.batches.add(batch.at, batch.activations)
 
     def state(self) -> dict[str, Any]:
         """The sums over batches so far; those over all images are in `blocks`."""
-        return {"products": self.minibatch and self.minibatch.products}
+        return self.batches.state() if self.batches else {}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state` said."""
-        if self.minibatch:
-            self.minibatch.products = state["products"]
+        if self.batches:
+            self.batches.load(state)
 
     def finish(self, values: Values, progress: Progress) -> None:
-        taken = {MinibatchSums: self.minibatch, **(self.blocks.taken if self.blocks else {})}
+        taken = dict(self.blocks.taken) if self.blocks else {}
+        if self.batches:
+            taken[MinibatchSums] = self.batches.sums
+        if GramMatrices in taken:
+            taken[GramMatrices].matrices[~taken[GramSums].varies()] = 0  # not its rounding
         for measure in self.measures:
             if measure.pairs:
                 sums = taken[measure.form.Sums]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs.layout import Layout, grid_of, to_size
+from robust_stitching.similarity.blocks import floating
 from robust_stitching.similarity.forms import ALL, POOLED, Channels
-from robust_stitching.similarity.gram import floating
 
 MOST_ROWS = 10_000
 """Of positions; images are never left out."""

@@ -16,7 +16,7 @@ from robust_stitching.basics.errors import UserError, first_line, unknown
 from robust_stitching.basics.modes import without_tf32
 from robust_stitching.basics.seeds import generator_for
 from robust_stitching.graphs.layout import Layout
-from robust_stitching.similarity.gram import floating
+from robust_stitching.similarity.blocks import floating
 from robust_stitching.similarity.stream import Batch, Stream
 
 IDS, LABELS = "ids", "labels"

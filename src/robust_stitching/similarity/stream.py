@@ -13,18 +13,27 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
+from robust_stitching.graphs.folding import folded
 from robust_stitching.graphs.layout import Layout
-from robust_stitching.similarity.gram import Blocks
+from robust_stitching.similarity.blocks import Blocks
+
+AT_ONCE = 64
+"""Images that go through networks together on a CPU: their activations stay near it."""
 
 
 class Batch(NamedTuple):
-    """What is seen of some images: `at` is the number of the first, in the order of the pass;
-    `activations` are those of every layer of every network, `outputs` the answers of the
-    networks that are asked for them."""
+    """What is seen of a batch of images, or of a part of one: `at` is the number of the first, in
+    the order of the pass; `activations` are those of every layer of every network, `outputs` the
+    answers of the networks that are asked for them."""
 
     at: int
     activations: list[Tensor]
     outputs: list[Tensor]
+
+    @property
+    def end(self) -> int:
+        """The number of the image behind the last."""
+        return self.at + len([*self.activations, *self.outputs][0])
 
 
 class Stream(ABC):
@@ -43,7 +52,8 @@ class Stream(ABC):
 
     @abstractmethod
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The images from number `start` on, a multiple of the batch size: the same each time."""
+        """The images from number `start` on, a multiple of the batch size: the same each time.
+        What lies in one part belongs to one batch."""
 
     @abstractmethod
     def looking(self) -> AbstractContextManager[None]:
@@ -83,18 +93,18 @@ class Stream(ABC):
                     if start == 0:
                         for taker in takers:
                             taker(batch)
-                    seen = min(self.batch_size, self.n - batch.at)
-                    bar.update(seen)
-                    kept.after_batch(blocks, start, batch.at + seen)
+                    at, end = batch.at, batch.end
                     del batch  # before the next one is computed
+                    bar.update(end - at)
+                    if end % self.batch_size == 0 or end == self.n:
+                        kept.after_batch(blocks, start, end)
 
     def _fill_again(self, blocks: Blocks, start: int, begin: int) -> None:
         """Give `blocks` the activations of its block again, which no state keeps."""
         for batch in self.batches(start) if start < begin else ():
             if batch.at >= min(begin, start + blocks.size):
                 break
-            for _ in blocks.fill(start, batch.at, batch.activations):
-                pass
+            blocks.fill(start, batch.at, batch.activations)
 
 
 class Part(Protocol):
@@ -154,9 +164,12 @@ class NetworkStream(Stream):
 
     Parameters
     ----------
-    looked_at : networks, each with its layers: name to layout.
+    looked_at : networks, each with its layers: name to layout. One that comes again is run once,
+        and what is seen of it are the same tensors.
     seed : of the order of the images; None leaves them as they are.
     answering : the numbers of those whose answers are wanted; None takes all.
+    fold : whether batch norms are folded where nobody looks at the convolution before them; what
+        is seen is then the same but for rounding.
     """
 
     def __init__(
@@ -166,21 +179,30 @@ class NetworkStream(Stream):
         batch_size: int,
         seed: int | None = None,
         answering: Collection[int] | None = None,
+        fold: bool = False,
     ):
         self.n, self.batch_size, self.seed = len(split), batch_size, seed
         self.split = replace(split, augmentation=None)
         self.answering = range(len(looked_at)) if answering is None else answering
-        self.pieces = [
-            graph.features(network, [*layers, *[graph.LOGITS] * (number in self.answering)])
+        self._asked = [
+            (id(network), [*layers, *[graph.LOGITS] * (number in self.answering)])
             for number, (network, layers) in enumerate(looked_at)
         ]
+        self._names = {id(network): [] for network, _ in looked_at}
+        for key, names in self._asked:
+            self._names[key] = list(dict.fromkeys([*self._names[key], *names]))
+        networks = {id(network): network for network, _ in looked_at}
+        pieces = [graph.features(networks[key], names) for key, names in self._names.items()]
+        self.pieces = [folded(piece) for piece in pieces] if fold else pieces
         self.image_bytes = 4 * sum(
             layout.units for _, layers in looked_at for layout in layers.values()
         )
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        for i, (images, _) in enumerate(self._images(start)):
-            yield self._seen(start + i * self.batch_size, images)
+        for images, _ in self._images(start):
+            for part in images.split(self.batch_size if images.is_cuda else AT_ONCE):
+                yield self._seen(start, part)
+                start += len(part)
 
     def looking(self) -> AbstractContextManager[None]:
         return evaluating(*self.pieces)
@@ -193,7 +215,11 @@ class NetworkStream(Stream):
 
     def _seen(self, at: int, images: Tensor) -> Batch:
         """Held by the caller alone."""
-        features = [list(piece(images)) for piece in self.pieces]
+        seen = {
+            key: dict(zip(names, piece(images), strict=True))
+            for (key, names), piece in zip(self._names.items(), self.pieces, strict=True)
+        }
+        features = [[seen[key][name] for name in names] for key, names in self._asked]
         outputs = [features[number].pop() for number in self.answering]
         return Batch(at, [values for activations in features for values in activations], outputs)
 

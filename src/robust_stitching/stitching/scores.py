@@ -15,8 +15,9 @@ from robust_stitching.evaluation import accuracy_of, predict
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
+from robust_stitching.similarity.blocks import Blocks
 from robust_stitching.similarity.gathering import Answers
-from robust_stitching.similarity.gram import LEAST_IMAGES, Blocks, GramSums, normalised
+from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
 from robust_stitching.stitching.ood import Distances, OutOfDistribution, Typical
