@@ -10,6 +10,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 
+def told(**quantities: float) -> None:
+    """Print what was found as a last line that `all.py` reads, as "claim: ratio=1.05 same=1"."""
+    print("claim:", *(f"{name}={float(value):.4g}" for name, value in quantities.items()))
+
+
+def quantities(output: str) -> dict[str, float]:
+    """What `told` has printed; nothing where the last line is another."""
+    words = output.rstrip().rpartition("\n")[2].split()
+    if words[:1] != ["claim:"]:
+        return {}
+    return {name: float(value) for name, _, value in (word.partition("=") for word in words[1:])}
+
+
 def paired(a: Callable[[], None], b: Callable[[], None], rounds: int) -> tuple[float, float, float]:
     """Run `a` and `b` in turns, once unmeasured and then `rounds` times.
 

@@ -10,7 +10,7 @@ colour images, batches of 128.
 import sys
 
 import torch
-from _common import paired
+from _common import paired, told
 from stitch_step import SIZE, WholeNetworks
 
 from robust_stitching import models
@@ -54,6 +54,7 @@ def main(layer: str) -> None:
     a, b, ratio = paired(step(ours, view), step(whole, None), ROUNDS)
     print(f"one folded graph {a * 1e3:.0f} ms a step, both whole {b * 1e3:.0f} ms")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds, tiny10 at {layer})")
+    told(ratio=ratio)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import resource
 import sys
 import time
 
-import _common  # noqa: F401  puts the library on the path
 import torch
+from _common import told
 
 from robust_stitching import models
 from robust_stitching.basics.progress import shown
@@ -37,8 +37,10 @@ def main(measures: list[str]) -> None:
     found = compare(*networks, split, layers, layers, measures, progress=shown)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sizes = f"{len(found.layers1)} × {len(found.layers2)} layers, {N:,} images"
-    seconds = f"{found.seconds:.0f} s ({time.process_time():.0f} s of processor time)"
+    computed = time.process_time()
+    seconds = f"{found.seconds:.0f} s ({computed:.0f} s of processor time)"
     print(f"{', '.join(measures)}; {sizes}: {seconds}, peak memory {peak / 1e9:.2f} GB")
+    told(minutes=computed / 60, GB=peak / 1e9)
 
 
 if __name__ == "__main__":

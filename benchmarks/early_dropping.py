@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from _common import paired
+from _common import paired, told
 
 from robust_stitching import checkpoints, data
 from robust_stitching.attacks import Threat, pgd
@@ -63,6 +63,7 @@ def main(path: str, dataset: str | None) -> None:
     print(f"every image to the end {a:.2f} s, fooled images leave {b:.2f} s")
     print(f"ratio {ratio:.1f} (median of {ROUNDS} rounds, {len(labels)} images)")
     print(f"same images fooled: {same} ({int(fooled['dropping'].sum())})")
+    told(ratio=ratio, same=same)
 
 
 if __name__ == "__main__":

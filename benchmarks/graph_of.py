@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import _common  # noqa: F401  (the library on the path)
+from _common import told
 
 from robust_stitching import models
 from robust_stitching.graphs.graph import Graph, graph_of
@@ -32,8 +32,11 @@ def least(run: Callable[[], object]) -> tuple[float, float]:
 def main(model: str) -> None:
     network = models.build(model, num_classes=10, in_channels=3)
     kept = graph_of(network)
+    computed = {}
     for what, run in (("new", lambda: Graph(network)), ("known", lambda: graph_of(network))):
-        print(f"{what:>5}: {'{:.3f} s, {:.3f} s of computing'.format(*least(run))}")
+        seconds, computed[what] = least(run)
+        print(f"{what:>5}: {seconds:.3f} s, {computed[what]:.3f} s of computing")
+    told(**computed)
     del kept
 
 

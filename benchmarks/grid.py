@@ -12,8 +12,8 @@ of them. With `--whole`, the results of both sides are measured and attacked, to
 import argparse
 import time
 
-import _common  # noqa: F401  puts the library on the path
 import torch
+from _common import told
 
 from robust_stitching import models
 from robust_stitching.checkpoints import Checkpoint
@@ -57,6 +57,7 @@ def main() -> None:
     print(f"{len(cells)} maps together {together:.0f} s, by themselves {alone:.0f} s", end=" ")
     print(f"({len(some)} of them, scaled)")
     print(f"ratio {together / alone:.2f}")
+    told(ratio=together / alone)
 
 
 def training(donors, data, plan, cells, some) -> tuple[float, float]:

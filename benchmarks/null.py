@@ -9,8 +9,8 @@ Two resnet_w1 of random weights on random images, the first eight clean cuts beh
 
 import sys
 
-import _common  # noqa: F401  puts the library on the path
 import torch
+from _common import told
 
 from robust_stitching import models
 from robust_stitching.data import Split
@@ -36,6 +36,7 @@ def main(measures: list[str]) -> None:
         f"{', '.join(measures)}; {LAYERS} × {LAYERS} layers, {N:,} images: plain {plain:.1f} s, "
         f"with {PERMUTATIONS} permutations {doubted:.1f} s, ratio {doubted / plain:.2f}"
     )
+    told(ratio=doubted / plain)
 
 
 if __name__ == "__main__":

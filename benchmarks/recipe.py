@@ -18,7 +18,7 @@ import argparse
 import time
 from typing import Any
 
-from _common import ROOT
+from _common import ROOT, told
 from torch import Tensor, nn
 
 import robust_stitching as rs
@@ -52,11 +52,11 @@ def line(what: str, right: dict[str, Tensor], margin: float, idle: bool = False)
     """One quantity of a cut; `idle` where the paper's recipe has learned nothing there."""
     fast, paper = (100 * float(right[recipe].double().mean()) for recipe in (FAST, PAPER))
     mean, low, high = interval(right[FAST], right[PAPER])
-    told = FAILS if high < -margin else HOLDS
-    told = IDLE if idle and told == FAILS else told
+    verdict = FAILS if high < -margin else HOLDS
+    verdict = IDLE if idle and verdict == FAILS else verdict
     return (
         f"{what:24} fast {fast:6.2f}%  paper {paper:6.2f}%  difference {mean:+5.2f} "
-        f"[{low:+.2f}, {high:+.2f}]  {told}"
+        f"[{low:+.2f}, {high:+.2f}]  {verdict}"
     )
 
 
@@ -79,7 +79,7 @@ def main(asked: argparse.Namespace | None = None) -> None:
         + (f", Madry's attack with radius {epsilon:.4g}" if adversary else "")
     )
     cuts = cuts_of(asked.cuts, *(donor.network for donor in donors))
-    failed = []
+    failed, gained = [], {}
     for some in [[cut] for cut in cuts] if adversary else [cuts]:
         how = {"seed": asked.seed, "adversary": adversary}
         made = {recipe: trained(donors, some, train, recipe, **how) for recipe in (FAST, PAPER)}
@@ -87,15 +87,17 @@ def main(asked: argparse.Namespace | None = None) -> None:
             networks = {recipe: made[recipe][0][cut] for recipe in made}
             answers = {r: predict(n, test) for r, n in networks.items()}
             clean = {r: are_right(own, test.labels) for r, own in answers.items()}
-            told = [line(cut, clean, CLEAN_MARGIN)]
+            gained[cut] = interval(clean[FAST], clean[PAPER])[0]
+            lines = [line(cut, clean, CLEAN_MARGIN)]
             if adversary:
                 worst = {r: worst_case(n, attacked, epsilon) for r, n in networks.items()}
                 idle = len(answers[PAPER].argmax(dim=1).unique()) == 1
-                told.append(line(f"  worst case of {len(attacked):,}", worst, ROBUST_MARGIN, idle))
-            failed += [each for each in told if FAILS in each]
-            print(*told, sep="\n", flush=True)
+                lines.append(line(f"  worst case of {len(attacked):,}", worst, ROBUST_MARGIN, idle))
+            failed += [each for each in lines if FAILS in each]
+            print(*lines, sep="\n", flush=True)
         print(f"trained {made[PAPER][1] / made[FAST][1]:.1f} times as fast", flush=True)
     print(f"{len(failed)} of {len(cuts)} cuts fail")
+    told(failed=len(failed), **gained)
 
 
 def trained(

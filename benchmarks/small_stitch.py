@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _common import paired
+from _common import paired, told
 from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
@@ -54,6 +54,7 @@ def main() -> None:
     a, b, ratio = paired(stitch, lambda: started(__file__, "steps"), ROUNDS)
     print(f"a small stitch {a:.1f} s, its steps alone {b:.1f} s")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds)")
+    told(ratio=ratio)
 
 
 if __name__ == "__main__":

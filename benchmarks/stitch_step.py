@@ -10,7 +10,7 @@ another layer is named, 32×32 colour images, batches of 128.
 import sys
 
 import torch
-from _common import paired
+from _common import paired, told
 from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
@@ -72,6 +72,7 @@ def main(layer: str) -> None:
     a, b, ratio = paired(training(ours), training(whole), ROUNDS)
     print(f"one graph {a / STEPS * 1e3:.1f} ms a step, both whole {b / STEPS * 1e3:.1f} ms")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds, tiny10 at {layer})")
+    told(ratio=ratio)
 
 
 if __name__ == "__main__":

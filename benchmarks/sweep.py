@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _common import ROOT
+from _common import ROOT, told
 
 PLAN = """
 name = "speed"
@@ -47,6 +47,7 @@ def main() -> None:
             took[jobs] = time.perf_counter() - began
             print(f"{units} units, {jobs} at once: {took[jobs]:.0f} s", flush=True)
     print(f"ratio {took[1] / took[2]:.2f}")
+    told(ratio=took[1] / took[2])
 
 
 if __name__ == "__main__":

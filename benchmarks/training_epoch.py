@@ -8,7 +8,7 @@ and the running metrics. tiny10, 32×32 colour images, batches of 128.
 """
 
 import torch
-from _common import paired
+from _common import paired, told
 from torch.nn.functional import cross_entropy
 
 from robust_stitching import models
@@ -53,6 +53,7 @@ def main() -> None:
     ours, floor, ratio = paired(epoch, steps, ROUNDS)
     print(f"epoch {ours / BATCHES * 1e3:.1f} ms a step, bare step {floor / BATCHES * 1e3:.1f} ms")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds)")
+    told(ratio=ratio)
 
 
 if __name__ == "__main__":
