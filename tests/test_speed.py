@@ -1,0 +1,228 @@
+"""The claims of speed and precision: what is promised, how all of them are run, what is written."""
+
+import ast
+import importlib
+import math
+import re
+import sys
+
+import pytest
+
+from conftest import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+COMMAND = re.compile(r"`(python benchmarks/[^`]*)`")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found():
+    """The modules there, by names that are common elsewhere, for these tests alone."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARKS))
+    yield {name: importlib.import_module(name) for name in ("_claims", "_common", "_page", "all")}
+    sys.path.remove(str(BENCHMARKS))
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def claims(found):
+    return found["_claims"]
+
+
+@pytest.fixture
+def page(found):
+    return found["_page"]
+
+
+@pytest.fixture
+def run_all(found):
+    return found["all"]
+
+
+def a_claim(claims, name="quick", command="python -c pass", minutes=1.0, **fields):
+    quantities = (claims.Quantity("ratio", 0.6, margin=0.05),)
+    return claims.Claim(name, f"words of {name}", command, quantities, minutes, **fields)
+
+
+# What is promised
+
+
+@pytest.mark.parametrize(
+    "side, value, met",
+    [
+        ("at most", 0.5, True),
+        ("at most", 0.65, True),
+        ("at most", 0.66, False),
+        ("at least", 0.55, True),
+        ("at least", 0.54, False),
+        ("at most", math.nan, False),
+        ("at least", math.nan, False),
+    ],
+)
+def test_a_promise_is_kept_within_its_margin(claims, side, value, met):
+    assert claims.Quantity("ratio", 0.6, side, 0.05001).met(value) is met
+
+
+def test_a_bound_below_zero_has_its_margin_on_the_right_side(claims):
+    quantity = claims.Quantity("points", -0.3, claims.LEAST, 0.1)
+    assert quantity.met(-0.39) and not quantity.met(-0.41)
+
+
+def test_names_are_unique_and_promises_are_kept_by_what_they_promise(claims):
+    names = [claim.name for claim in claims.CLAIMS]
+    assert len(names) == len(set(names))
+    for claim in claims.CLAIMS:
+        bounds = {quantity.name: quantity.bound for quantity in claim.quantities}
+        assert not claim.broken(bounds) and not claim.missing(bounds)
+
+
+def test_every_claim_has_a_script_that_parses_and_tells_its_quantities(claims):
+    for claim in claims.CLAIMS:
+        script = REPOSITORY / claim.command.split()[1]
+        tree = ast.parse(script.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert "told" in names, f"{script} tells nothing"
+
+
+def test_every_command_of_the_tables_is_a_claim(claims):
+    known = {claim.command for claim in claims.CLAIMS}
+    for name in ("README.md", "docs/speed.md"):
+        for line in (REPOSITORY / name).read_text().splitlines():
+            if line.startswith("|"):
+                assert set(COMMAND.findall(line)) <= known, line
+
+
+def test_every_script_is_a_claim_or_is_a_part_of_others(claims):
+    run = {REPOSITORY / claim.command.split()[1] for claim in claims.CLAIMS}
+    scripts = {path for path in BENCHMARKS.rglob("*.py") if path.name[0] != "_"}
+    assert scripts - run == {BENCHMARKS / "all.py"}
+
+
+# What is told
+
+
+def test_quantities_are_read_from_the_last_line(found, capsys):
+    print("ratio 3 (median)")
+    found["_common"].told(ratio=1.05, difference=3e-9, same=True)
+    output = capsys.readouterr().out
+    assert output.endswith("claim: ratio=1.05 difference=3e-09 same=1\n")
+    read = found["_common"].quantities(output)
+    assert read == {"ratio": 1.05, "difference": 3e-9, "same": 1.0}
+    assert found["_common"].quantities(output + "more\n") == {}
+    assert found["_common"].quantities("") == {}
+
+
+# What is written
+
+
+def test_the_pages_are_what_the_results_say(claims, page, run_all):
+    results = run_all.read(run_all.RESULTS)
+    assert (REPOSITORY / "docs/speed.md").read_text() == page.page(results)
+    text = (REPOSITORY / "README.md").read_text()
+    assert text == page.readme(text, results, claims.CLAIMS)
+
+
+def test_a_row_has_its_promise_its_number_and_where_it_comes_from(claims, page):
+    rows = [a_claim(claims, "old"), a_claim(claims, "new"), a_claim(claims, "never", minutes=7)]
+    peer = a_claim(claims, "peer", peers=("torchattacks",))
+    where = {"machine": "a machine", "versions": "Python 3.12"}
+    results = {
+        "old": page.Result({"ratio": 0.5}),
+        "new": page.Result({"ratio": 0.7}, 0.5, "2026-01-02", "abc1234", load=1.5, **where),
+        "peer": page.Result(
+            {"ratio": 0.1}, 3.2, "2026-01-03", "abc1235+", peers={"torchattacks": "3.5.1"}, **where
+        ),
+    }
+    written = page.page(results, rows, (peer,))
+    own, _, beside = written.partition("## Beside other packages")
+    command = "`python -c pass` |"
+    assert f"| words of old | at most 0.60 | 0.50 | 60 s | earlier | {command}" in own
+    when = "A, 2026-01-02, `abc1234`, load 1.5"
+    assert f"| words of new | at most 0.60 | **0.70: not kept** | 30 s | {when} | {command}" in own
+    assert f"| words of never | at most 0.60 | not yet | 7 min |  | {command}" in own
+    assert "3 min | A, 2026-01-03, `abc1235+`, torchattacks 3.5.1 |" in beside
+    assert written.endswith("- A: a machine; Python 3.12\n")
+
+
+def test_the_readme_keeps_everything_but_its_table(claims, page):
+    rows = [a_claim(claims, "told", in_readme=True), a_claim(claims, "untold")]
+    text = f"# Title\n\n{page.README_HEAD}\n| --- |\n| old | row |\n\nEnd\n"
+    written = page.readme(text, {}, rows)
+    assert written.startswith("# Title\n\n") and written.endswith("|\n\nEnd\n")
+    assert "words of told | at most 0.60 | not yet" in written
+    assert "untold" not in written and "| old |" not in written
+    with pytest.raises(ValueError, match="no table"):
+        page.readme("# Title\n", {}, rows)
+
+
+def test_links_of_a_page_of_docs_are_turned_for_the_readme(page):
+    assert page.in_readme("all ([maps.md](maps.md))") == "all ([maps.md](docs/maps.md))"
+
+
+# How they are run
+
+
+def test_a_failing_script_stops_no_other_and_is_named(claims, page, run_all, tmp_path, capsys):
+    scripts = {
+        "good": "print('half'); print('claim: ratio=0.5')",
+        "bad": "import sys; print('claim: ratio=0.1'); sys.exit(3)",
+        "silent": "print('ratio 0.5')",
+        "slow": "print('claim: ratio=0.9')",
+    }
+    chosen = []
+    for name, code in scripts.items():
+        (tmp_path / f"{name}.py").write_text(code)
+        chosen.append(a_claim(claims, name, f"python {tmp_path / name}.py"))
+    chosen.append(a_claim(claims, "unmeasured", f"python there.py {claims.PHOTOGRAPHS}"))
+    chosen.append(a_claim(claims, "lonely", peers=("no-such-distribution",)))
+    before = page.Result({"ratio": 0.4})
+    results, kept = {"bad": before, "lonely": before}, []
+    status = run_all.measured(chosen, results, None, write=lambda now: kept.append(set(now)))
+    assert status == 1
+    assert results["bad"] is before and results["lonely"] is before
+    assert results["good"].values == {"ratio": 0.5} and results["good"].commit
+    assert kept == [{"bad", "lonely", "good"}, {"bad", "lonely", "good", "slow"}]
+    out = capsys.readouterr().out
+    assert "[1/6] good, about 1 min: python " in out and "    half\n" in out
+    *_, alone, without, bad, silent, slow, last = out.splitlines()
+    assert alone.startswith("unmeasured: left out, it needs --photographs")
+    assert without.startswith("lonely: left out, not installed: no-such-distribution (pip install")
+    assert bad.startswith("bad: failed, exit status 3: python ")
+    assert silent.startswith("silent: failed, it told nothing of ratio: python ")
+    assert slow == "slow: not kept, ratio 0.90, at most 0.60"
+    assert last == "4 of 6 claims run, 3 complaints."
+
+
+def test_all_that_is_well_ends_well(claims, run_all, tmp_path):
+    (tmp_path / "good.py").write_text("import sys; print('claim: ratio=' + sys.argv[1])")
+    command = f"python {tmp_path / 'good.py'} {claims.PHOTOGRAPHS}"
+    chosen = [a_claim(claims, "good", command)]
+    results = {}
+    assert run_all.measured(chosen, results, "0.6", write=lambda now: None) == 0
+    assert results["good"].values == {"ratio": 0.6}
+
+
+def test_results_survive_their_file(page, run_all, tmp_path):
+    result = page.Result({"ratio": 0.5}, 1.5, "2026-01-02", "abc", "m", "v", {"p": "1"}, 0.0)
+    path = tmp_path / "results.json"
+    path.write_text(run_all.json.dumps({"a": result.plain(), "b": page.Result({"x": 1}).plain()}))
+    assert run_all.read(path) == {"a": result, "b": page.Result({"x": 1})}
+    assert run_all.read(tmp_path / "none.json") == {}
+
+
+def test_which_are_run(claims, run_all, monkeypatch, capsys):
+    chosen = []
+    monkeypatch.setattr(run_all, "measured", lambda some, *rest: chosen.append(some) or 0)
+    assert run_all.main(["--quick"]) == 0
+    assert chosen[0] and all(claim.minutes <= claims.QUICK_MINUTES for claim in chosen[0])
+    run_all.main(["--only", "sweep", "grid"])
+    assert {claim.name for claim in chosen[1]} == {"sweep", "grid"}
+    run_all.main([])
+    assert chosen[2] == list(claims.CLAIMS)
+    assert run_all.main(["--list"]) == 0
+    assert all(claim.command in capsys.readouterr().out for claim in claims.CLAIMS[:1])
+    with pytest.raises(SystemExit) as ended:
+        run_all.main(["--only", "nothing"])
+    assert ended.value.code == 2
