@@ -25,28 +25,37 @@ class Quantity:
     Attributes
     ----------
     name : by which the script tells it.
-    bound : the promise, in the unit that is told.
+    bound : the promise, in the unit that is told; None where there is none and the number is only
+        shown.
     side : whether the number is promised to be `MOST` or `LEAST` that.
     margin : how far beyond the bound noise may bring it, in the same unit.
     form : how it is written, as "{:.2f} s".
+    label : what stands before it where it was measured.
     """
 
     name: str
-    bound: float
+    bound: float | None
     side: str = MOST
     margin: float = 0
     form: str = "{:.2f}"
+    label: str = ""
 
     def met(self, value: float) -> bool:
         """Whether `value` keeps the promise but for noise; a NaN does not."""
+        if self.bound is None:
+            return True
         if self.side == LEAST:
             return value >= self.bound - self.margin
         return value <= self.bound + self.margin
 
+    def told(self, value: float) -> str:
+        """As in "theirs 1e-4"."""
+        return f"{self.label} {self.form.format(value)}".strip()
+
     @property
     def promise(self) -> str:
-        """As in "at most 1.10"."""
-        return f"{self.side} {self.form.format(self.bound)}"
+        """As in "at most 1.10"; nothing where there is none."""
+        return "" if self.bound is None else f"{self.side} {self.form.format(self.bound)}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,20 @@ def ratio(bound: float, margin: float, side: str = MOST, form: str = "{:.2f}") -
 
 def points(cut: str) -> Quantity:
     return Quantity(cut, -0.3, LEAST, form="{:+.1f}")
+
+
+def pgd(standard: float, robust: float) -> tuple[Quantity, ...]:
+    """Of a standard and a robust network: the ratios, and the accuracy beside that of float64."""
+    return tuple(
+        quantity
+        for kind, words, bound in (("standard", "standard", standard), ("madry", "robust", robust))
+        for quantity in (
+            Quantity(f"{kind}:{TORCHATTACKS}", bound, margin=0.1, label=f"{words}: {TORCHATTACKS}"),
+            Quantity(f"{kind}:{FOOLBOX}", bound, margin=0.1, label=FOOLBOX),
+            Quantity(f"{kind}:points", 2, form="{:.1f} points"),
+            Quantity(f"{kind}:memory", None, label="memory over torchattacks'"),
+        )
+    )
 
 
 OWN = (
@@ -262,7 +285,90 @@ OWN = (
 )
 """The project beside itself, or beside a bound."""
 
-PEERS: tuple[Claim, ...] = ()
+PEERS = (
+    Claim(
+        "peers-cka",
+        "minibatch CKA of 8 × 8 layers of two tiny10, 1,000 images, over pytorch-cka; largest "
+        "distance to float64",
+        "python benchmarks/peers/cka.py",
+        (
+            ratio(1.5, 0.2),
+            Quantity("difference", 1e-6, form="{:.0e}", label="off by"),
+            Quantity("theirs", None, form="{:.0e}", label="theirs"),
+            Quantity("memory", None, label="memory over theirs"),
+        ),
+        minutes=1,
+        peers=(CKA,),
+        in_readme=True,
+    ),
+    Claim(
+        "peers-cka-resnet",
+        "the same of two resnet_w1, 500 images in batches of 100",
+        "python benchmarks/peers/cka.py --arch resnet_w1 --images 500 --batch-size 100",
+        (
+            ratio(1.5, 0.2),
+            Quantity("difference", 1e-6, form="{:.0e}", label="off by"),
+            Quantity("theirs", None, form="{:.0e}", label="theirs"),
+            Quantity("memory", None, label="memory over theirs"),
+        ),
+        minutes=2,
+        peers=(CKA,),
+    ),
+    Claim(
+        "peers-pgd-photographs",
+        "PGD-20 on 1,000 images of CIFAR-10, tiny10, radius 8/255, over torchattacks and foolbox, "
+        "on a standard network and on a robust one; points between the accuracy that is left and "
+        "that of PGD in float64",
+        f"python benchmarks/peers/pgd.py --dataset {PHOTOGRAPHS}",
+        pgd(standard=0.3, robust=0.7),
+        minutes=12,
+        peers=(TORCHATTACKS, FOOLBOX),
+        in_readme=True,
+    ),
+    Claim(
+        "peers-pgd",
+        "the same on 360 digits, LeNets, radius 0.3",
+        "python benchmarks/peers/pgd.py",
+        pgd(standard=0.3, robust=0.7),
+        minutes=1.5,
+        peers=(TORCHATTACKS, FOOLBOX),
+    ),
+    Claim(
+        "peers-autoattack",
+        "APGD-CE, targeted APGD and Square with AutoAttack's steps and queries on 250 digits, a "
+        "robust LeNet, over pyautoattack; points of accuracy that ours leaves beyond it",
+        "python benchmarks/peers/autoattack.py",
+        (ratio(0.6, 0.1), Quantity("points", 1, form="{:+.1f} points")),
+        minutes=5,
+        peers=(AUTOATTACK,),
+    ),
+    Claim(
+        "peers-loading",
+        "an epoch of 5,000 images, mirrored and cropped, over a DataLoader with torchvision's "
+        "transforms, then with those of v2; largest distance of a pixel to float64",
+        "python benchmarks/peers/loading.py",
+        (
+            ratio(0.25, 0.1),
+            Quantity("tensors", 0.25, margin=0.1),
+            Quantity("difference", 1e-7, form="{:.0e}"),
+        ),
+        minutes=1.5,
+    ),
+    Claim(
+        "peers-measures",
+        "eight measures of two arrays of 1,000 images over repsim and rsatoolbox, the slowest of "
+        "those that are the same measure, then the fastest; largest distance to float64",
+        "python benchmarks/peers/measures.py",
+        (
+            ratio(1.3, 0.3),
+            Quantity("least", 1),
+            Quantity("difference", 1e-8, form="{:.0e}"),
+            Quantity("others", None, form="{:.0f}", label="other measures under the same name"),
+        ),
+        minutes=3,
+        peers=(REPSIM, RSATOOLBOX),
+    ),
+)
 """The project beside what people would install, in one run on the same weights and images."""
 
 CLAIMS = OWN + PEERS

@@ -126,14 +126,15 @@ def _row(*cells: str) -> str:
 
 
 def _promised(claim: Claim) -> str:
-    return ", ".join(dict.fromkeys(quantity.promise for quantity in claim.quantities))
+    promises = dict.fromkeys(quantity.promise for quantity in claim.quantities)
+    return ", ".join(filter(None, promises))
 
 
 def _measured(claim: Claim, result: Result | None) -> str:
     if result is None:
         return "not yet"
     there = [quantity for quantity in claim.quantities if quantity.name in result.values]
-    told = ", ".join(q.form.format(result.values[q.name]) for q in there)
+    told = ", ".join(q.told(result.values[q.name]) for q in there)
     kept = all(quantity.met(result.values[quantity.name]) for quantity in there)
     return told if kept else f"**{told}: not kept**"
 

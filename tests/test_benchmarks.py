@@ -9,10 +9,10 @@ import pytest
 
 from conftest import REPOSITORY
 
-SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").glob("*.py") if path.stem[0] != "_")
+SCRIPTS = sorted(path for path in (REPOSITORY / "benchmarks").rglob("*.py") if path.stem[0] != "_")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.stem}-{path.stem}")
 def test_a_benchmark_finds_what_it_uses(script, monkeypatch):
     monkeypatch.syspath_prepend(script.parent)
     spec = importlib.util.spec_from_file_location(f"benchmark_{script.stem}", script)

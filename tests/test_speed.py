@@ -70,11 +70,17 @@ def test_a_bound_below_zero_has_its_margin_on_the_right_side(claims):
     assert quantity.met(-0.39) and not quantity.met(-0.41)
 
 
+def test_a_number_without_a_bound_is_only_shown(claims):
+    quantity = claims.Quantity("theirs", None, form="{:.0e}", label="theirs")
+    assert quantity.met(math.inf) and not quantity.promise
+    assert quantity.told(1e-4) == "theirs 1e-04"
+
+
 def test_names_are_unique_and_promises_are_kept_by_what_they_promise(claims):
     names = [claim.name for claim in claims.CLAIMS]
     assert len(names) == len(set(names))
     for claim in claims.CLAIMS:
-        bounds = {quantity.name: quantity.bound for quantity in claim.quantities}
+        bounds = {q.name: 0 if q.bound is None else q.bound for q in claim.quantities}
         assert not claim.broken(bounds) and not claim.missing(bounds)
 
 
@@ -98,6 +104,60 @@ def test_every_script_is_a_claim_or_is_a_part_of_others(claims):
     run = {REPOSITORY / claim.command.split()[1] for claim in claims.CLAIMS}
     scripts = {path for path in BENCHMARKS.rglob("*.py") if path.name[0] != "_"}
     assert scripts - run == {BENCHMARKS / "all.py"}
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """The scripts beside other packages find what they share."""
+    monkeypatch.syspath_prepend(BENCHMARKS / "peers")
+    before = set(sys.modules)
+    yield importlib.import_module("_peers")
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+def test_a_peer_is_asked_for_by_a_sentence(peers, capsys):
+    with pytest.raises(SystemExit) as ended:
+        peers.peer("no_such_module", "no-such-distribution")
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told == (
+        "no-such-distribution cannot be imported; install it by pip install --no-deps -r "
+        "benchmarks/peers/requirements.txt.\n"
+    )
+
+
+def test_a_peer_is_not_a_script_of_the_same_name(peers, tmp_path, monkeypatch):
+    (tmp_path / "cka.py").write_text("installed = True")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert peers.peer("cka", "pytorch-cka").installed
+    assert str(BENCHMARKS / "peers") in sys.path
+
+
+def test_tools_take_turns_and_ratios_are_of_rounds(peers, monkeypatch):
+    clock, calls = iter(range(1000)), []
+    monkeypatch.setattr(peers, "_memory_of", lambda name, extra: 2**20)
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: next(clock))
+    asked = peers.options("doc", 2).parse_args([])
+    tools = {name: lambda name=name: calls.append(name) or len(calls) for name in ("ours", "b")}
+    found = peers.side_by_side(tools, asked)
+    assert calls == ["ours", "b"] * 3
+    assert found.seconds == {"ours": 1, "b": 1} and found.ratios == {"b": 1}
+    assert found.answers == {"ours": 5, "b": 6}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of other systems grows")
+def test_memory_of_a_tool_is_what_it_takes_beyond_what_was_there(peers):
+    there = bytearray(64 * 2**20)
+    taken = peers.memory_taken(lambda: len(bytearray(32 * 2**20)))
+    assert 30 * 2**20 < taken < 40 * 2**20 and there
+
+
+def test_every_peer_of_a_claim_is_pinned(claims):
+    text = (BENCHMARKS / "peers/requirements.txt").read_text()
+    pinned = set(re.findall(r"^([\w-]+)==", text, re.MULTILINE))
+    assert {peer for claim in claims.CLAIMS for peer in claim.peers} <= pinned
 
 
 # What is told
