@@ -368,7 +368,7 @@ PEERS = (
         "those that are the same measure, then the fastest; largest distance to float64",
         "python benchmarks/peers/measures.py",
         (
-            ratio(1.3, 0.3),
+            ratio(2, 0.3),
             Quantity("least", 1),
             Quantity("difference", 1e-8, form="{:.0e}"),
             Quantity("others", None, form="{:.0f}", label="other measures under the same name"),

@@ -49,6 +49,7 @@ class Result:
     machine, versions : in words.
     peers : distribution to version, of those that the claim needs.
     load : processes that the machine was running before, on average over a minute.
+    note : what else a reader has to know of the measurement.
     """
 
     values: Mapping[str, float]
@@ -59,6 +60,7 @@ class Result:
     versions: str = ""
     peers: Mapping[str, str] | None = None
     load: float | None = None
+    note: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it, without what is not known."""
@@ -145,12 +147,15 @@ def _takes(claim: Claim, result: Result | None) -> str:
 
 
 def _when(result: Result | None, letters: Mapping[str, str]) -> str:
-    if result is None or not result.date:
-        return EARLIER if result else ""
+    if result is None:
+        return ""
+    note = [result.note] if result.note else []
+    if not result.date:
+        return ", ".join([EARLIER, *note])
     beside = [f"{name} {version}" for name, version in (result.peers or {}).items()]
     load = [] if result.load is None else [f"load {result.load:.1f}"]
     where = letters[_setup(result)]
-    return ", ".join([where, result.date, f"`{result.commit}`", *load, *beside])
+    return ", ".join([where, result.date, f"`{result.commit}`", *load, *beside, *note])
 
 
 def _setup(result: Result) -> str:

@@ -189,7 +189,7 @@ def test_a_row_has_its_promise_its_number_and_where_it_comes_from(claims, page):
     peer = a_claim(claims, "peer", peers=("torchattacks",))
     where = {"machine": "a machine", "versions": "Python 3.12"}
     results = {
-        "old": page.Result({"ratio": 0.5}),
+        "old": page.Result({"ratio": 0.5}, note="on a quiet machine"),
         "new": page.Result({"ratio": 0.7}, 0.5, "2026-01-02", "abc1234", load=1.5, **where),
         "peer": page.Result(
             {"ratio": 0.1}, 3.2, "2026-01-03", "abc1235+", peers={"torchattacks": "3.5.1"}, **where
@@ -198,7 +198,10 @@ def test_a_row_has_its_promise_its_number_and_where_it_comes_from(claims, page):
     written = page.page(results, rows, (peer,))
     own, _, beside = written.partition("## Beside other packages")
     command = "`python -c pass` |"
-    assert f"| words of old | at most 0.60 | 0.50 | 60 s | earlier | {command}" in own
+    assert (
+        f"| words of old | at most 0.60 | 0.50 | 60 s | earlier, on a quiet machine | {command}"
+        in own
+    )
     when = "A, 2026-01-02, `abc1234`, load 1.5"
     assert f"| words of new | at most 0.60 | **0.70: not kept** | 30 s | {when} | {command}" in own
     assert f"| words of never | at most 0.60 | not yet | 7 min |  | {command}" in own
