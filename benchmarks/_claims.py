@@ -369,7 +369,7 @@ PEERS = (
         "python benchmarks/peers/measures.py",
         (
             ratio(2, 0.3),
-            Quantity("least", 1),
+            Quantity("least", 0.2, form="{:.3f}"),
             Quantity("difference", 1e-8, form="{:.0e}"),
             Quantity("others", None, form="{:.0f}", label="other measures under the same name"),
         ),

@@ -1,5 +1,5 @@
-"""Claim: measures of two arrays take at most twice the time of repsim and rsatoolbox, CKA and CCA at
-most a fifth, and are right to 1e-8 where float32 is given.
+"""Claim: measures of two arrays take at most twice the time of repsim and rsatoolbox, CKA and CCA
+at most a fifth, and are right to 1e-8 where float32 is given.
 
     python benchmarks/peers/measures.py
     python benchmarks/peers/measures.py --images 2000 --channels 256 --measure debiased-cka
