@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for claim in CLAIMS
         if (claim.name in asked.only if asked.only else claim.quick or not asked.quick)
     ]
-    return measured(chosen, read(RESULTS), asked.photographs)
+    folder = asked.photographs and Path(asked.photographs).resolve()  # commands run in the root
+    if folder and not all((folder / part).is_dir() for part in ("train", "test")):
+        parser.error(f"{folder} has no folders train/ and test/; name the one that has them")
+    return measured(chosen, read(RESULTS), folder and str(folder))
 
 
 def measured(

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,12 @@ def test_a_benchmark_of_steps_runs(name):
     done = subprocess.run(command, cwd=SCRIPTS[0].parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ratio " in done.stdout
+
+
+@pytest.mark.skipif(bool(find_spec("torchattacks")), reason="the peer is there")
+def test_a_peer_that_is_not_installed_is_a_sentence():
+    done = subprocess.run(
+        [sys.executable, SCRIPTS[0].parent / "peers/pgd.py"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("torchattacks cannot be imported; install it by pip install")

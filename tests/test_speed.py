@@ -286,6 +286,8 @@ def test_which_are_run(claims, run_all, monkeypatch, capsys):
     assert chosen[2] == list(claims.CLAIMS)
     assert run_all.main(["--list"]) == 0
     assert all(claim.command in capsys.readouterr().out for claim in claims.CLAIMS[:1])
-    with pytest.raises(SystemExit) as ended:
-        run_all.main(["--only", "nothing"])
-    assert ended.value.code == 2
+    for wrong in (["--only", "nothing"], ["--photographs", "no/such/folder"]):
+        with pytest.raises(SystemExit) as ended:
+            run_all.main(wrong)
+        assert ended.value.code == 2
+    assert "no/such/folder has no folders train/ and test/" in capsys.readouterr().err
