@@ -123,6 +123,7 @@ def measure(claim: Claim, photographs: str | None) -> Result:
     Failed : for an exit status other than 0, and where a quantity was not told.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    measured_at = commit()
     began = time.perf_counter()
     words = [photographs if word == PHOTOGRAPHS else word for word in shlex.split(claim.command)]
     lines = []
@@ -141,7 +142,7 @@ def measure(claim: Claim, photographs: str | None) -> Result:
         values,
         minutes=round((time.perf_counter() - began) / 60, 2),
         date=date.today().isoformat(),
-        commit=commit(),
+        commit=measured_at,
         machine=machine(),
         versions=", ".join([f"Python {platform.python_version()}", *map(with_version, PACKAGES)]),
         peers={peer: version(peer) for peer in claim.peers},
