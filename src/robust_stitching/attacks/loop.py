@@ -93,13 +93,12 @@ def attack(
     attacked, x = Attacked.nothing(images, labels), start
     most = torch.zeros(len(labels), dtype=torch.long, device=labels.device)  # wrong answers so far
     inside = torch.arange(len(labels), device=labels.device)
-    look = value_and_gradient if gradients else value_alone
     with attackable(network):
         for i in range(steps + 1):
-            towards = None if targets is None else targets[inside]
-            value, gradient, logits = look(network, x, labels[inside], loss, towards)
+            look = value_and_gradient if gradients and i < steps else value_alone
+            value, gradient, logits = look(network, x, labels, loss, targets)
             sound = all_finite(logits) & value.isfinite()
-            if gradients:
+            if gradient is not None:
                 largest = gradient.abs().amax(dim=(1, 2, 3))
                 sound &= largest.isfinite()
                 gradient = finite_or_zero(gradient)
@@ -107,7 +106,7 @@ def attack(
                     attacked.no_gradient.copy_(largest == 0)
             attacked.not_finite[inside] |= ~sound
             value = value.where(value.isfinite(), -torch.inf)
-            wrong = fools(x, logits, labels[inside])
+            wrong = fools(x, logits, labels)
             count = per_image(wrong)
             better = count > most[inside]
             if better.any():
@@ -116,12 +115,14 @@ def attack(
                 attacked.fooled[rows] = wrong[better]
                 attacked.step[rows] = torch.where(wrong[better], i, -1)
                 stay = per_image(~wrong) > 0
-                inside, x, value = (v[stay] for v in (inside, x, value))
-                gradient = gradient[stay] if gradients else None
+                inside, x, value, images, labels = (
+                    v[stay] for v in (inside, x, value, images, labels)
+                )
+                gradient, targets = (None if v is None else v[stay] for v in (gradient, targets))
                 stepper.keep(stay)
             if i == steps or not len(inside):
                 break
-            x = stepper.next(x, images[inside], value, gradient)
+            x = stepper.next(x, images, value, gradient)
     unfooled = most[inside] == 0
     attacked.images[inside[unfooled]] = stepper.last(x, value)[unfooled]
     return attacked
@@ -154,8 +155,9 @@ def value_and_gradient(
     with torch.enable_grad():
         logits = network(x.clone())
         value = loss(logits, labels, targets)
-        total = value.sum() + 0 * x.sum()  # which depends on x, whatever the network does
-        (gradient,) = torch.autograd.grad(total, x)
+    if not value.requires_grad:
+        return value, torch.zeros_like(x), logits
+    (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
     return value.detach(), gradient, logits.detach()
 
 

@@ -46,10 +46,10 @@ class Threat:
         """
         change = x - images
         if self.norm == "linf":
-            change = change.clamp(-self.epsilon, self.epsilon)
+            change.clamp_(-self.epsilon, self.epsilon)
         else:
-            change = change * (self.epsilon / (_length(change) + TINY)).clamp(max=1)
-        return (images + change).clamp(0, 1)
+            change *= (self.epsilon / (_length(change) + TINY)).clamp(max=1)
+        return change.add_(images).clamp_(0, 1)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The steepest step of length 1 along `gradient`: its sign, or its unit vector, however
