@@ -20,7 +20,7 @@ from robust_stitching.similarity import Comparison
 
 @usual_settings()
 def evaluate(
-    network: AnyNetwork, images: str | AnySplit, *, batch_size: int = 500, progress: bool = False
+    network: AnyNetwork, images: str | AnySplit, *, batch_size: int = 250, progress: bool = False
 ) -> Accuracy:
     """Loss and accuracy of a network.
 

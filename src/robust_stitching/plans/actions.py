@@ -285,7 +285,7 @@ class EvaluatePlan(Settings):
     checkpoint: NetworkRef
     dataset: DataRef | None = None
     split: str = setting("test", choices=SPLITS)
-    batch_size: int = setting(500, AT_LEAST_ONE, counts=False)
+    batch_size: int = setting(250, AT_LEAST_ONE, counts=False)
 
 
 @dataclass(frozen=True, kw_only=True)
