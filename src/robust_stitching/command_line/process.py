@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from robust_stitching.basics.errors import UserError
+from robust_stitching.basics.memory import keep_freed
 from robust_stitching.basics.signals import raise_interruptions
 from robust_stitching.command_line import terminal
 from robust_stitching.command_line.calling import as_called, called
@@ -16,6 +17,7 @@ INTERRUPTED = 130
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Call `main` with the command line; mistakes of users become one sentence and status 2."""
     terminal.prepare()
+    keep_freed()
     raise_interruptions()
     try:
         try:
