@@ -1,5 +1,6 @@
 """The memory of a process."""
 
+import platform
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_what_is_freed_is_kept_for_the_next_step():
     def faults(*arguments):
         command = [sys.executable, "-c", FAULTS, *arguments]

@@ -15,7 +15,10 @@ def used() -> int:
 
 
 KEPT = 2**30
-"""Bytes of freed memory that a process keeps at most, and from which a block is given back."""
+"""Bytes of freed memory that a process keeps at most."""
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `malloc.h`."""
 
 
 def keep_freed() -> None:
@@ -26,5 +29,6 @@ def keep_freed() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-            mallopt(parameter, KEPT)
+        # Some versions take 32 MB at most for a block; where both are refused, each stays its own.
+        if mallopt(MMAP_THRESHOLD, KEPT) or mallopt(MMAP_THRESHOLD, 2**25):
+            mallopt(TRIM_THRESHOLD, KEPT)
