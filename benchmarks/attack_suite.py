@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from _common import paired
+from _common import paired, told
 
 from robust_stitching import checkpoints, data
 from robust_stitching.attacks.losses import cross_entropy
@@ -54,6 +54,7 @@ def main(path: str, dataset: str | None) -> None:
     print(f"the suite {a:.1f} s, its passes alone {b:.1f} s")
     print(f"{steps:,} images forward and backward, {queries:,} forward alone")
     print(f"ratio {ratio:.2f} (median of {ROUNDS} rounds)")
+    told(ratio=ratio)
 
 
 if __name__ == "__main__":
