@@ -314,7 +314,7 @@ OWN = (
 PEERS = (
     Claim(
         "peers-cka",
-        "minibatch CKA of 8 × 8 layers of two tiny10, 1,000 images, over pytorch-cka; largest "
+        "minibatch CKA of 8 × 8 layers of two tiny10, 4,000 images, over pytorch-cka; largest "
         "distance to float64",
         "python benchmarks/peers/cka.py",
         (
@@ -329,8 +329,8 @@ PEERS = (
     ),
     Claim(
         "peers-cka-resnet",
-        "the same of two resnet_w1, 500 images in batches of 100",
-        "python benchmarks/peers/cka.py --arch resnet_w1 --images 500 --batch-size 100",
+        "the same of two resnet_w1, 1,000 images",
+        "python benchmarks/peers/cka.py --arch resnet_w1 --images 1000",
         (
             ratio(0.75, 0.1),
             Quantity("difference", 1e-6, form="{:.0e}", label="off by"),

@@ -170,7 +170,8 @@ def contents(wheel):
 def test_a_wheel_has_the_library_and_nothing_else(wheel):
     names = set(contents(wheel))
     about = {name for name in names if name.startswith(f"robust_stitching-{__version__}.dist-info")}
-    library = (SOURCE / "robust_stitching").rglob("*.py")
+    package = SOURCE / "robust_stitching"
+    library = [*package.rglob("*.py"), package / "report/grid/page.html"]
     assert names - about == {str(path.relative_to(SOURCE)) for path in library}
     assert any(name.endswith("/licenses/LICENSE") for name in about)
 

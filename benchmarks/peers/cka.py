@@ -2,7 +2,7 @@
 and is right to 1e-6 where that is off by 1e-4.
 
     python benchmarks/peers/cka.py
-    python benchmarks/peers/cka.py --arch resnet_w1 --images 500 --batch-size 100
+    python benchmarks/peers/cka.py --arch resnet_w1 --images 1000
 
 8 × 8 layers of two networks of 32×32 colour images, trained tiny10 unless another architecture is
 named, whose weights are random then. The same smooth random images in the same batches. Distances
@@ -35,8 +35,8 @@ TRAINED = [ROOT / f"archive/tiny10/cifar10-jpeg/in{i}-gn{i}/model.pt" for i in (
 def main() -> None:
     parser = options(__doc__, ROUNDS)
     parser.add_argument("--arch", default="tiny10")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=200)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--batch-size", type=int, default=250)
     asked = parser.parse_args()
     if asked.images % asked.batch_size:
         parser.error("batches of one size alone weigh alike in both packages")

@@ -11,7 +11,7 @@ something else under that name.
 Ours alone, among others: Procrustes and shape distances, mutual nearest neighbours, CKA in
 minibatches, GULP, matching of units. Of other packages, ultimate-anatome 0.1.1 needs a module
 that nobody publishes (uutils.torch_uu), and deep-reps 0.0.6 cannot be imported without open_clip.
-torch-cka 0.21 and ckatorch 1.0.3 have CKA of networks in minibatches alone, as pytorch-cka.
+torch-cka 0.21 and ckatorch 1.0.3, which compare networks in minibatches, too, were not measured.
 """
 
 from collections.abc import Callable
