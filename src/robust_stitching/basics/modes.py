@@ -100,13 +100,15 @@ def usual_settings() -> Iterator[None]:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Full float32 products on GPUs that would round them to ten bits."""
+    """Full float32 products, on GPUs that would round them to ten bits and where the caller has
+    chosen autocast."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
             backend.allow_tf32 = False
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed

@@ -80,17 +80,17 @@ def view_of(network: nn.Module) -> nn.Module:
     try:
         view = Folded(network)
         with attackable(network), attackable(view), without_tf32():
-            answers = [_answer_and_gradient(f, _samples(network)) for f in (network, view)]
+            answers = [_answer_and_gradient(f, samples(network)) for f in (network, view)]
     except Exception:  # a network of somebody else's, as a graph or as it is, may raise anything
         return network
-    same = all(map(_alike, *answers))
+    same = all(map(alike, *answers))
     return view if same else network
 
 
-def _samples(network: nn.Module) -> Tensor:
-    """Two images in [0, 1], one with black parts, as many data sets have."""
+def samples(network: nn.Module, n: int = 2) -> Tensor:
+    """Images in [0, 1] such as a network takes, one with black parts, as many data sets have."""
     like = next(network.parameters(), torch.empty(0))
-    images = torch.rand(2, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(n, *network.input_shape, generator=torch.Generator().manual_seed(0))
     images[1] *= images[1] > 0.5
     return images.to(device=like.device, dtype=like.dtype)
 
@@ -105,13 +105,13 @@ def _answer_and_gradient(network: nn.Module, images: Tensor) -> tuple[Tensor, Te
     return logits.detach(), images.grad
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def alike(one: Tensor, other: Tensor, rounding: float = ROUNDING) -> bool:
     """Whether two tensors are the same but for rounding, and for single units that it turns on."""
     holes = ~one.isfinite()
     if not torch.equal(holes, ~other.isfinite()):
         return False
     difference = (one - other).masked_fill(holes, 0).norm()
-    return bool(difference <= ROUNDING * one.masked_fill(holes, 0).norm())
+    return bool(difference <= rounding * one.masked_fill(holes, 0).norm())
 
 
 def _folded(network: nn.Module, traced: fx.Graph) -> tuple[fx.GraphModule, list[FoldedConv]]:

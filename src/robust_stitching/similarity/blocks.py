@@ -8,6 +8,7 @@ activations, float32 at least. `benchmarks/cka.py` measures the distance to floa
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,37 +28,39 @@ MOST_MEAN = 0.5
 
 class Room:
     """Where the activations of some images lie, of every representation, in memory that is used
-    again and again, without the mean of those that came first. Of tensors that come more than once
-    in a batch, as of a network beside itself, there is one.
+    again and again, without the mean of those that came first.
 
     Parameters
     ----------
     size : how many images have a place.
-
-    Attributes
-    ----------
-    shift : that mean, (1, …) of each that differs.
+    same : for each representation the number of the first that is the same, which alone is laid
+        down.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, same: Sequence[int]):
         self.size = size
-        self.shift: list[Tensor] = []
+        self._differing = sorted(set(same))
+        self._which = [self._differing.index(number) for number in same]
+        self._shift: list[Tensor] = []
+        self._faint: list[bool] = []
         self._maps: list[Tensor] = []
-        self._which: list[int] = []
 
     def put(self, place: int, activations: Sequence[Tensor]) -> None:
         """Lay activations (m, …) of every representation down from `place` on."""
-        differing = {id(values): values for values in activations}
-        numbers = {key: number for number, key in enumerate(differing)}
-        self._which = [numbers[id(values)] for values in activations]
-        for number, values in enumerate(map(floating, differing.values())):
-            if number == len(self.shift):
+        for slot, number in enumerate(self._differing):
+            values = floating(activations[number])
+            if slot == len(self._shift):
                 mean = values.mean(dim=0, keepdim=True, dtype=torch.float64)
-                self.shift.append(_empty_like(values, 1).copy_(mean))
-            if number == len(self._maps):
+                self._shift.append(_empty_like(values, 1).copy_(mean))
+            if slot == len(self._maps):
                 self._maps.append(_empty_like(values, self.size))
-            own = self._maps[number][place : place + len(values)]
-            torch.sub(values, self.shift[number], out=own)
+            own = self._maps[slot][place : place + len(values)]
+            torch.sub(values, self._shift[slot], out=own)
+            rounding = ROUNDING * torch.finfo(own.dtype).eps * self._shift[slot].abs()
+            if slot == len(self._faint):
+                self._faint.append(bool(own.norm() <= rounding.norm() * len(own) ** 0.5))
+            if self._faint[slot]:
+                own.masked_fill_(own.abs() <= rounding, 0)
 
     def rows(self, first: int, last: int) -> list[Tensor]:
         """What lies at the places from `first` to before `last`, (last − first, features) of each
@@ -69,27 +72,31 @@ class Room:
         """What was made of each that differs, stacked, of every representation."""
         return torch.stack([matrices[number] for number in self._which])
 
-    def noise(self) -> Tensor:
-        """The squared length of rows that are nothing but the rounding of their mean, of each
-        representation, float64."""
-        eps = [ROUNDING * torch.finfo(mean.dtype).eps for mean in self.shift]
-        norms = torch.stack([mean.norm(dtype=torch.float64) for mean in self.shift])
-        norms *= torch.tensor(eps, dtype=norms.dtype, device=norms.device)
-        return norms.square()[self._which]
+    def state(self) -> dict[str, Any]:
+        """What has been decided by the first images."""
+        return {"shift": self._shift, "faint": self._faint}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what `state` said."""
+        self._shift, self._faint = state["shift"], state["faint"]
 
 
 class Batches:
     """Gram matrices of each batch by itself, for minibatch CKA.
+
+    Parameters
+    ----------
+    same : see `Room`.
 
     Attributes
     ----------
     sums : over those of the batches that are whole.
     """
 
-    def __init__(self, n: int, batch_size: int, count: int):
+    def __init__(self, n: int, batch_size: int, same: Sequence[int]):
         self.n, self.batch_size = n, batch_size
-        self.sums = MinibatchSums(count)
-        self._room = Room(min(batch_size, n))
+        self.sums = MinibatchSums(len(same))
+        self._room = Room(min(batch_size, n), same)
 
     def add(self, at: int, activations: Sequence[Tensor]) -> None:
         """Take in the activations (m, …) of every representation for the images from `at` on, all
@@ -105,15 +112,16 @@ class Batches:
             for own in rows:
                 own.sub_(own.mean(dim=0))
             found = self._room.stacked(grams(rows))
-        self.sums.add(found, self._room.noise())
+        self.sums.add(found)
 
     def state(self) -> dict[str, Any]:
         """What has been taken in of whole batches."""
-        return {"shift": self._room.shift, "products": self.sums.products}
+        return {"room": self._room.state(), "products": self.sums.products}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state` said."""
-        self._room.shift, self.sums.products = state["shift"], state["products"]
+        self._room.load(state["room"])
+        self.sums.products = state["products"]
 
 
 class Blocks:
@@ -128,6 +136,7 @@ class Blocks:
     image_bytes : what the activations of one image take, in all `count` representations.
     takers : what the blocks are handed to, `GramSums` or `GramMatrices`.
     block_bytes : see above; `BLOCK_BYTES` if left out.
+    same : see `Room`; all differ if left out.
 
     Attributes
     ----------
@@ -143,6 +152,7 @@ class Blocks:
         image_bytes: int,
         takers: Sequence[Callable[[int, int, torch.device], GramSums | GramMatrices]],
         block_bytes: int | None = None,
+        same: Sequence[int] | None = None,
     ):
         grams = 16 * count * batch_size  # float32 twice and float64, for one image of a block
         self.size = (
@@ -153,7 +163,7 @@ class Blocks:
         self.starts = range(0, max(n, 1), self.size)
         self.taken: dict[Callable, GramSums | GramMatrices] = {}
         beyond = batch_size if self.size < n else 0
-        self._room = Room(min(self.size, n) + beyond)
+        self._room = Room(min(self.size, n) + beyond, same or range(count))
 
     def add(self, start: int, at: int, activations: Sequence[Tensor]) -> None:
         """Take in the activations (m, …) of every representation for the images from `at` on, all
@@ -175,8 +185,6 @@ class Blocks:
         for taker in self.takers:
             if taker not in self.taken:
                 self.taken[taker] = taker(self.n, len(activations), batch[0].device)
-                if taker is GramSums:
-                    self.taken[taker].noise = self._room.noise()
             for own, matrices in pieces:
                 self.taken[taker].add(own, columns, matrices)
 
@@ -196,11 +204,11 @@ class Blocks:
         """What has been taken in; the block itself has to be filled again."""
         taken = [*map(vars, self.taken.values())]
         names = [taker.__name__ for taker in self.taken]
-        return {"shift": self._room.shift, "takers": names, "taken": taken}
+        return {"room": self._room.state(), "takers": names, "taken": taken}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state` said."""
-        self._room.shift = state["shift"]
+        self._room.load(state["room"])
         known = {taker.__name__: taker for taker in self.takers}
         for name, values in zip(state["takers"], state["taken"], strict=True):
             self.taken[known[name]] = object.__new__(known[name])
@@ -216,13 +224,20 @@ def grams(rows: Sequence[Tensor]) -> list[Tensor]:
     if rows[0].device.type != "cpu":
         return [own @ own.T for own in rows]
     threads = torch.get_num_threads()
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with (
+        _alone,
+        _blas().limit(limits=1, user_api="blas"),
+        ThreadPoolExecutor(threads) as pool,
+    ):
         return [torch.from_numpy(found) for found in pool.map(_gram, rows)]
 
 
 def _gram(rows: Tensor) -> np.ndarray:
     array = rows.numpy()
     return array @ array.T
+
+
+_alone = Lock()  # the limit is that of the process
 
 
 @cache

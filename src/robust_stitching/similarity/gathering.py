@@ -185,11 +185,13 @@ class Maps:
         if keeps:
             needed |= {GramSums, GramMatrices}
         self.batches = self.blocks = None
+        same = stream.same or range(count)
         if MinibatchSums in needed:
-            self.batches = Batches(stream.n, stream.batch_size, count)
+            self.batches = Batches(stream.n, stream.batch_size, same)
         if needed - {MinibatchSums}:
             takers = {GramSums, *needed} - {MinibatchSums}
-            self.blocks = Blocks(stream.n, stream.batch_size, count, stream.image_bytes, takers)
+            size = stream.n, stream.batch_size, count, stream.image_bytes
+            self.blocks = Blocks(*size, takers, same=same)
 
     def take(self, batch: Batch) -> None:
         if self.batches:
@@ -208,8 +210,6 @@ class Maps:
         taken = dict(self.blocks.taken) if self.blocks else {}
         if self.batches:
             taken[MinibatchSums] = self.batches.sums
-        if GramMatrices in taken:
-            taken[GramMatrices].matrices[~taken[GramSums].varies()] = 0  # not its rounding
         for measure in self.measures:
             if measure.pairs:
                 sums = taken[measure.form.Sums]

@@ -30,7 +30,6 @@ class GramSums:
     ----------
     products : Σ K∘L of every pair, of shape (count, count).
     rows, diagonals : K1 and diag K of each, of shape (count, n).
-    noise : what rounding alone may make of the mean of diag K of each, (count,).
     """
 
     def __init__(self, n: int, count: int, device: torch.device | str = "cpu"):
@@ -40,7 +39,6 @@ class GramSums:
         self.n = n
         self.products = zeros(count, count)
         self.rows, self.diagonals = zeros(count, n), zeros(count, n)
-        self.noise = zeros(count)
 
     def add(self, rows: slice, columns: slice, grams: Tensor) -> None:
         """Take in a block of every Gram matrix, of shape (count, rows, columns); off the diagonal
@@ -84,7 +82,6 @@ class GramSums:
     def _without_noise(self, hsic: Tensor) -> Tensor:
         """`hsic` with zeros for representations of which centring leaves nothing but rounding."""
         varies = hsic.diagonal() > NEGLIGIBLE * self.products.diagonal()
-        varies &= ~(self.diagonals.mean(dim=1) <= self.noise)
         return hsic * varies[:, None] * varies
 
 
@@ -103,15 +100,15 @@ class MinibatchSums:
     def __init__(self, count: int):
         self.products = torch.zeros(count, count, dtype=torch.float64)
 
-    def add(self, grams: Tensor, noise: Tensor | None = None) -> None:
-        """Take in the Gram matrices of a batch, (count, m, m), and `noise` as of `GramSums`."""
+    def add(self, grams: Tensor) -> None:
+        """Take in the Gram matrices of a batch, (count, m, m). Of too few images none counts, but
+        one that is not finite is told."""
         count, m, _ = grams.shape
         if m < LEAST_IMAGES:
+            self.products = self.products.to(grams.device) + 0 * grams.sum(dim=(1, 2)).diag()
             return
         sums = GramSums(m, count, grams.device)
         sums.add(slice(0, m), slice(0, m), grams)
-        if noise is not None:
-            sums.noise = noise
         self.add_sums(sums)
 
     def varies(self) -> Tensor:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from robust_stitching.basics.modes import evaluating, without_tf32
@@ -13,12 +14,15 @@ from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints.state import DAMAGE, StateFile
 from robust_stitching.data import AnySplit
 from robust_stitching.graphs import graph
-from robust_stitching.graphs.folding import folded
+from robust_stitching.graphs.folding import alike, folded, samples
 from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity.blocks import Blocks
 
 AT_ONCE = 64
 """Images that go through networks together on a CPU: their activations stay near it."""
+
+
+ROUNDING = 1e-4  # of the norm of what is compared; few images beside another differ by more
 
 
 class Batch(NamedTuple):
@@ -44,11 +48,14 @@ class Stream(ABC):
     n : number of images.
     batch_size : of how many images batches are, the last of what is left.
     image_bytes : what the activations of one image take.
+    same : for each representation the number of the first that is the same, whatever the images;
+        None where all differ.
     """
 
     n: int
     batch_size: int
     image_bytes: int
+    same: Sequence[int] | None = None
 
     @abstractmethod
     def batches(self, start: int = 0) -> Iterator[Batch]:
@@ -191,16 +198,20 @@ class NetworkStream(Stream):
         self._names = {id(network): [] for network, _ in looked_at}
         for key, names in self._asked:
             self._names[key] = list(dict.fromkeys([*self._names[key], *names]))
+        seen = [(id(network), layer) for network, layers in looked_at for layer in layers]
+        self.same = [seen.index(representation) for representation in seen]
         networks = {id(network): network for network, _ in looked_at}
         pieces = [graph.features(networks[key], names) for key, names in self._names.items()]
         self.pieces = [folded(piece) for piece in pieces] if fold else pieces
+        in_parts = all(map(_may_come_in_parts, self.pieces, networks.values()))
+        self._at_once = AT_ONCE if in_parts else batch_size
         self.image_bytes = 4 * sum(
             layout.units for _, layers in looked_at for layout in layers.values()
         )
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         for images, _ in self._images(start):
-            for part in images.split(self.batch_size if images.is_cuda else AT_ONCE):
+            for part in images.split(self._at_once):
                 yield self._seen(start, part)
                 start += len(part)
 
@@ -222,6 +233,22 @@ class NetworkStream(Stream):
         features = [[seen[key][name] for name in names] for key, names in self._asked]
         outputs = [features[number].pop() for number in self.answering]
         return Batch(at, [values for activations in features for values in activations], outputs)
+
+
+def _may_come_in_parts(piece: nn.Module, network: nn.Module) -> bool:
+    """Whether it is on a CPU, and what a piece of it makes of an image does not depend on those
+    beside it, as it does behind batch norms without statistics of their own."""
+    images = samples(network, 4)
+    if images.device.type != "cpu":
+        return False
+    try:
+        with evaluating(piece), torch.random.fork_rng(devices=[]):
+            together = piece(images.clone())
+            halves = [piece(half.clone()) for half in images.split(2)]
+    except Exception:  # a network of somebody else's may raise anything
+        return False
+    seen = zip(together, *halves, strict=True)
+    return all(alike(torch.cat(parts), own, ROUNDING) for own, *parts in seen)
 
 
 class ArrayStream(Stream):
