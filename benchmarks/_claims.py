@@ -3,8 +3,9 @@
 `all.py` runs them, `_page.py` writes what came out.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PHOTOGRAPHS = "PHOTOGRAPHS"
 """Stands in a command for a folder of CIFAR-10's images as JPEG files, with train/ and test/."""
@@ -41,12 +42,19 @@ class Quantity:
     label: str = ""
 
     def met(self, value: float) -> bool:
-        """Whether `value` keeps the promise but for noise; a NaN does not."""
+        """Whether `value` keeps the promise but for noise; a number that is none, or a ratio of
+        nothing, does not."""
         if self.bound is None:
             return True
+        if not math.isfinite(value) or (self.name == "ratio" and value <= 0):
+            return False
         if self.side == LEAST:
             return value >= self.bound - self.margin
         return value <= self.bound + self.margin
+
+    def strictly(self, value: float) -> bool:
+        """Whether it keeps it without help of the margin."""
+        return replace(self, margin=0).met(value)
 
     def told(self, value: float) -> str:
         """As in "theirs 1e-4"."""

@@ -16,11 +16,15 @@ def told(**quantities: float) -> None:
 
 
 def quantities(output: str) -> dict[str, float]:
-    """What `told` has printed; nothing where the last line is another."""
+    """What `told` has printed; nothing where the last line is another, or is not whole."""
     words = output.rstrip().rpartition("\n")[2].split()
     if words[:1] != ["claim:"]:
         return {}
-    return {name: float(value) for name, _, value in (word.partition("=") for word in words[1:])}
+    pairs = [word.partition("=") for word in words[1:]]
+    try:
+        return {name: float(value) for name, _, value in pairs}
+    except ValueError:
+        return {}
 
 
 def paired(a: Callable[[], None], b: Callable[[], None], rounds: int) -> tuple[float, float, float]:

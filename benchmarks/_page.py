@@ -135,10 +135,12 @@ def _promised(claim: Claim) -> str:
 def _measured(claim: Claim, result: Result | None) -> str:
     if result is None:
         return "not yet"
-    there = [quantity for quantity in claim.quantities if quantity.name in result.values]
-    told = ", ".join(q.told(result.values[q.name]) for q in there)
-    kept = all(quantity.met(result.values[quantity.name]) for quantity in there)
-    return told if kept else f"**{told}: not kept**"
+    there = [(q, result.values[q.name]) for q in claim.quantities if q.name in result.values]
+    told = ", ".join(quantity.told(value) for quantity, value in there)
+    if not all(quantity.met(value) for quantity, value in there):
+        return f"**{told}: not kept**"
+    strictly = all(quantity.strictly(value) for quantity, value in there)
+    return told if strictly else f"{told} (kept but for noise)"
 
 
 def _takes(claim: Claim, result: Result | None) -> str:

@@ -11,7 +11,8 @@ a claim that was not run keeps its row, with the commit and the date of its meas
 CIFAR-10's images as JPEG files, in train/ and test/; claims that need it are left out without it,
 as are those whose peers are not installed.
 
-Exit status: 1 where a promise is not kept or a script failed, 2 for a wrong option, else 0.
+Exit status: 1 where a promise is not kept, a script failed or nothing could be run, 2 for a wrong
+option, else 0.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def measured(
             continue
         finally:
             print(flush=True)
-        write(results)
+        write({claim.name: results[claim.name]})
         for quantity in claim.broken(results[claim.name].values):
             found = quantity.form.format(results[claim.name].values[quantity.name])
             bad.append(f"{claim.name}: not kept, {quantity.name} {found}, {quantity.promise}")
@@ -99,7 +100,7 @@ def measured(
         print(line)
     ran = len(chosen) - len(left_out)
     print(f"{ran} of {len(chosen)} claims run, {len(bad)} complaints.")
-    return 1 if bad else 0
+    return 1 if bad or (chosen and not ran) else 0
 
 
 def lacking(claim: Claim, photographs: str | None) -> str:
@@ -128,7 +129,8 @@ def measure(claim: Claim, photographs: str | None) -> Result:
     words = [photographs if word == PHOTOGRAPHS else word for word in shlex.split(claim.command)]
     lines = []
     command = [sys.executable, *words[1:]]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    how = {"stdout": subprocess.PIPE, "text": True, "errors": "replace"}
+    with subprocess.Popen(command, cwd=ROOT, **how) as process:
         for line in process.stdout:
             lines.append(line)
             print("   ", line, end="", flush=True)
@@ -199,19 +201,40 @@ def processor() -> str:
 
 
 def read(path: Path) -> dict[str, Result]:
-    """The results that a file holds."""
+    """The results that a file holds.
+
+    Raises
+    ------
+    SystemExit : with a sentence, where it holds something else.
+    """
     if not path.exists():
         return {}
-    return {name: Result(**fields) for name, fields in json.loads(path.read_text()).items()}
+    try:
+        kept = json.loads(path.read_text())
+        return {name: Result(**fields) for name, fields in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SystemExit(
+            f"{path} holds no results ({error}); get it from git again, or move it away."
+        ) from error
 
 
 def written(results: Mapping[str, Result]) -> None:
-    """Keep the results of today's claims, in their order, and write the pages from them."""
+    """Keep results beside those that are there, in the order of the claims, and write the pages
+    from them.
+
+    Raises
+    ------
+    SystemExit : with a sentence, where that cannot be done.
+    """
+    results = read(RESULTS) | dict(results)  # others may have measured meanwhile
     kept = {claim.name: results[claim.name] for claim in CLAIMS if claim.name in results}
     plain = {name: result.plain() for name, result in kept.items()}
-    RESULTS.write_text(json.dumps(plain, indent=1) + "\n")
-    PAGE.write_text(page(kept))
-    README.write_text(readme(README.read_text(), kept, CLAIMS))
+    try:
+        RESULTS.write_text(json.dumps(plain, indent=1) + "\n")
+        PAGE.write_text(page(kept))
+        README.write_text(readme(README.read_text(), kept, CLAIMS))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"What was measured cannot be written: {error}.") from error
 
 
 def options() -> argparse.ArgumentParser:
@@ -226,4 +249,7 @@ def options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; what was measured is kept.")

@@ -246,7 +246,7 @@ def test_a_failing_script_stops_no_other_and_is_named(claims, page, run_all, tmp
     assert status == 1
     assert results["bad"] is before and results["lonely"] is before
     assert results["good"].values == {"ratio": 0.5} and results["good"].commit
-    assert kept == [{"bad", "lonely", "good"}, {"bad", "lonely", "good", "slow"}]
+    assert kept == [{"good"}, {"slow"}]  # each beside what lies there already
     out = capsys.readouterr().out
     assert "[1/6] good, about 1 min: python " in out and "    half\n" in out
     *_, alone, without, bad, silent, slow, last = out.splitlines()
@@ -291,3 +291,25 @@ def test_which_are_run(claims, run_all, monkeypatch, capsys):
             run_all.main(wrong)
         assert ended.value.code == 2
     assert "no/such/folder has no folders train/ and test/" in capsys.readouterr().err
+
+
+def test_numbers_that_are_none_keep_no_promise(found, claims):
+    common = found["_common"]
+    for output in ("claim: ratio=abc", "claim: ratio", "claim ratio=1", ""):
+        assert common.quantities(output) == {}
+    promised = claims.ratio(1, 0.5)
+    assert [promised.met(value) for value in (0.9, 1.4, 1.6, 0, -1)] == [True, True, *[False] * 3]
+    assert not promised.met(float("nan")) and not promised.met(-float("inf"))
+    assert promised.strictly(0.9) and not promised.strictly(1.4)
+
+
+def test_results_of_two_runs_at_once_are_both_kept(run_all, page, monkeypatch, tmp_path):
+    for name in ("RESULTS", "PAGE", "README"):
+        monkeypatch.setattr(run_all, name, tmp_path / name)
+    (tmp_path / "README").write_text(f"{page.README_HEAD}\n| --- |\n")
+    run_all.written({"cka": page.Result({"difference": 1e-9})})
+    run_all.written({"graph": page.Result({"new": 0.1})})
+    assert set(run_all.read(tmp_path / "RESULTS")) == {"cka", "graph"}
+    (tmp_path / "RESULTS").write_text('{"cka": ')
+    with pytest.raises(SystemExit, match="holds no results"):
+        run_all.read(tmp_path / "RESULTS")

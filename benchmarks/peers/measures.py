@@ -72,9 +72,11 @@ def main() -> None:
             others.append(name)
     same = "" if not others else f", and another measure under the name of {', '.join(others)}"
     print(f"\nthe same measure {len(ratios)} times{same}")
+    if not ratios:
+        raise SystemExit("none of the peers has the same measure; there is nothing to compare")
     told(
-        ratio=max(ratios, default=0),
-        least=min(ratios, default=0),
+        ratio=max(ratios),
+        least=min(ratios),
         difference=max(differences),
         others=len(others),
     )
