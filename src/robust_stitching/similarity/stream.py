@@ -203,8 +203,7 @@ class NetworkStream(Stream):
         networks = {id(network): network for network, _ in looked_at}
         pieces = [graph.features(networks[key], names) for key, names in self._names.items()]
         self.pieces = [folded(piece) for piece in pieces] if fold else pieces
-        in_parts = all(map(_may_come_in_parts, self.pieces, networks.values()))
-        self._at_once = AT_ONCE if in_parts else batch_size
+        self._at_once = at_once(self.pieces, [*networks.values()], batch_size)
         self.image_bytes = 4 * sum(
             layout.units for _, layers in looked_at for layout in layers.values()
         )
@@ -233,6 +232,12 @@ class NetworkStream(Stream):
         features = [[seen[key][name] for name in names] for key, names in self._asked]
         outputs = [features[number].pop() for number in self.answering]
         return Batch(at, [values for activations in features for values in activations], outputs)
+
+
+def at_once(pieces: Sequence[nn.Module], networks: Sequence[nn.Module], batch_size: int) -> int:
+    """How many images of a batch go together through pieces of networks, one of each."""
+    in_parts = all(map(_may_come_in_parts, pieces, networks))
+    return AT_ONCE if in_parts else batch_size
 
 
 def _may_come_in_parts(piece: nn.Module, network: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import Behind, SharedFront
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.plans import GridPlan
-from robust_stitching.similarity.stream import Batch, Stream
+from robust_stitching.similarity.stream import Batch, Stream, at_once
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
 from robust_stitching.stitching.grid.cells import Pair
 from robust_stitching.stitching.measure import UNATTACKED, Measured
@@ -298,11 +298,14 @@ class _AtCut(Stream):
     def looking(self) -> AbstractContextManager[None]:
         front, end = self.donors
         self.pieces = graph.features(front, self.rows), graph.features(end, [self.column])
+        self._at_once = at_once(self.pieces, self.donors, self.batch_size)
         return evaluating(*self.pieces, *self.behind.values())
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         split = replace(self.split, augmentation=None).between(start, self.n)
-        for number, (images, _) in enumerate(split.batches(self.batch_size)):
-            front, end = (piece(images) for piece in self.pieces)
-            mapped = [own.mapped(images) for own in self.behind.values()]
-            yield Batch(start + number * self.batch_size, [*end, *front, *mapped], [])
+        for batch, _ in split.batches(self.batch_size):
+            for images in batch.split(self._at_once):
+                front, end = (piece(images) for piece in self.pieces)
+                mapped = [own.mapped(images) for own in self.behind.values()]
+                yield Batch(start, [*end, *front, *mapped], [])
+                start += len(images)
