@@ -56,11 +56,11 @@ class Room:
                 self._maps.append(_empty_like(values, self.size))
             own = self._maps[slot][place : place + len(values)]
             torch.sub(values, self._shift[slot], out=own)
-            rounding = ROUNDING * torch.finfo(own.dtype).eps * self._shift[slot].abs()
             if slot == len(self._faint):
-                self._faint.append(bool(own.norm() <= rounding.norm() * len(own) ** 0.5))
+                largest = _rounding(self._shift[slot]).norm() * len(own) ** 0.5
+                self._faint.append(bool(own.norm() <= largest))
             if self._faint[slot]:
-                own.masked_fill_(own.abs() <= rounding, 0)
+                own.masked_fill_(own.abs() <= _rounding(self._shift[slot]), 0)
 
     def rows(self, first: int, last: int) -> list[Tensor]:
         """What lies at the places from `first` to before `last`, (last − first, features) of each
@@ -255,8 +255,12 @@ def centred(activations: Tensor) -> Tensor:
     rows = floating(activations).flatten(1)
     mean = rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)
     rows = rows - mean
-    rounding = ROUNDING * torch.finfo(rows.dtype).eps
-    return rows.masked_fill_(rows.abs() <= rounding * mean.abs(), 0)
+    return rows.masked_fill_(rows.abs() <= _rounding(mean), 0)
+
+
+def _rounding(mean: Tensor) -> Tensor:
+    """By how much features of that mean may vary and be constant."""
+    return ROUNDING * torch.finfo(mean.dtype).eps * mean.abs()
 
 
 def _empty_like(values: Tensor, size: int) -> Tensor:
