@@ -48,7 +48,7 @@ class Rows:
                 self._grids[self.first + j].add(grid)
             for grid in set().union(*self._grids):
                 self._chosen[grid] = _choice(grid, n, seed)
-        self._kept: list[dict] = [{grid: [] for grid in grids} for grids in self._grids]
+        self._kept: list[dict] = [dict.fromkeys(grids) for grids in self._grids]
         self.pooled = positions == POOLED
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -57,17 +57,23 @@ class Rows:
 
     def add(self, activations: Sequence[Tensor]) -> None:
         """Take in a batch: the activations of every layer."""
-        m = len(activations[0])
         for kept, activation, layout in zip(self._kept, activations, self.layouts, strict=True):
-            for grid, rows in kept.items():
-                if grid == POOLED:
-                    rows.append(channel_means(activation, layout))
-                    continue
-                maps = to_size(grid_of(activation, layout), grid).flatten(2)
-                chosen = self._chosen[grid][self._seen : self._seen + m].to(maps.device)
-                index = chosen[:, None].expand(-1, maps.shape[1], -1)
-                rows.append(floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1)))
-        self._seen += m
+            for grid in kept:
+                rows, each = self._rows(activation, layout, grid), self.per_image(grid)
+                if kept[grid] is None:  # at once: many small ones would hold the memory around them
+                    kept[grid] = rows.new_empty(self.n * each, rows.shape[1])
+                first = self._seen * each
+                kept[grid][first : first + len(rows)] = rows
+        self._seen += len(activations[0])
+
+    def _rows(self, activation: Tensor, layout: Layout, grid: Grid | str) -> Tensor:
+        """Those of a batch."""
+        if grid == POOLED:
+            return channel_means(activation, layout)
+        maps = to_size(grid_of(activation, layout), grid).flatten(2)
+        chosen = self._chosen[grid][self._seen : self._seen + len(maps)].to(maps.device)
+        index = chosen[:, None].expand(-1, maps.shape[1], -1)
+        return floating(maps.gather(2, index).transpose(1, 2).flatten(0, 1))
 
     def state(self) -> dict[str, Any]:
         """The rows so far."""
@@ -80,7 +86,7 @@ class Rows:
     def finish(self) -> None:
         """Call when all batches are in."""
         self._sides = [
-            {grid: Channels(torch.cat(rows), self.per_image(grid)) for grid, rows in kept.items()}
+            {grid: Channels(rows, self.per_image(grid)) for grid, rows in kept.items()}
             for kept in self._kept
         ]
         self._kept = []
