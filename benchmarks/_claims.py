@@ -120,6 +120,14 @@ def points(cut: str) -> Quantity:
     return Quantity(cut, -0.3, LEAST, form="{:+.1f}")
 
 
+CKA_BESIDE = (
+    ratio(0.75, 0.1),
+    Quantity("difference", 1e-6, form="{:.0e}", label="off by"),
+    Quantity("theirs", None, form="{:.0e}", label="theirs"),
+    Quantity("memory", None, label="memory over theirs"),
+)
+
+
 def pgd(standard: float, robust: float) -> tuple[Quantity, ...]:
     """Of a standard and a robust network: the ratios, and the accuracy beside that of float64."""
     return tuple(
@@ -325,12 +333,7 @@ PEERS = (
         "minibatch CKA of 8 × 8 layers of two tiny10, 4,000 images, over pytorch-cka; largest "
         "distance to float64",
         "python benchmarks/peers/cka.py",
-        (
-            ratio(0.75, 0.1),
-            Quantity("difference", 1e-6, form="{:.0e}", label="off by"),
-            Quantity("theirs", None, form="{:.0e}", label="theirs"),
-            Quantity("memory", None, label="memory over theirs"),
-        ),
+        CKA_BESIDE,
         minutes=1,
         peers=(CKA,),
         in_readme=True,
@@ -339,12 +342,7 @@ PEERS = (
         "peers-cka-resnet",
         "the same of two resnet_w1, 1,000 images",
         "python benchmarks/peers/cka.py --arch resnet_w1 --images 1000",
-        (
-            ratio(0.75, 0.1),
-            Quantity("difference", 1e-6, form="{:.0e}", label="off by"),
-            Quantity("theirs", None, form="{:.0e}", label="theirs"),
-            Quantity("memory", None, label="memory over theirs"),
-        ),
+        CKA_BESIDE,
         minutes=2,
         peers=(CKA,),
     ),

@@ -10,8 +10,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from robust_stitching import models
 from robust_stitching.data import Split
+from robust_stitching.graphs.layout import Layout
 from robust_stitching.similarity import cka, compare, debiased_cka, minibatch_cka
 from robust_stitching.similarity.blocks import Batches, Room, grams
+from robust_stitching.similarity.forms import POOLED
+from robust_stitching.similarity.rows import Rows
 from robust_stitching.similarity.stream import AT_ONCE
 from test_measures import dense_debiased, dense_minibatch
 from test_similarity import dense_cka
@@ -151,7 +154,7 @@ def test_batches_far_from_the_first_images_lose_no_digits(kind):
     x, y = torch.randn(2, 600, 4, 5, 5, generator=g)
     y = y + x / 2
     if kind == "drifts":
-        x, y = (side + torch.arange(600)[:, None, None, None] // 100 * 1000 for side in (x, y))
+        x = x + torch.arange(600)[:, None, None, None] // 100 * 1000  # one of the two
     elif kind == "begins far off":
         x[:64] *= 1e4
     else:
@@ -190,6 +193,20 @@ def test_rows_are_no_copies_and_in_one_order_for_all_images():
     moved = (maps - maps[:8].mean(dim=0)).flatten(1)
     torch.testing.assert_close(rows @ rows.T, moved @ moved.T)
     assert rows.is_contiguous() and room.rows(3, 5)[0].data_ptr() == rows[3].data_ptr()
+
+
+def test_rows_of_channels_have_their_place_from_the_first_images_on():
+    """Small ones that are added would hold the memory of activations around them."""
+    layout = Layout.of((4, 3, 3))
+    rows = Rows(([layout], [layout]), 130, POOLED, seed=0)
+    maps, places = torch.randn(130, 4, 3, 3), set()
+    for part in maps.split(64):
+        rows.add([part, part])
+        ((own,), _) = [kept.values() for kept in rows.state()["kept"]]
+        places.add((own.data_ptr(), own.shape))
+    assert {shape for _, shape in places} == {(130, 4)} and len(places) == 1
+    rows.finish()
+    torch.testing.assert_close(rows.any_of()[0].rows, maps.mean(dim=(2, 3)))
 
 
 def test_a_few_features_that_vary_count_beside_large_constant_ones():
