@@ -12,6 +12,7 @@ from left_behind import only
 from robust_stitching import checkpoints, data
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import (
+    Adversary,
     Cut,
     DataRef,
     GridPlan,
@@ -26,6 +27,7 @@ from robust_stitching.plans import (
     identity,
     stitching,
 )
+from robust_stitching.plans.options import ATTACKS, plan_of
 from robust_stitching.plans.recipes import RECIPES
 
 REFS = {
@@ -85,6 +87,23 @@ def test_what_cannot_be_white_is_not(said):
     plan = stitching("a", "b", recipe="fast", **said)
     assert told(plan) == FAST | {"whiten": False}
     assert stitching("a", "b", recipe="fast", init="random", **said).transform.init == "random"
+
+
+@pytest.mark.parametrize("kind", ["madry", "trades"])
+def test_two_epochs_under_attack_go_faster(kind):
+    attacked = {"adversary": Adversary(kind)}
+    assert told(stitching("a", "b", recipe="fast", **attacked)) == FAST | {"lr": 3e-2}
+    assert told(stitching("a", "b", recipe="fast", lr=0.5, **attacked)) == FAST | {"lr": 0.5}
+    assert told(stitching("a", "b", **attacked)) == PAPER
+    unseen = Adversary(kind, attack_ratio=0.0)
+    assert told(stitching("a", "b", recipe="fast", adversary=unseen)) == FAST
+
+    short = {name: as_values(ref) for name, ref in REFS.items()}
+    short |= {"objective": {"adversary": as_values(attacked["adversary"])}}
+    assert told(from_values(GridPlan, short)) == FAST | {"lr": 3e-2}
+    option = next(name for name, own in ATTACKS.items() if own == kind)
+    assert told(plan_of(GridPlan, REFS | {option: True})) == FAST | {"lr": 3e-2}
+    assert told(plan_of(GridPlan, REFS | {option: True, "attack_ratio": 0})) == FAST
 
 
 def test_a_plan_holds_what_its_recipe_stood_for(monkeypatch):
@@ -154,7 +173,8 @@ def test_the_library_takes_a_recipe(lenets):
         ("--init random -e 30 -lr 1e-3", {"init": "random", "epochs": 30, "lr": 1e-3}),
         ("--low-rank 3", {"whiten": False}),
         ("--mask semi-match --init zeros", {"whiten": False, "init": "zeros"}),
-        ("--controls --random-fronts 1 --l1 1e-3 --madry --epsilon 2/255 --perturb-steps 2", {}),
+        ("--controls --random-fronts 1 --l1 1e-3", {}),
+        ("--controls --madry --epsilon 2/255 --perturb-steps 2", {"lr": 3e-2}),
     ],
 )
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from robust_stitching.command_line.parser import Parser
-from robust_stitching.plans.recipes import RECIPES, Recipe
+from robust_stitching.plans.recipes import RECIPES, UNDER_ATTACK, Recipe
 
 FALLING = {"steps": "divided by 10 twice", "cosine": "falling to zero along a cosine"}
 
@@ -15,17 +15,18 @@ def add_recipe(parser: Parser, group: argparse._ActionsContainer) -> None:
         "recipe",
         group=group,
         help="what is not said of the map and its training. "
-        + "; ".join(f"{name}: {_told(recipe)}" for name, recipe in RECIPES.items()),
+        + "; ".join(f"{name}: {_told(name)}" for name in RECIPES),
     )
 
 
-def _told(recipe: Recipe) -> str:
-    transform, training = recipe
+def _told(name: str) -> str:
+    transform, training = RECIPES[name]
+    attacked = f" ({UNDER_ATTACK[name]:g} under attack)" if name in UNDER_ATTACK else ""
     white = " with whitened inputs (of full linear maps of channels)"
     of = f" of {transform.fit_images:,} images" if transform.fit_images else ""
     return (
         f"init {transform.init}{of}{white if transform.whiten else ''}, {training.optimizer} at "
-        f"{training.lr:g} {FALLING[training.schedule]}, {training.epochs} "
+        f"{training.lr:g}{attacked} {FALLING[training.schedule]}, {training.epochs} "
         f"epoch{'s' if training.epochs > 1 else ''}"
     )
 

@@ -7,7 +7,7 @@ needs no recipe, and a recipe that changes does not change what was planned befo
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from robust_stitching.plans.parts import LINEAR, NO_MASK, Optimisation, Transform
+from robust_stitching.plans.parts import LINEAR, NO_MASK, Adversary, Optimisation, Transform
 from robust_stitching.plans.written import as_values
 
 
@@ -26,11 +26,15 @@ RECIPES = {
         Optimisation(epochs=2, lr=1e-2, optimizer="adam", schedule="cosine"),
     ),
 }
+UNDER_ATTACK = {FAST: 3e-2}
+"""Learning rates of trainings under attack, where they are others: two epochs from a map that knows
+of no attack have further to go, see `docs/maps.md`."""
 
 
 def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     """Settings of a stitch, parts nested, with those that are not said as the recipe among them has
-    them; whitening only where a map can have it.
+    them; whitening only where a map can have it, the learning rate as it is under attack where
+    there is one.
 
     Parameters
     ----------
@@ -43,10 +47,20 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     said = {name: values.get(name, {}) for name in parts}
     if isinstance(said["transform"], Mapping) and not may_be_white(said["transform"]):
         parts["transform"]["whiten"] = False
+    if is_attacked(values.get("objective", {})):
+        parts["training"]["lr"] = UNDER_ATTACK.get(recipe, parts["training"]["lr"])
     filled = {
         name: part | said[name] for name, part in parts.items() if isinstance(said[name], Mapping)
     }
     return {**values, **filled}
+
+
+def is_attacked(objective: Any) -> bool:
+    """Whether a training by these settings of an objective shows attacked images at all."""
+    adversary = objective.get("adversary") if isinstance(objective, Mapping) else None
+    if isinstance(adversary, Adversary):
+        adversary = as_values(adversary)
+    return isinstance(adversary, Mapping) and adversary.get("attack_ratio", 1) != 0
 
 
 def may_be_white(transform: Mapping[str, Any]) -> bool:
