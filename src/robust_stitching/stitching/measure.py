@@ -7,7 +7,7 @@ from torch import nn
 
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.evaluation import evaluate
+from robust_stitching.evaluation.accuracy import accuracy_of, predict_all
 from robust_stitching.evaluation.suites import threat_on
 from robust_stitching.plans import Measurement
 from robust_stitching.stitching.attack_scores import AttackScores, measure_attacks
@@ -96,9 +96,16 @@ def measure_on(
         attacks = measure_attacks(answering, few, threat, seed, progress, plan.tier, known)
         attacks = attacks.also_of(same)
     scores = {name: scores[same.get(name, name)] for name in networks}
-    random = tuple(evaluate(network, split, progress=progress).accuracy for network in fronts)
+    what = f"evaluating {len(fronts)} random fronts"
+    random = predict_all(fronts, split, progress=progress, what=what) if fronts else []
     return Measured(
-        split.name, split.source, len(split), scores, attacks, random, tuple(noise_front)
+        split.name,
+        split.source,
+        len(split),
+        scores,
+        attacks,
+        tuple(accuracy_of(own, split.labels).accuracy for own in random),
+        tuple(noise_front),
     )
 
 

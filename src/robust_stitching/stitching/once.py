@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.checkpoints import fingerprint
 from robust_stitching.data import AnySplit
-from robust_stitching.evaluation.accuracy import BATCH_SIZE, predict
+from robust_stitching.evaluation.accuracy import BATCH_SIZE, predict_all
 from robust_stitching.graphs.signature import signature, told
 from robust_stitching.graphs.tracing import trace
 
@@ -23,6 +23,10 @@ class Known:
 
     def __init__(self):
         self._values: dict[Hashable, Any] = {}
+
+    def has(self, what: Hashable) -> bool:
+        """Whether that is known."""
+        return what in self._values
 
     def once(self, what: Hashable, measure: Callable[[], T]) -> T:
         """What `measure` returns, called only where that is not known yet."""
@@ -64,13 +68,24 @@ def answers(
     known: Mapping[str, Known],
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
-    """The logits of those `networks` of which something is known, on a whole split."""
-    here = content_of(split)
+    """The logits of those `networks` of which something is known, on a whole split, in one pass."""
+    what = "logits", content_of(split)
+    asked = {id(own): name for name, own in reversed(known.items()) if not own.has(what)}
+    found = answers_of({name: networks[name] for name in asked.values()}, split, progress)
+    return {
+        name: own.once(what, partial(found.get, asked.get(id(own)))) for name, own in known.items()
+    }
 
-    def look(name: str) -> Tensor:
-        return predict(networks[name], split, BATCH_SIZE, progress, f"evaluating {name}")
 
-    return {name: own.once(("logits", here), partial(look, name)) for name, own in known.items()}
+def answers_of(
+    networks: Mapping[str, nn.Module], split: AnySplit, progress: Progress = silent
+) -> dict[str, Tensor]:
+    """The logits of networks on a whole split, in one pass."""
+    if not networks:
+        return {}
+    names = " and ".join(networks) if len(networks) < 3 else f"{len(networks)} networks"
+    found = predict_all([*networks.values()], split, BATCH_SIZE, progress, f"evaluating {names}")
+    return dict(zip(networks, found, strict=True))
 
 
 def content_of(split: AnySplit) -> Hashable:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robust_stitching.basics.progress import Progress, silent
 from robust_stitching.data import AnySplit
-from robust_stitching.evaluation import accuracy_of, predict
+from robust_stitching.evaluation import accuracy_of
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
@@ -19,7 +19,7 @@ from robust_stitching.similarity.blocks import Blocks
 from robust_stitching.similarity.gathering import Answers
 from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
-from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers
+from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers, answers_of
 from robust_stitching.stitching.ood import Distances, OutOfDistribution, Typical
 
 FRONT, END = "front", "end"
@@ -105,11 +105,8 @@ def measure(
     logits, at_cut = answers(plain, split, known, progress), {}
     compared_on = looked_on(split, similarity_images, seed)
     if not similarity or compared_on is not split:
-        logits |= {
-            name: predict(network, split, BATCH_SIZE, progress, f"evaluating {name}")
-            for name, network in plain.items()
-            if name not in known
-        }
+        others = {name: network for name, network in plain.items() if name not in known}
+        logits |= answers_of(others, split, progress)
     if similarity:
         others, at_cut = _looked_at(networks, compared_on, progress, logits, typical)
         logits |= others
