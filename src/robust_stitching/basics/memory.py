@@ -5,6 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 
 def used() -> int:
     """Bytes that this process holds now; where the system does not tell, 0."""
@@ -12,6 +14,26 @@ def used() -> int:
         pages = Path("/proc/self/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
+def available(device: torch.device | str = "cpu") -> int:
+    """Bytes that a device still has for this process, within what its container may take; where the
+    system does not tell, 0."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        most, now = (int(path.read_text()) for path in LIMITS)
+        found.append(most - now)
+    return max(0, min(found, default=0))
 
 
 KEPT = 2**30

@@ -13,8 +13,15 @@ from robust_stitching.command_line import networks, recipes, values
 from robust_stitching.command_line.parser import Parser
 from robust_stitching.data import SOURCES, in_words, usual_epsilon
 from robust_stitching.plans.options import ATTACK_SETTINGS, idle_in
-from robust_stitching.plans.parts import Adversary, Measurement, Optimisation, Transform
-from robust_stitching.plans.settings import AT_LEAST_ONE, Kind
+from robust_stitching.plans.parts import (
+    ALL,
+    AUTO,
+    Adversary,
+    Measurement,
+    Optimisation,
+    Transform,
+)
+from robust_stitching.plans.settings import AT_LEAST_ONE, ENOUGH, Kind
 
 DATASETS = (
     f"{', '.join(SOURCES)}, or a folder with train/ and test/ (or val/) inside, each with one "
@@ -178,7 +185,16 @@ def _add_training_of_maps(parser: Parser) -> None:
         "--similarity-images",
         type=_images,
         metavar="N",
-        help="how many test images activations are compared on, chosen by the seed, or all",
+        help="how many test images activations are compared on, chosen by the seed; all; or auto, "
+        "all where that takes no longer than the training of the map, else 2,000",
+    )
+    parser.add_argument(
+        "--exact",
+        dest="similarity_images",
+        action="store_const",
+        const=ALL,
+        default=argparse.SUPPRESS,
+        help="the same as --similarity-images all",
     )
     networks.add_networks(
         parser,
@@ -189,12 +205,12 @@ def _add_training_of_maps(parser: Parser) -> None:
     )
 
 
-ALL, NONE = "all", "none"
+NONE = "none"
 
 
-def _images(text: str) -> int | None:
-    """A number of images; None for all."""
-    return None if text == ALL else values.reader(Kind(int), AT_LEAST_ONE)(text)
+def _images(text: str) -> int | str:
+    """A number of images, or a word for one."""
+    return text if text in (AUTO, ALL) else values.reader(Kind(int), ENOUGH)(text)
 
 
 def _sigmas(text: str) -> tuple[float, ...]:

@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         elif kind.items is str:
             options |= {"nargs": "+", "action": Listed}
         else:
-            if about.get("choices"):
+            if about.get("choices") and kind.type is str:
                 options.setdefault("choices", about["choices"])
             options.setdefault("type", values.reader(kind, about.get("limits")))
         if not positional and kind.type is not bool:
@@ -158,7 +158,8 @@ class Parser(argparse.ArgumentParser):
 
     def spelled(self, text: str) -> str:
         """A sentence of the library in the words of this command: settings as its options."""
-        options = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
+        actions = reversed(self._actions)  # a second option of a setting is short for the first
+        options = {a.dest: a.option_strings[-1] for a in actions if a.option_strings}
         names: dict[str, str] = dict(options)
         for dest, path in self.paths.items():
             option = options.get(dest)

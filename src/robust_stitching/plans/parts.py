@@ -6,6 +6,7 @@ from robust_stitching.plans.settings import (
     AT_LEAST_ONE,
     AT_LEAST_ZERO,
     COUNT,
+    ENOUGH,
     NOT_NEGATIVE,
     POSITIVE,
     RADIUS,
@@ -42,6 +43,7 @@ POSITIONS = ("pooled", "all")
 SPLITS = ("test", "train")
 CELLS = ("all", "diagonal", "pairs")
 ADVERSARIES = ("madry", "trades")
+AUTO, ALL = "auto", "all"
 REAL, INVARIANT = "real", "invariant"
 IMAGES = (REAL, INVARIANT)
 
@@ -240,7 +242,8 @@ class Measurement(Settings):
     eval_epsilon : l-inf radius of those attacks; None is the usual one of the dataset.
     tier : which attacks they are, see `evaluation.suites`.
     similarity_images : how many test images activations are compared on, chosen at random by the
-        seed; None takes all.
+        seed; "all" or None takes all, "auto" all where that takes no longer than the training of
+        the map, see `stitching.budget`.
     controls : also stitch the end to itself, and fronts with random weights.
     random_fronts : how many of those.
     noise_sigmas : how noisy the class means are that a noise front, another of the controls, gives,
@@ -248,7 +251,7 @@ class Measurement(Settings):
     """
 
     no_pinv: bool = False
-    similarity_images: int | None = setting(None, AT_LEAST_ONE)
+    similarity_images: int | str | None = setting(AUTO, ENOUGH, choices=(AUTO, ALL))
     no_robustness: bool = False
     robust_images: int = setting(200, AT_LEAST_ONE)
     eval_epsilon: float | None = setting(None, RADIUS)
@@ -256,3 +259,8 @@ class Measurement(Settings):
     controls: bool = False
     random_fronts: int = setting(3, AT_LEAST_ONE)
     noise_sigmas: tuple[float, ...] = setting((0.0, 1.0, 4.0), NOT_NEGATIVE)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.similarity_images == ALL:
+            object.__setattr__(self, "similarity_images", None)

@@ -18,6 +18,7 @@ class Limits(NamedTuple):
 
 
 AT_LEAST_ONE = Limits(lambda n: n >= 1, "a whole number of at least 1")
+ENOUGH = Limits(lambda n: n >= 1, "a whole number of at least 1, auto or all")
 COUNT = Limits(lambda n: n >= 0, "a whole number of at least 0")
 PERMUTATIONS = Limits(lambda n: n == 0 or n >= 19, "0 or a whole number of at least 19")
 SEED = Limits(lambda n: 0 <= n < 2**63, "a whole number from 0 to 2^63 - 1")
@@ -55,7 +56,7 @@ def setting(
 
     Parameters
     ----------
-    choices : all values that it may have.
+    choices : all values that it may have; of a number, the words that may stand in its place.
     counts : whether plans that differ in it are different plans.
     unless : the field that, once it is known, counts in place of this one, as the hash of what was
         read in place of where it lies and how it is read.
@@ -83,7 +84,8 @@ class Settings:
 
 
 class Kind(NamedTuple):
-    """What a field holds: values of a type, or lists of them; None too where `optional`."""
+    """What a field holds: values of a type, or lists of them; None too where `optional`. What holds
+    a number or one of some words is of the number's type."""
 
     type: type
     optional: bool = False
@@ -99,8 +101,8 @@ def kind_of(owner: type, name: str) -> Kind:
     """What the field of that name in a class of settings holds."""
     hint, optional = _hints(owner)[name], False
     if get_origin(hint) in (Union, UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not NoneType)
-        optional = True
+        parts = get_args(hint)
+        hint, optional = parts[0], NoneType in parts
     if get_origin(hint) is tuple:
         return Kind(tuple, optional, get_args(hint)[0])
     return Kind(hint, optional)
@@ -110,12 +112,16 @@ def _checked(own: Field, kind: Kind, value: Any) -> Any:
     if value is None and kind.optional:
         return None
     choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
-    if choices and not isinstance(value, str):
+    if choices and kind.type is not str and isinstance(value, str):
+        if value not in choices:
+            raise UserError(f"{own.name}={_shown(value)} is not {limits.told}.")
+        return value
+    if choices and kind.type is str and not isinstance(value, str):
         raise UserError(f"{own.name}={_shown(value)} is none of {', '.join(choices)}.")
     value = _as(kind.type, own.name, value)
     if kind.items:
         value = tuple(_as(kind.items, own.name, item) for item in value)
-    if choices and value not in choices:
+    if choices and kind.type is str and value not in choices:
         raise unknown(own.name.replace("_", " "), value, choices)
     if limits and not limits.hold(value):
         raise UserError(f"{own.name}={_shown(value)} is not {limits.told}.")

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 INTERVAL = "interval"
-"""In place of a format: two shares, as from 0.5 to 0.6."""
+"""In place of a format: two shares, as from 0.5 to 0.6, in percent."""
+
+RANGE = "range"
+"""In place of a format: two numbers as they are."""
 
 
 def shown(values: Mapping[str, Any], key: str, form: str) -> str:
@@ -14,6 +17,8 @@ def shown(values: Mapping[str, Any], key: str, form: str) -> str:
         value = None if value is None else value.get(part)
     if value is None:
         return "–"
+    if form == RANGE:
+        return " – ".join(f"{end:.3f}" for end in value)
     return between(value) if form == INTERVAL else format(value, form)
 
 

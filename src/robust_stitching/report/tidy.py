@@ -18,7 +18,9 @@ NO_QUANTITIES = ("n_images",)
 
 def images_compared(record: Mapping[str, Any]) -> int | None:
     """On how many images a record compares activations; None for all."""
-    return ((record.get("plan") or {}).get("measured") or {}).get("similarity_images")
+    planned = (record.get("plan") or {}).get("measured") or {}
+    said = {**planned, **(record.get("params") or {})}.get("similarity_images")
+    return said if isinstance(said, int) else None
 
 
 def numbers_of(

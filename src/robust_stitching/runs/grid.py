@@ -53,8 +53,8 @@ def run(
             warn=listener.warn,
             keeping=Keeping(unfinished.state),
             donors=donors,
-            begin=lambda cuts: listener.say(
-                _told(plan, cuts, (front.network, end.network), train, len(test), device)
+            begin=lambda cuts, images: listener.say(
+                _told(plan, cuts, (front.network, end.network), train, images, device)
             ),
         )
         record = with_verdicts(as_record(result, command))
@@ -78,8 +78,6 @@ def _told(
     device: torch.device,
 ) -> str:
     """How many maps there will be, and what they take."""
-    if plan.measured.similarity_images is not None:
-        images = min(images, plan.measured.similarity_images)
     needed = memory_of(plan, cuts, *donors, images, train)
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else used()
     seeds = f" for each of {plan.seeds} seeds" if plan.seeds > 1 else ""

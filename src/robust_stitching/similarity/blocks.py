@@ -16,9 +16,11 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from robust_stitching.basics.memory import available
 from robust_stitching.similarity.gram import GramMatrices, GramSums, MinibatchSums
 
 BLOCK_BYTES = 2**30
+SHARE = 4
 ROUNDING = 4
 """Steps of the precision: what varies by no more of its mean is constant."""
 
@@ -213,6 +215,13 @@ class Blocks:
         for name, values in zip(state["takers"], state["taken"], strict=True):
             self.taken[known[name]] = object.__new__(known[name])
             vars(self.taken[known[name]]).update(values)
+
+
+def largest_block(device: torch.device | str) -> int:
+    """How many bytes a block may take: `BLOCK_BYTES`, and more where a device has memory to spare,
+    a quarter of that, so that fewer passes are needed. Values do not depend on it but for
+    rounding."""
+    return max(BLOCK_BYTES, available(device) // SHARE)
 
 
 def grams(rows: Sequence[Tensor]) -> list[Tensor]:

@@ -34,7 +34,7 @@ DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 
 INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
 RELATIVE_L2 = "‖own − end’s‖ / ‖end’s‖, Frobenius norms over the images"
-SOME = ", on {0.similarity_images:,} images chosen by the seed, or all if these are fewer"
+SOME = ", on {:,} images chosen by the seed, or all if these are fewer"
 
 
 def as_record(result: StitchResult, command: str) -> dict[str, Any]:
@@ -62,15 +62,16 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
 
     Parameters
     ----------
-    result : with plan, seconds, notes, front and end.
+    result : with plan, seconds, notes, similarity_images, front and end.
     precision : that maps were trained in.
     """
     plan = result.plan
-    looked_at = "" if plan.measured.similarity_images is None else SOME.format(plan.measured)
+    compared = result.similarity_images
+    looked_at = "" if compared is None else SOME.format(compared)
     return {
         "command": command,
         "plan": as_values(plan),
-        "params": flat(plan) | {"precision": precision},
+        "params": flat(plan) | {"precision": precision, "similarity_images": compared},
         "versions": versions(device),
         "commit": commit(),
         "seconds": round(result.seconds, 1),
@@ -85,7 +86,7 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
             "noise_front": NOISE_ESTIMATOR,
             **({"invariant_images": INVARIANT_ESTIMATOR} if plan.images == INVARIANT else {}),
         },
-        "seed_varies": seed_varies(plan),
+        "seed_varies": seed_varies(plan, compared),
         "donors": {"front": _donor(result.front), "end": _donor(result.end)},
     }
 
@@ -173,7 +174,7 @@ def numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
     }
 
 
-def seed_varies(plan: Stitched) -> list[str]:
+def seed_varies(plan: Stitched, compared: int | None) -> list[str]:
     """What another seed would change of a run: error bars over seeds are about that, no more."""
     varied = ["the order and the augmentation of the batches"]
     if plan.images == INVARIANT:
@@ -184,7 +185,7 @@ def seed_varies(plan: Stitched) -> list[str]:
         varied.append("the mask")
     if plan.measured.controls:
         varied.append("the random fronts")
-    if plan.measured.similarity_images is not None and not plan.measured.no_pinv:
+    if compared is not None and not plan.measured.no_pinv:
         varied.append("the images that activations are compared on, where these are not all")
     if not plan.measured.no_robustness:
         varied.append("the images that are attacked, where these are not all")

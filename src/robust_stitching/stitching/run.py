@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import Stitching, as_values
 from robust_stitching.plans.actions import Stitched
 from robust_stitching.stitching import controls
+from robust_stitching.stitching.budget import Budget, budget_of
 from robust_stitching.stitching.check import (
     check_fit,
     check_images,
@@ -65,6 +66,7 @@ class StitchResult:
         on the test split.
     elsewhere : the same on another dataset's test split, where one was given.
     notes : what a reader has to know, in sentences.
+    similarity_images : how many test images activations were compared on; None for all.
     invariant : what the map was trained on in place of real images; None where these were real.
     """
 
@@ -78,6 +80,7 @@ class StitchResult:
     elsewhere: Measured | None
     notes: list[str]
     seconds: float
+    similarity_images: int | None
     invariant: InvariantImages | None = None
 
     @property
@@ -136,6 +139,7 @@ class Prepared:
     train, test, elsewhere : with their classes in that order; a few batches where `debug`.
     goal : what a stitched network is to answer.
     known : what is known of the donors, under "front" and "end".
+    compared_on : what activations are compared on.
     """
 
     front: Checkpoint
@@ -146,12 +150,14 @@ class Prepared:
     elsewhere: AnySplit | None
     goal: Goal
     known: dict[str, Known]
+    compared_on: Budget
 
     def look_at_donors(self, progress: Progress = silent) -> list[str]:
-        """Notes on the donors, with what their answers show."""
+        """Notes on the donors, with what their answers show, and on what is left out of all."""
         alone = {"front": self.pair.front, "end": self.pair.end}
         logits = answers(alone, self.test, self.known, progress)
-        return [*self.pair.notes, *doubts_about(self.front, self.end, self.test, logits)]
+        doubts = doubts_about(self.front, self.end, self.test, logits)
+        return [*self.pair.notes, *doubts, *filter(None, [self.compared_on.why])]
 
 
 def prepared(
@@ -193,6 +199,10 @@ def prepared(
         elsewhere,
         goal_of(plan.objective, pair.front, pair.end),
         {"front": donors.of(pair.front), "end": donors.of(pair.end)},
+        budget_of(
+            *(plan, pair.front, pair.end, len(train)),
+            max(len(split) for split in (test, elsewhere) if split is not None),
+        ),
     )
 
 
@@ -218,7 +228,7 @@ def stitch(
     Parameters
     ----------
     warn : called, before anything is trained, with those notes of the result that are doubts about
-        the donors.
+        the donors, or say what is measured on fewer images than there are.
     keeping : where the states of trainings are kept, which are gone on with if they are there.
     donors : what earlier calls have measured of donors, which is not measured again, and what this
         one does measure.
@@ -292,7 +302,7 @@ def stitch(
             split,
             networks,
             fronts=fronts,
-            plan=plan.measured,
+            plan=replace(plan.measured, similarity_images=ready.compared_on.images),
             seed=plan.seed,
             progress=progress,
             known=ready.known,
@@ -312,6 +322,7 @@ def stitch(
         elsewhere=other,
         notes=notes,
         seconds=time.perf_counter() - started,
+        similarity_images=ready.compared_on.images,
         invariant=invariant,
     )
 

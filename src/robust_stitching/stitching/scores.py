@@ -15,14 +15,19 @@ from robust_stitching.evaluation import accuracy_of
 from robust_stitching.evaluation.intervals import interval_of
 from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
-from robust_stitching.similarity.blocks import Blocks
+from robust_stitching.similarity.blocks import Blocks, largest_block
 from robust_stitching.similarity.gathering import Answers
-from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
+from robust_stitching.similarity.gram import LEAST_IMAGES, GramMatrices, GramSums, normalised
+from robust_stitching.similarity.jackknife import blocks_of, interval
+from robust_stitching.similarity.stacks import Stacks
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers, answers_of
 from robust_stitching.stitching.ood import Distances, OutOfDistribution, Typical
 
 FRONT, END = "front", "end"
+
+MOST_KEPT = 2000
+"""Images whose Gram matrices are kept, 4 n² bytes each."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Scores:
         images of the Euclidean distance, None where shapes differ.
     relative_l2_to_end : ‖Â − A‖ / ‖A‖, Frobenius norms over all images, A the end network's own
         activations; what `objective=direct` lowers. None where shapes differ or A is 0.
+    debiased_cka_to_end_interval : of the debiased one, 95%, by the jackknife, see
+        `similarity.jackknife`; None where there is none, or where it was taken over more than
+        `MOST_KEPT` images, whose Gram matrices are not kept.
     logit_cka_to_end, logit_l2_to_end, relative_logit_l2_to_end : the same of the logits.
     ood : how far the activation behind a map is out of the end's distribution.
     """
@@ -51,6 +59,7 @@ class Scores:
     outputs: OutputComparison | None = None
     cka_to_end: float | None = None
     debiased_cka_to_end: float | None = None
+    debiased_cka_to_end_interval: tuple[float, float] | None = None
     l2_to_end: float | None = None
     relative_l2_to_end: float | None = None
     logit_cka_to_end: float | None = None
@@ -108,7 +117,7 @@ def measure(
         others = {name: network for name, network in plain.items() if name not in known}
         logits |= answers_of(others, split, progress)
     if similarity:
-        others, at_cut = _looked_at(networks, compared_on, progress, logits, typical)
+        others, at_cut = _looked_at(networks, compared_on, progress, logits, typical, seed)
         logits |= others
     return {
         name: scored(logits[name], logits[END], split.labels, at_cut.get(name), similarity)
@@ -152,6 +161,7 @@ class AtCut(NamedTuple):
     Attributes
     ----------
     cka, debiased_cka : exact and debiased.
+    interval : of the debiased one, see `Scores`.
     gap : from the end's own; None where shapes differ.
     ood : see `Scores`; None where nobody looked.
     """
@@ -160,6 +170,7 @@ class AtCut(NamedTuple):
     debiased_cka: float
     gap: Gap | None
     ood: OutOfDistribution | None
+    interval: tuple[float, float] | None = None
 
 
 def scored(
@@ -175,6 +186,7 @@ def scored(
         seen = {
             "cka_to_end": _number(at_cut.cka),
             "debiased_cka_to_end": _number(at_cut.debiased_cka),
+            "debiased_cka_to_end_interval": at_cut.interval,
             "l2_to_end": at_cut.gap and at_cut.gap.mean(),
             "relative_l2_to_end": at_cut.gap and at_cut.gap.relative(),
             "ood": at_cut.ood,
@@ -199,6 +211,7 @@ def _looked_at(
     progress: Progress,
     known: Collection[str],
     typical: Typical | str | None,
+    seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, AtCut]]:
     """By the names of the networks: the logits of those that are not `known`, and what is seen of
     their activations beside those of "end"."""
@@ -211,7 +224,9 @@ def _looked_at(
     if typical is not None:
         mapped = [name for name in names if name not in (FRONT, END)]
         out = Distances(typical, layouts[END], names, END, mapped)
-    at_cut = compared(stream, names, progress, out, [own_answers.take])
+    held = largest_block(next(networks[END][0].parameters()).device)
+    how = {"takers": [own_answers.take], "block_bytes": held, "seed": seed}
+    at_cut = compared(stream, names, progress, out, **how)
     logits = own_answers.logits() if asked else []
     return dict(zip((names[number] for number in asked), logits, strict=True)), at_cut
 
@@ -223,6 +238,7 @@ def compared(
     out: Distances | None = None,
     takers: Sequence[Callable[[Batch], None]] = (),
     block_bytes: int | None = None,
+    seed: int | None = None,
 ) -> dict[Hashable, AtCut]:
     """What is seen of activations beside those of "end".
 
@@ -232,10 +248,12 @@ def compared(
     out : looks how far out some of them are.
     takers : what else its batches are handed to.
     block_bytes : see `Blocks`.
+    seed : of the blocks of images that the jackknife leaves out; None for no intervals.
     """
     gaps = defaultdict(list)
     size = stream.n, stream.batch_size, len(names), stream.image_bytes
-    blocks = Blocks(*size, [GramSums], block_bytes)
+    doubted = seed is not None and LEAST_IMAGES <= stream.n <= MOST_KEPT
+    blocks = Blocks(*size, [GramSums, *[GramMatrices] * doubted], block_bytes)
 
     def measure_gaps(batch: Batch) -> None:
         activations = dict(zip(names, batch.activations, strict=True))
@@ -251,10 +269,36 @@ def compared(
     if stream.n >= LEAST_IMAGES:
         debiased = normalised(sums.unbiased())[:, end].tolist()
     far = {} if out is None else out.found()
+    intervals = [None] * len(names)
+    if doubted:
+        intervals = _intervals(blocks.taken[GramMatrices].matrices, debiased, end, seed)
     return {
-        name: AtCut(*ckas, Gap.joined(gaps[name]) if name in gaps else None, far.get(name))
-        for name, *ckas in zip(names, exact, debiased, strict=True)
+        name: AtCut(
+            cka=exact[number],
+            debiased_cka=debiased[number],
+            gap=Gap.joined(gaps[name]) if name in gaps else None,
+            ood=far.get(name),
+            interval=intervals[number],
+        )
+        for number, name in enumerate(names)
     }
+
+
+def _intervals(
+    matrices: Tensor, values: Sequence[float], end: int, seed: int
+) -> list[tuple[float, float] | None]:
+    """Of the debiased CKA of each representation with the one numbered `end`, from their Gram
+    matrices (count, n, n)."""
+    stacks = Stacks(matrices, 1)
+    images, fewer = stacks.images, []
+    for block in blocks_of(stacks.n, seed):
+        rest = images[~torch.isin(images, block.to(images.device))]
+        fewer.append(normalised(stacks.only(rest).unbiased())[:, end])
+    if not fewer:
+        return [None] * len(values)
+    own = torch.tensor(values, dtype=torch.float64)
+    ends = torch.stack(interval(own, torch.stack(fewer).cpu(), -1, 1), dim=1).tolist()
+    return [(low, high) if math.isfinite(low) else None for low, high in ends]
 
 
 def _logit_similarity(logits: Tensor, reference: Tensor) -> dict[str, float | None]:

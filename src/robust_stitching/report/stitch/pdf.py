@@ -21,7 +21,6 @@ from robust_stitching.report.stitch.tables import (
     ACCURACY,
     ANSWERS,
     MATCHED_FIRST,
-    SIMILARITY,
     Table,
     began_matched,
     beside,
@@ -32,6 +31,7 @@ from robust_stitching.report.stitch.tables import (
     ood_rows,
     rows,
     similarity_caption,
+    similarity_rows,
 )
 from robust_stitching.report.stitch.text import called_map
 from robust_stitching.report.stitch.verdict import verdict
@@ -203,7 +203,7 @@ def _tables(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[Ta
         results.append(("Noise in place of the front", noise_rows(record), caption))
     if record["l2"] is not None or record["cka"] is not None:
         told = [similarity_caption(estimators), "“–” where shapes differ."]
-        similarity = rows(record, SIMILARITY)
+        similarity = similarity_rows(record)
         if record.get("ood"):
             similarity = beside(similarity, ood_rows(record))
             told.append(f"AUROC: {ood_caption(record, estimators)}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from robust_stitching.report.tables import INTERVAL, between, shown
+from robust_stitching.report.tables import INTERVAL, RANGE, between, shown
 from robust_stitching.stitching.record import CONTROLS, NETWORKS
 
 MATCHED_FIRST = "direct matching (start)"
@@ -14,7 +14,7 @@ Table = tuple[str, list[list[str]], str]
 """Heading, rows and caption; without rows a sentence stands for them."""
 
 Column = tuple[str, str, str]
-"""Heading, key in the record (dots go deeper), format or `INTERVAL`."""
+"""Heading, key in the record (dots go deeper), format, `INTERVAL` or `RANGE`."""
 
 ACCURACY: tuple[Column, ...] = (
     ("accuracy", "accuracy", ".2%"),
@@ -36,6 +36,7 @@ ANSWERS: tuple[Column, ...] = (
 SIMILARITY: tuple[Column, ...] = (
     ("CKA at cut", "cka_to_end", ".4f"),
     ("debiased", "debiased_cka_to_end", ".4f"),
+    ("95% interval", "debiased_cka_to_end_interval", RANGE),
     ("l2 at cut", "relative_l2_to_end", ".3f"),
     ("CKA of logits", "logit_cka_to_end", ".4f"),
     ("l2 of logits", "relative_logit_l2_to_end", ".3f"),
@@ -71,6 +72,13 @@ def rows(record: Mapping[str, Any], columns: Sequence[Column]) -> list[list[str]
         cells = [shown(record[name], key, form) for _, key, form in columns]
         table.append([label, *cells])
     return table
+
+
+def similarity_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """What is compared of activations and logits, with intervals where there are some."""
+    table = rows(record, SIMILARITY)
+    shown = [column for column in zip(*table, strict=True) if set(column[1:]) != {"–"}]
+    return [[*row] for row in zip(*shown, strict=True)]
 
 
 def beside(rows: Sequence[Sequence[str]], more: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -122,9 +130,8 @@ def ood_rows(record: Mapping[str, Any]) -> list[list[str]]:
     known = measured(record)
     for name, values in found.items():
         if name in known:
-            ends = values["auroc_interval"]
-            interval = "–" if ends is None else f"{ends[0]:.3f} – {ends[1]:.3f}"
-            table.append([known[name], shown(values, "auroc", ".3f"), interval])
+            cells = [shown(values, *how) for how in (("auroc", ".3f"), ("auroc_interval", RANGE))]
+            table.append([known[name], *cells])
     return table if found else []
 
 

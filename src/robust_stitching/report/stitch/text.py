@@ -10,7 +10,6 @@ from robust_stitching.report.stitch import attacked
 from robust_stitching.report.stitch.tables import (
     ACCURACY,
     ANSWERS,
-    SIMILARITY,
     control_rows,
     noise_caption,
     noise_rows,
@@ -18,6 +17,7 @@ from robust_stitching.report.stitch.tables import (
     ood_rows,
     rows,
     similarity_caption,
+    similarity_rows,
 )
 from robust_stitching.report.stitch.verdict import verdict
 from robust_stitching.report.tables import aligned
@@ -105,7 +105,7 @@ def _numbers(record: Mapping[str, Any], estimators: Mapping[str, str]) -> list[s
         parts += [aligned(ood_rows(record)), ood_caption(record, estimators)]
     parts += [f"Verdict: {verdict(record)}"]
     if record["l2"] is not None or record["cka"] is not None:
-        parts.append(aligned(rows(record, SIMILARITY)))
+        parts.append(aligned(similarity_rows(record)))
         parts.append(similarity_caption(estimators))
     if record["attacks"] is not None:
         for heading, table, caption in attacked.tables(record):

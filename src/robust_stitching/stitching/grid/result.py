@@ -43,7 +43,7 @@ class GridResult:
     Attributes
     ----------
     cells : seed by seed, row by row.
-    train_images, class_names, notes, seconds : as in `StitchResult`.
+    train_images, class_names, notes, seconds, similarity_images : as in `StitchResult`.
     """
 
     plan: GridPlan
@@ -54,6 +54,7 @@ class GridResult:
     class_names: tuple[str, ...]
     notes: list[str]
     seconds: float
+    similarity_images: int | None
 
     def table(self, key: str = "stitched.accuracy") -> pd.DataFrame:
         """A number of every cell, front layers down and end layers across, the mean over seeds; NaN

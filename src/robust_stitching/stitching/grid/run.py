@@ -59,7 +59,7 @@ def stitch_grid(
     warn: Callable[..., None] = lambda *notes: None,
     keeping: Keeping = NOTHING,
     donors: DonorScores | None = None,
-    begin: Callable[[Cuts], None] = lambda cuts: None,
+    begin: Callable[[Cuts, int], None] = lambda cuts, images: None,
 ) -> GridResult:
     """Stitch every layer of one network to every layer of another, as the plan says, and measure
     every cell.
@@ -71,7 +71,8 @@ def stitch_grid(
     Parameters
     ----------
     warn, keeping, donors : see `stitching.run.stitch`.
-    begin : is given the cells, once nothing is to be refused any more.
+    begin : is given the cells, and how many images activations are compared on, once nothing is to
+        be refused any more.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def stitch_grid(
     pair = ready.pair.front, ready.pair.end
     cuts = cuts_of(plan, *pair)
     check_cells(cuts, plan, pair[0], ready.train)
-    begin(cuts)
+    begin(cuts, min(len(test), ready.compared_on.images or len(test)))
     pairs = list(cuts)
     notes = ready.look_at_donors(progress)
     warn(*notes)
@@ -102,6 +103,7 @@ def stitch_grid(
             *grid.notes,
         ],
         seconds=time.perf_counter() - started,
+        similarity_images=ready.compared_on.images,
     )
 
 
@@ -150,14 +152,14 @@ class _Grid:
         answered = _answers_of(trained)
         if plan.measured.controls:
             answered |= self._add_controls(stitches, seed)
-        noise = self._noise_scores(seed)
+        noise, compared = self._noise_scores(seed), ready.compared_on.images
         measured, elsewhere = (
             split
             and measure_grid(
                 split,
                 donors,
                 stitches,
-                plan=plan,
+                plan=replace(plan, measured=replace(plan.measured, similarity_images=compared)),
                 seed=seed,
                 progress=self.progress,
                 known=ready.known,
