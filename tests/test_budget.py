@@ -132,7 +132,7 @@ def test_the_interval_is_that_of_the_jackknife(n, count, monkeypatch):
         assert found.interval == pytest.approx((value - half, value + half), abs=1e-6)
 
 
-def test_no_interval_of_few_images_of_many_or_of_a_constant():
+def test_no_interval_of_few_images_or_of_a_constant():
     def found(n, front=None, **how):
         end = torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
         arrays = [2 * end.exp() if front is None else front, end]
@@ -141,8 +141,6 @@ def test_no_interval_of_few_images_of_many_or_of_a_constant():
     assert found(39, seed=0).interval is None
     assert found(40, seed=0).interval is not None
     assert found(40).interval is None
-    assert found(2001, seed=0).interval is None
-    assert found(2000, seed=0).interval is not None
     assert found(40, torch.ones(40, 2), seed=0).interval is None
 
 

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,17 +18,14 @@ from robust_stitching.graphs import graph
 from robust_stitching.similarity import Moments, OutputComparison, compare_outputs
 from robust_stitching.similarity.blocks import Blocks, largest_block
 from robust_stitching.similarity.gathering import Answers
-from robust_stitching.similarity.gram import LEAST_IMAGES, GramMatrices, GramSums, normalised
+from robust_stitching.similarity.gram import LEAST_IMAGES, GramSums, normalised
 from robust_stitching.similarity.jackknife import blocks_of, interval
-from robust_stitching.similarity.stacks import Stacks
+from robust_stitching.similarity.left_out import LeftOut
 from robust_stitching.similarity.stream import Batch, NetworkStream, Stream
 from robust_stitching.stitching.once import BATCH_SIZE, NOTHING, Known, answers, answers_of
 from robust_stitching.stitching.ood import Distances, OutOfDistribution, Typical
 
 FRONT, END = "front", "end"
-
-MOST_KEPT = 2000
-"""Images whose Gram matrices are kept, 4 n² bytes each."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Scores:
     relative_l2_to_end : ‖Â − A‖ / ‖A‖, Frobenius norms over all images, A the end network's own
         activations; what `objective=direct` lowers. None where shapes differ or A is 0.
     debiased_cka_to_end_interval : of the debiased one, 95%, by the jackknife, see
-        `similarity.jackknife`; None where there is none, or where it was taken over more than
-        `MOST_KEPT` images, whose Gram matrices are not kept.
+        `similarity.jackknife`; None where there is none.
     logit_cka_to_end, logit_l2_to_end, relative_logit_l2_to_end : the same of the logits.
     ood : how far the activation behind a map is out of the end's distribution.
     """
@@ -94,7 +91,7 @@ def measure(
     similarity: bool = True,
     progress: Progress = silent,
     known: Mapping[str, Known] = NOTHING,
-    similarity_images: int | None = None,
+    similarity_images: int | str | None = None,
     seed: int = 0,
     typical: Typical | str | None = None,
 ) -> dict[str, Scores]:
@@ -125,9 +122,11 @@ def measure(
     }
 
 
-def looked_on(split: AnySplit, images: int | None, seed: int) -> AnySplit:
-    """The images of a split on which activations are compared: all, or so many of them."""
-    return split if images is None or images >= len(split) else split.sample(images, seed)
+def looked_on(split: AnySplit, images: int | str | None, seed: int) -> AnySplit:
+    """The images of a split on which activations are compared: so many, or all where that is no
+    number or there are fewer."""
+    some = isinstance(images, int) and images < len(split)
+    return split.sample(images, seed) if some else split
 
 
 class Gap(NamedTuple):
@@ -252,8 +251,10 @@ def compared(
     """
     gaps = defaultdict(list)
     size = stream.n, stream.batch_size, len(names), stream.image_bytes
-    doubted = seed is not None and LEAST_IMAGES <= stream.n <= MOST_KEPT
-    blocks = Blocks(*size, [GramSums, *[GramMatrices] * doubted], block_bytes)
+    end = names.index(END)
+    some = [] if seed is None else blocks_of(stream.n, seed)
+    left_out = partial(LeftOut, some, end)
+    blocks = Blocks(*size, [GramSums, *([left_out] if some else [])], block_bytes)
 
     def measure_gaps(batch: Batch) -> None:
         activations = dict(zip(names, batch.activations, strict=True))
@@ -263,15 +264,15 @@ def compared(
 
     taking = [*takers, measure_gaps, *([] if out is None else [out.take])]
     stream.gather(taking, blocks, progress, "CKA")
-    sums, end = blocks.taken[GramSums], names.index(END)
+    sums = blocks.taken[GramSums]
     exact = normalised(sums.biased())[:, end].tolist()
     debiased = [math.nan] * len(names)
     if stream.n >= LEAST_IMAGES:
         debiased = normalised(sums.unbiased())[:, end].tolist()
     far = {} if out is None else out.found()
     intervals = [None] * len(names)
-    if doubted:
-        intervals = _intervals(blocks.taken[GramMatrices].matrices, debiased, end, seed)
+    if some:
+        intervals = _intervals(debiased, blocks.taken[left_out])
     return {
         name: AtCut(
             cka=exact[number],
@@ -284,20 +285,10 @@ def compared(
     }
 
 
-def _intervals(
-    matrices: Tensor, values: Sequence[float], end: int, seed: int
-) -> list[tuple[float, float] | None]:
-    """Of the debiased CKA of each representation with the one numbered `end`, from their Gram
-    matrices (count, n, n)."""
-    stacks = Stacks(matrices, 1)
-    images, fewer = stacks.images, []
-    for block in blocks_of(stacks.n, seed):
-        rest = images[~torch.isin(images, block.to(images.device))]
-        fewer.append(normalised(stacks.only(rest).unbiased())[:, end])
-    if not fewer:
-        return [None] * len(values)
+def _intervals(values: Sequence[float], left_out: LeftOut) -> list[tuple[float, float] | None]:
+    """Of the debiased CKA of each representation with the end's."""
     own = torch.tensor(values, dtype=torch.float64)
-    ends = torch.stack(interval(own, torch.stack(fewer).cpu(), -1, 1), dim=1).tolist()
+    ends = torch.stack(interval(own, left_out.values().cpu(), -1, 1), dim=1).tolist()
     return [(low, high) if math.isfinite(low) else None for low, high in ends]
 
 

@@ -198,7 +198,8 @@ class _Column:
             typical, layout = typical_at(*end, train, progress), graph.layout_of(*end)
             for part in self._parts(some):
                 out = Distances(typical, layout, part.names, END, list(part.behind))
-                at_cut |= compared(part, part.names, progress, out, block_bytes=KEPT_BYTES)
+                how = {"block_bytes": KEPT_BYTES, "seed": seed}
+                at_cut |= compared(part, part.names, progress, out, **how)
 
         def score(values: Tensor, name: str | Name) -> Scores:
             return scored(values, own[END], split.labels, at_cut.get(name), similarity)

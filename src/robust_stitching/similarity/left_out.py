@@ -1,0 +1,80 @@
+"""Debiased CKA without some of the images, from one pass over Gram matrices that nobody keeps."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robust_stitching.similarity.gram import NEGLIGIBLE
+
+
+class LeftOut:
+    """The debiased CKA of one representation with all, without each of some blocks of images.
+
+    What a block b of images adds to Σ K∘L is 2 Σ_{p in b} (row p) − Σ_{p, q in b}; what it adds to
+    the sum of a row p is Σ_{q in b} K_pq. So sums of rows, sums within blocks and the sums of each
+    row over each block are all that is kept.
+
+    Parameters
+    ----------
+    blocks : numbers of images, each of the n in one block.
+    one : the number of the representation that all are compared with.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Tensor], one: int, n: int, count: int, device: torch.device | str
+    ):
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.one, self._block = one, torch.empty(n, dtype=torch.long, device=device)
+        for number, images in enumerate(blocks):
+            self._block[images.to(device)] = number
+        self._member = torch.eye(len(blocks), device=device)[self._block]
+        self._sums = zeros(count, n, len(blocks))
+        self._diagonals = zeros(count, n)
+        self._rows, self._within = zeros(count, 2, n), zeros(count, 2, len(blocks))
+
+    def add(self, rows: slice, columns: slice, grams: Tensor) -> None:
+        """Take in a block of every Gram matrix, see `GramSums.add`."""
+        mirrored = rows != columns
+        members = [self._member[some].double() for some in (rows, columns)]
+        row, column = (self._block[rows][:, None] == self._block[columns]).nonzero(as_tuple=True)
+        owner = self._block[rows][row]
+        for number, own in enumerate(grams):
+            self._sums[number, rows] += own.double() @ members[1]
+            if mirrored:
+                self._sums[number, columns] += own.double().T @ members[0]
+            else:
+                self._diagonals[number, rows] = own.diagonal().double()
+            for which, other in enumerate((grams[self.one], own)):
+                products, sums = own * other, self._rows[number, which]
+                sums[rows] += products.sum(dim=1, dtype=torch.float64)
+                if mirrored:
+                    sums[columns] += products.sum(dim=0, dtype=torch.float64)
+                shared = (1 + mirrored) * products[row, column].double()
+                self._within[number, which].index_add_(0, owner, shared)
+
+    def values(self) -> Tensor:
+        """Without each block, float64 of shape (blocks, representations); NaN for what does not
+        vary."""
+        return torch.stack([self._without(number) for number in range(self._member.shape[1])])
+
+    def _without(self, block: int) -> Tensor:
+        left = self._block != block
+        n = int(left.sum())
+        diagonals = self._diagonals[:, left]
+        rows = self._sums.sum(dim=2)[:, left] - self._sums[:, left, block] - diagonals
+        lost = 2 * self._rows[:, :, ~left].sum(dim=2) - self._within[:, :, block]
+        products = self._rows.sum(dim=2) - lost
+        total = rows.sum(dim=1)
+
+        def hsic(which: int, other: slice) -> Tensor:
+            found = products[:, which] - (diagonals * diagonals[other]).sum(dim=1)
+            found += total * total[other] / ((n - 1) * (n - 2))
+            return found - 2 / (n - 2) * (rows * rows[other]).sum(dim=1)
+
+        with_one, alone = hsic(0, slice(self.one, self.one + 1)), hsic(1, slice(None))
+        varies = alone > NEGLIGIBLE * products[:, 1]
+        scale = (alone * alone[self.one]).clamp(min=0).sqrt()
+        return torch.where(varies & varies[self.one], with_one / scale, torch.nan).clamp(-1, 1)
