@@ -25,7 +25,7 @@ from robust_stitching import checkpoints, models
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.behind import alike
-from robust_stitching.graphs.stages import stages
+from robust_stitching.graphs.stages import depths, stages
 from robust_stitching.graphs.stitched import StitchedNetwork
 from robust_stitching.graphs.transform import Form
 from robust_stitching.plans import DataRef, GridPlan, NetworkRef, from_flat
@@ -97,6 +97,7 @@ def differences(one, other, where=""):
         {"no_bn": True, "init": "random", "target_type": "soft_12", "temperature": 2},
         {"cka_reg": -0.5, "l1": 0.01, "mask": "semi-match", "init": "random"},
         {"low_rank": 3, "no_pinv": True, "seeds": 2, "seed": 5},
+        {"epochs": 1, "seeds": 2, "controls": True, "random_fronts": 1, "noise_sigmas": []},
         {"flatten": True, "init": "random", "front_layers": ["bn8"], "end_layers": ["bn7", "mean"]},
         {"adversary": {"kind": "madry", "epsilon": 0.02, "perturb_steps": 2}, "epochs": 1},
         {"objective": "fula", "init": "random", "no_bn": True},
@@ -109,6 +110,7 @@ def differences(one, other, where=""):
         "soft targets",
         "terms",
         "seeds",
+        "seeds of controls",
         "flatten",
         "under attack",
         "alignment",
@@ -391,6 +393,17 @@ def test_a_stitch_no_better_than_random_fronts_is_named():
     assert "a → b, b → a" in verdict(record)[-1]
 
 
+@pytest.mark.parametrize(("errors", "named"), [(1.9, True), (2.0, False)])
+def test_no_better_is_within_the_error_of_the_difference(errors, named):
+    """Of two shares of 1,000 other images each."""
+    random, above = 0.5, 0.0
+    for _ in range(20):  # the error depends a little on the share itself
+        share = random + above
+        above = errors * math.sqrt((share * (1 - share) + random * (1 - random)) / 1000)
+    record = record_of([[[random + above, 0.9]]], ["a"], ["a", "b"], random=[random])
+    assert ("a → a" in verdict(record)[-1]) == named
+
+
 def test_quantities_are_means_over_seeds_of_what_is_there():
     record = record_of([[[0.5, 0.7]], [[0.7, None]]], ["a"], ["a", "b"])
     (accuracy,) = quantities(record)
@@ -407,8 +420,58 @@ def test_quantities_are_means_over_seeds_of_what_is_there():
     ],
 )
 def test_the_diagonal_is_by_name_or_by_depth(rows, columns, expected):
-    record = {"front_layers": list(rows), "end_layers": list(columns)}
+    cells = [{"front_layer": row, "end_layer": column} for row in rows for column in columns]
+    record = {"front_layers": list(rows), "end_layers": list(columns), "cells": cells}
     assert diagonal(record) == expected
+
+
+def test_depth_is_that_of_the_network_not_of_the_list():
+    """Of layers that somebody chose, in whatever order."""
+    fronts, ends = {"f8": 0.9, "f9": 1.0, "f1": 0.0}, {"e1": 0.0, "e9": 1.0}
+    record = record_of([[[0.5, 0.9]] * 3], list(fronts), list(ends))
+    record["depths"] = {"front": fronts, "end": ends}
+    assert diagonal(record) == [(2, 0), (1, 1)]
+    told = verdict(record)[0]
+    assert "1 of 2 front layers" in told and "f1 (e9 90.0%, e1 50.0%)" in told
+    turned = record_of([[[0.5] * 3, [0.9] * 3]], ["e1", "e9"], ["f8", "f9", "f1"])
+    turned["depths"] = {"front": ends, "end": fronts}
+    assert diagonal(turned) == [(0, 2), (1, 1)]
+
+
+def test_cells_of_equal_depth():
+    front, end = (
+        models.build(name, num_classes=10, in_channels=3) for name in ("tiny10", "resnet_w1")
+    )
+
+    def cells(**layers):
+        return cells_of(plan_of(cells="diagonal", **layers), front, end)
+
+    chosen = {"front_layers": ["relu8", "relu7"], "end_layers": ["relu", "layer3.2"]}
+    assert cells(**chosen) == [("relu8", "layer3.2"), ("relu7", "layer3.2")]
+    assert cells(front_layers=["relu8"]) == [("relu8", "layer3.2")]
+    assert cells(end_layers=["layer3.2", "relu"]) == [("relu1", "relu"), ("relu8", "layer3.2")]
+    every = cells()
+    assert every[0] == ("relu1", "relu") and every[-1] == ("relu8", "layer3.2")
+    assert len(every) == 8
+    places = [stages(end).index(column) for _, column in every]
+    assert places == sorted(places)
+    for (row, column), place in zip(every, places, strict=True):
+        own = stages(front).index(row) / 7
+        assert all(abs(place / 9 - own) <= abs(other / 9 - own) + 1e-9 for other in range(10)), (
+            column
+        )
+
+
+def test_depths_are_shares_of_the_stages():
+    network = models.build("tiny10", num_classes=10, in_channels=3)
+    assert depths(network, stages(network)) == pytest.approx([i / 7 for i in range(8)])
+    before, conv, bn, relu = depths(network, ["relu2", "conv3", "bn3", "relu3"])
+    assert before < conv < bn < relu == pytest.approx(2 / 7)
+    first, last = depths(network, ["conv1", list(graph.graph_of(network).layers)[-1]])
+    assert -1 / 7 <= first < 0 and 1 < last <= 8 / 7
+    shallow = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(4, 2)))
+    shallow.input_shape = (1, 2, 2)
+    assert 0 < depths(shallow, ["flat"])[0] < depths(shallow, ["fc"])[0] <= 1
 
 
 def test_the_command(tiny10s, call_script, tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 from torch import Tensor, fx, nn
 
 from robust_stitching.graphs.graph import Graph, graph_of, needed
@@ -31,6 +32,22 @@ def stages(network: nn.Module) -> list[str]:
     if not _mixes(network, needed([graph.output], stop=runs[-1][-1]) - {runs[-1][-1]}):
         runs.pop()  # the logits
     return [_called(names[_last(graph, names, run)]) for run in runs[1:]]
+
+
+def depths(network: nn.Module, layers: Sequence[str]) -> list[float]:
+    """How deep layers lie in a network: 0 is the first of its `stages`, 1 the last; between two of
+    them, before the first and behind the last, it is as many operations as have been done of those
+    that lead from one to the next. Of a network with fewer than two stages, 0 is the image and 1
+    the answer."""
+    graph = graph_of(network)
+    places = {node: number for number, node in enumerate(graph.graph.nodes)}
+    known = [places[graph.node(name)] for name in stages(network)]
+    first, last = (
+        (0.0, 1.0) if len(known) < 2 else (-1 / (len(known) - 1), len(known) / (len(known) - 1))
+    )
+    anchors = [places[graph.input], *known, places[graph.output]]
+    here = [places[graph.node(layer)] for layer in layers]
+    return np.interp(here, anchors, np.linspace(first, last, len(anchors))).tolist()
 
 
 def _mixes(network: nn.Module, nodes: set[fx.Node]) -> bool:

@@ -1,10 +1,12 @@
 """The quantities of a grid as arrays, whose axes are seeds, front layers and end layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from robust_stitching.stitching.grid.diagonal import diagonal as cells_on_diagonal
 
 WORST = "worst case"
 
@@ -83,15 +85,20 @@ def value_at(cell: Mapping[str, Any], place: str) -> Any:
 
 
 def diagonal(record: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """The numbers of the front and the end layer of the cells along the diagonal, by depth: of one
-    name, or, where the two have no names in common, at the same share of the depth."""
+    """The numbers of the front and the end layer of the cells along the diagonal, by depth."""
+    known = record.get("depths") or {}
     rows, columns = record["front_layers"], record["end_layers"]
-    common = [(rows.index(name), columns.index(name)) for name in rows if name in columns]
-    if common:
-        return common
-    n = min(len(rows), len(columns))
+    cells = dict.fromkeys((cell["front_layer"], cell["end_layer"]) for cell in record["cells"])
+    found = cells_on_diagonal(
+        list(cells),
+        depths_of(rows, known.get("front") or {}),
+        depths_of(columns, known.get("end") or {}),
+    )
+    return [(rows.index(row), columns.index(column)) for row, column in found]
 
-    def spread(layers: list[str]) -> list[int]:
-        return [round(i * (len(layers) - 1) / max(n - 1, 1)) for i in range(n)]
 
-    return list(zip(spread(rows), spread(columns), strict=True))
+def depths_of(layers: Sequence[str], known: Mapping[str, float | None]) -> dict[str, float]:
+    """Layers to their depths; to their places in the list where one is not known."""
+    if all(known.get(layer) is not None for layer in layers):
+        return {layer: known[layer] for layer in layers}
+    return {layer: number / max(len(layers) - 1, 1) for number, layer in enumerate(layers)}

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.drawing import STYLE, WIDTH, shortened
+from robust_stitching.report.grid.quantities import depths_of
 from robust_stitching.report.heat_maps import heat_map
 from robust_stitching.report.sweep.table import BOTH
+from robust_stitching.stitching.grid.diagonal import diagonal as cells_on_diagonal
 
 SHOWN = (
     ("stitched", "accuracy", "accuracy of the stitched network"),
@@ -28,6 +30,7 @@ SHOWN = (
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 ACROSS = 2
+SIDES = ("front_layer", "end_layer")
 
 
 def of(table: pd.DataFrame, network: str, quantity: str) -> pd.DataFrame:
@@ -52,17 +55,18 @@ def layers_in(part: pd.DataFrame, side: str) -> list[str]:
 
 
 def diagonal(part: pd.DataFrame) -> list[tuple[str, str]]:
-    """The cells of the same name, or, where there are none, those at the same place of both lists,
-    in the order of the layers."""
-    part = part.sort_values(["front_layer_place", "end_layer_place"], kind="stable")
+    """The cells along the diagonal of what was measured, by depth; of one layer with many, all."""
     cells = list(dict.fromkeys(zip(part["front_layer"], part["end_layer"], strict=True)))
-    same = [cell for cell in cells if cell[0] == cell[1]]
-    if same or not cells:
-        return same
-    fronts, ends = (layers_in(part, side) for side in ("front_layer", "end_layer"))
-    if len(cells) <= max(len(fronts), len(ends)):
-        return cells
-    return [cell for cell in zip(fronts, ends, strict=False) if cell in cells]
+    fronts, ends = (_depths_in(part, side) for side in SIDES)
+    if min(len(fronts), len(ends)) == 1:
+        return sorted(cells, key=lambda cell: (fronts[cell[0]], ends[cell[1]]))
+    return cells_on_diagonal(cells, fronts, ends)
+
+
+def _depths_in(part: pd.DataFrame, side: str) -> dict[str, float]:
+    """The layers of one pair's fronts or ends, in the order of the network, with their depths."""
+    known = part.dropna(subset=f"{side}_depth").drop_duplicates(side).set_index(side)
+    return depths_of(layers_in(part, side), known[f"{side}_depth"].astype(float).to_dict())
 
 
 def curves(table: pd.DataFrame, network: str, quantity: str, title: str) -> Figure | None:

@@ -58,6 +58,11 @@ def together(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in ("front_layers", "end_layers", "seeds", "notes"):
         merged[key] = list(dict.fromkeys(value for record in records for value in record[key]))
     merged["seeds"].sort()
+    known = [record.get("depths") or {} for record in records]
+    merged["depths"] = {
+        side: {layer: depth for own in known for layer, depth in own.get(side, {}).items()}
+        for side in ("front", "end")
+    }
     merged["cells"] = [cell for record in records for cell in record["cells"]]
     return merged
 

@@ -16,9 +16,12 @@ from robust_stitching.report.tidy import (
 )
 
 PLACE = ("front", "end", "front_layer", "end_layer")
-ORDER = ("pair", "combination", "front_layer_place", "end_layer_place")
+ORDER = (
+    *("pair", "combination"),
+    *("front_layer_place", "end_layer_place", "front_layer_depth", "end_layer_depth"),
+)
 """Columns for those who draw: pairs and combinations of options in the order of the plan, whichever
-results are there, and where layers stand in their networks."""
+results are there, where layers stand among those of their network, and how deep in it."""
 
 
 def table_of(results: Sequence[Result], asked: Sequence[Asked]) -> pd.DataFrame:
@@ -51,8 +54,10 @@ def _kind_of(result: Result) -> tuple[str, bool]:
     return result.pair, result.is_grid
 
 
-Layers = dict[str, int]
-"""Layers to where they stand in their network."""
+Layers = dict[str, tuple[int, float | None]]
+"""Layers to where they stand in their network; how deep, where that is known."""
+
+NOWHERE = (None, None)
 
 
 def _places(results: Sequence[Result]) -> dict[tuple[str, bool], tuple[Layers, Layers]]:
@@ -61,9 +66,12 @@ def _places(results: Sequence[Result]) -> dict[tuple[str, bool], tuple[Layers, L
     for result in results:
         sides = ("front_layers", "end_layers") if result.is_grid else ("layers1", "layers2")
         of_pair = found.setdefault(_kind_of(result), ({}, {}))
-        for side, places in zip(sides, of_pair, strict=True):
-            for layer in result.record[side]:
-                places.setdefault(layer, len(places))
+        depths = result.record.get("depths") or {}
+        with reading(result):
+            for side, whose, places in zip(sides, ("front", "end"), of_pair, strict=True):
+                for layer in result.record[side]:
+                    depth = (depths.get(whose) or {}).get(layer)
+                    places.setdefault(layer, (len(places), depth))
     return found
 
 
@@ -77,8 +85,9 @@ def _rows(result: Result, fronts: Layers, ends: Layers) -> Iterator[dict[str, An
     shared |= {name: plain(value) for name, value in result.options.items()}
     shared |= {"pair": result.pair, "combination": result.combination}
     for place, numbers in _grid(result) if result.is_grid else _comparison(result):
-        places = fronts.get(place.get("front_layer")), ends.get(place.get("end_layer"))
-        shared |= dict(zip(ORDER[2:], places, strict=True))
+        front = fronts.get(place.get("front_layer"), NOWHERE)
+        end = ends.get(place.get("end_layer"), NOWHERE)
+        shared |= dict(zip(ORDER[2:], (front[0], end[0], front[1], end[1]), strict=True))
         for number in numbers:
             if number["value"] is not None:
                 yield {"seed": None, **shared, **place, **number}

@@ -1,18 +1,17 @@
 """Which layers of two networks are stitched to each other."""
 
 from collections.abc import Sequence
+from itertools import product
 
 from torch import nn
 
 from robust_stitching.basics.errors import UserError
 from robust_stitching.graphs import graph
 from robust_stitching.graphs.layout import Layout
-from robust_stitching.graphs.stages import stages
+from robust_stitching.graphs.stages import depths, stages
 from robust_stitching.graphs.wrong_network import telling_whose_layer
 from robust_stitching.plans import GridPlan
-
-Pair = tuple[str, str]
-"""A layer of the front and one of the end."""
+from robust_stitching.stitching.grid.diagonal import Pair, diagonal
 
 Cuts = dict[Pair, tuple[Layout, Layout]]
 """Cells to the layouts of their layers."""
@@ -35,12 +34,15 @@ def cells_of(plan: GridPlan, front: nn.Module, end: nn.Module) -> list[Pair]:
             for layer in layers:
                 graph.layout_of(network, layer, role)
     if plan.cells == "all":
-        return [(row, column) for row in rows for column in columns]
-    common = [layer for layer in rows if layer in columns]
-    if plan.cells == "diagonal" and common:
-        return [(layer, layer) for layer in common]
+        return list(product(rows, columns))
     if plan.cells == "diagonal":
-        return _of_equal_depth(rows, columns)
+        every = list(product(rows, columns))
+        fronts, ends = (
+            dict(zip(layers, depths(network, layers), strict=True))
+            for network, layers in ((front, rows), (end, columns))
+        )
+        wanted = diagonal(every, fronts, ends)
+        return [cell for cell in every if cell in wanted]
     if len(rows) != len(columns):
         raise UserError(
             f"`cells` are pairs, but {len(rows)} front layers and {len(columns)} end layers are "
@@ -70,13 +72,3 @@ def layers_of(network: nn.Module, named: Sequence[str] | None, whose: str) -> li
             "`layer_info` lists them."
         )
     return clean
-
-
-def _of_equal_depth(rows: Sequence[str], columns: Sequence[str]) -> list[Pair]:
-    """Each layer of the side that has fewer, with the one at the same share of the other's."""
-    n = min(len(rows), len(columns))
-
-    def spread(layers: Sequence[str]) -> list[str]:
-        return [layers[round(i * (len(layers) - 1) / max(n - 1, 1))] for i in range(n)]
-
-    return list(zip(spread(rows), spread(columns), strict=True))

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from robust_stitching.basics.files import as_json
+from robust_stitching.graphs.stages import depths
 from robust_stitching.stitching.grid.files import map_names
 from robust_stitching.stitching.grid.result import Cell, GridResult
 from robust_stitching.stitching.record import about, numbers, of_images, transformation
@@ -20,6 +21,8 @@ def as_record(result: GridResult, command: str) -> dict[str, Any]:
     first = result.cells[0]
     device = first.trained.network.transform.bias.device
     cuts = [cell.plan.cut for cell in result.cells]
+    fronts = list(dict.fromkeys(cut.front_layer for cut in cuts))
+    ends = list(dict.fromkeys(cut.end_layer for cut in cuts))
     record = {
         **about(result, command, device, first.trained.precision),
         "data": {
@@ -27,8 +30,12 @@ def as_record(result: GridResult, command: str) -> dict[str, Any]:
             "n_images": first.measured.n_images,
             "n_train_images": result.train_images,
         },
-        "front_layers": list(dict.fromkeys(cut.front_layer for cut in cuts)),
-        "end_layers": list(dict.fromkeys(cut.end_layer for cut in cuts)),
+        "front_layers": fronts,
+        "end_layers": ends,
+        "depths": {
+            "front": dict(zip(fronts, depths(result.front.network, fronts), strict=True)),
+            "end": dict(zip(ends, depths(result.end.network, ends), strict=True)),
+        },
         "seeds": list(dict.fromkeys(cell.plan.seed for cell in result.cells)),
         "cells": [
             _cell(cell, result.train_images) | {"map": name}
