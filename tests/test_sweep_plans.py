@@ -254,3 +254,22 @@ def test_the_plan_on_the_page_of_sweeps(tmp_path):
         ["S"],
     )
     assert [asked.plan.KIND for asked in found.asked] == ["grid"] * 4 + ["compare"] * 2
+
+
+def test_a_dataset_is_its_key_whatever_lies_beside_the_plan(tmp_path):
+    for name in ("digits", "CIFAR10", "mine"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    found = sweep(tmp_path, 'eval_dataset = "cifar10"')
+    (asked,) = found.asked
+    assert (asked.plan.dataset.name, asked.plan.eval_dataset.name) == ("digits", "cifar10")
+    assert found.trainings["B"].dataset.name == "digits"
+    for said, where in (("mine", "mine"), ("./digits", "digits")):
+        (asked,) = sweep(tmp_path, f'eval_dataset = "{said}"').asked
+        assert asked.plan.eval_dataset.name == str(tmp_path / where)
+
+
+def test_a_path_is_a_text(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('dataset = "digits"\npairs = [["A", "A"]]\n[networks]\nA = {path = 3}\n')
+    with pytest.raises(UserError, match="path=3 is not a text"):
+        read(path)

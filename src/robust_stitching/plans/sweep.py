@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from robust_stitching.basics.code import functions_in
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.files import slug
+from robust_stitching.data import SOURCES
 from robust_stitching.plans.actions import ComparePlan, GridPlan, TrainPlan
 from robust_stitching.plans.options import check_keys, idle_in, options_of, plan_of
 from robust_stitching.plans.parts import CELLS, DataRef, NetworkRef
@@ -156,9 +157,11 @@ def _dataset(values: Mapping[str, Any], key: str, folder: Path) -> DataRef | Non
 
 
 def _dataset_path(key: str, name: Any, folder: Path) -> str:
-    """A dataset's key as it is, a folder by its path from here."""
+    """A dataset's key as it is, whatever lies beside the plan; a folder by its path from here."""
     if not isinstance(name, str):
         raise UserError(f"{key}={name!r} is not a text; name one dataset.")
+    if name.lower() in SOURCES:
+        return name
     below = _path(folder, name)
     return str(below) if below.is_dir() else name
 
@@ -193,7 +196,9 @@ def _network(key: str, said: Any, folder: Path, dataset: str) -> NetworkRef | Tr
         if "path" in said:
             read = [own.name for own in fields(NetworkRef) if own.name != "hash"]
             check_keys("key", said, tuple(read))
-            return NetworkRef(**said | {"path": str(_path(folder, str(said["path"])))})
+            if not isinstance(said["path"], str):
+                raise UserError(f"path={said['path']!r} is not a text; name a file.")
+            return NetworkRef(**said | {"path": str(_path(folder, said["path"]))})
         check_keys("key", said, ("dataset", *options_of(TrainPlan)))
         said["dataset"] = DataRef(_dataset_path("dataset", said.pop("dataset", dataset), folder))
         return plan_of(TrainPlan, said)
