@@ -27,7 +27,7 @@ from robust_stitching.plans import (
     as_values,
     identity,
 )
-from robust_stitching.plans.places import MODEL, NETWORKS, PLAN, UNITS, plan_in
+from robust_stitching.plans.places import MODEL, NETWORKS, PLAN, PLANS, UNITS, plan_in
 from robust_stitching.plans.settings import Settings
 from robust_stitching.plans.sweep import Sweep, said_differently
 from robust_stitching.runs.inputs import data_of, found_again, network_of
@@ -185,6 +185,8 @@ class Resolved:
         """Raise UserError where the folder is that of another sweep; one that this adds to is its
         own."""
         now = {(unit.kind, unit.name): unit for unit in self.units}
+        # In this order: who makes the folder meanwhile writes units before anything else.
+        others = {path.name for path in self.folder.glob("[!.]*")} - {PLANS}
         kept = units_in(self.folder)
         for before in kept:
             unit = now.get((before.kind, before.name))
@@ -196,7 +198,7 @@ class Resolved:
                     "in it."
                 )
         begun = kept or (self.folder / PLAN).is_file()
-        if not begun and self.folder.exists() and any(self.folder.glob("[!.]*")):
+        if others and not begun:
             raise UserError(
                 f"{self.folder} exists already and holds no sweep; choose another `name`, or "
                 "remove that folder."
