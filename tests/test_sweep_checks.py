@@ -11,6 +11,7 @@ from robust_stitching.basics.files import NotWritten, write_json
 from robust_stitching.command_line import sweeping
 from robust_stitching.plans.places import UNITS
 from robust_stitching.plans.sweep import read
+from robust_stitching.runs import sweep as sweeps
 from robust_stitching.runs import unit as units
 from robust_stitching.runs.engines import Ended, ended
 from robust_stitching.runs.standing import diverged
@@ -249,3 +250,37 @@ def test_what_invariant_images_exclude_is_told_before_a_unit_begins(resolved):
     assert plan.images == "invariant" and plan.no_bn
     with pytest.raises(UserError, match="which no attack would leave them; leave `madry`"):
         resolved('images = ["real", "invariant"]\nmadry = true')
+
+
+def test_a_folder_in_the_making_is_no_other_sweep(resolved):
+    """As one that is killed early leaves it, and as another process makes it meanwhile."""
+    sweep = resolved()
+    (sweep.folder / "plans" / "networks").mkdir(parents=True)
+    sweep.require_own()
+    sweep.prepare()
+    assert units_in(sweep.folder)
+
+
+def test_who_makes_the_folder_meanwhile_is_no_other_sweep(resolved, monkeypatch):
+    sweep, other = resolved(), resolved()
+    look = sweeps.units_in
+
+    def meanwhile(folder):
+        found = look(folder)
+        monkeypatch.setattr(sweeps, "units_in", look)
+        other.prepare()
+        return found
+
+    monkeypatch.setattr(sweeps, "units_in", meanwhile)
+    sweep.require_own()
+    assert units_in(sweep.folder)
+    sweep.require_own()
+
+
+def test_a_permutation_of_unequal_channels_is_refused_before_any_work(resolved, lenets, tmp_path):
+    path = tmp_path / "plan.toml"
+    text = PLAN.replace('[["relu1", "relu2"]]', '[["relu3", "fc3"]]')
+    path.write_text(text.format('mask = "random-permutation"\nrecipe = "paper"', *lenets, ""))
+    with pytest.raises(UserError, match=r"needs equally many channels .* 120 .* 10"):
+        Resolved(read(path), tmp_path / "out").require_own()
+    assert not (tmp_path / "out").exists()

@@ -26,8 +26,8 @@ FROM_DATA = ("ps_inv", "procrustes")
 
 LINEAR, AFFINE, MLP = "linear", "affine-channels", "mlp"
 MAPS = (LINEAR, AFFINE, MLP)
-NO_MASK = "identity"
-MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", "random-permutation")
+NO_MASK, PERMUTED = "identity", "random-permutation"
+MASKS = (NO_MASK, "semi-match", "abs-semi-match", "hungarian", PERMUTED)
 FROM_CORRELATIONS = ("semi-match", "abs-semi-match", "hungarian")
 """Those of `MASKS`."""
 

@@ -12,6 +12,7 @@ from robust_stitching.plans.parts import AFFINE, INVARIANT, LINEAR, MLP, NO_MASK
 from robust_stitching.plans.recipes import may_be_white
 from robust_stitching.stitching.attack_scores import check_attacks
 from robust_stitching.stitching.initial import require_square
+from robust_stitching.stitching.masks import check_mask
 from robust_stitching.stitching.targets import FRONT_TARGETS
 from robust_stitching.stitching.terms import terms_of
 
@@ -78,6 +79,7 @@ def check_map(plan: Transform, rows: int, columns: int) -> None:
             "ones-zeros or zeros."
         )
     require_square(init, columns, rows)
+    check_mask(mask, columns, rows)
     weights = weights_of(plan.map, rows, columns)
     if weights > MOST_WEIGHTS:
         raise UserError(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_stitching.basics.errors import UserError, unknown
 from robust_stitching.basics.seeds import generator_for
-from robust_stitching.plans.parts import MASKS, NO_MASK
+from robust_stitching.plans.parts import MASKS, NO_MASK, PERMUTED
 from robust_stitching.similarity import Moments
 
 
@@ -21,6 +21,15 @@ def correlations(moments: Moments) -> Tensor:
         for living, squares in zip(moments.alive(), (moments.xx, moments.yy), strict=True)
     )
     return y[:, None] * moments.xy.T * x
+
+
+def check_mask(kind: str, inputs: int, outputs: int) -> None:
+    """Raise UserError for a permutation between unequal numbers of channels."""
+    if kind == PERMUTED and inputs != outputs:
+        raise UserError(
+            f"mask={kind!r} needs equally many channels on both sides, but the front layer has "
+            f"{inputs} and the end layer {outputs}; use mask='semi-match' or mask='hungarian'."
+        )
 
 
 def mask_of(
@@ -48,12 +57,8 @@ def mask_of(
     if kind == NO_MASK:
         return None
     mask = torch.zeros(outputs, inputs, dtype=torch.bool)
-    if kind == "random-permutation":
-        if inputs != outputs:
-            raise UserError(
-                f"mask={kind!r} needs equally many channels on both sides, but the front layer has "
-                f"{inputs} and the end layer {outputs}; use mask='semi-match' or mask='hungarian'."
-            )
+    if kind == PERMUTED:
+        check_mask(kind, inputs, outputs)
         order = torch.randperm(inputs, generator=generator_for(seed, "mask"))
         mask[torch.arange(outputs), order] = True
         return mask

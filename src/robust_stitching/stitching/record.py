@@ -16,7 +16,7 @@ from robust_stitching.evaluation.misread import LOG
 from robust_stitching.graphs.transform import StitchingLayer
 from robust_stitching.plans import as_values, flat
 from robust_stitching.plans.actions import Stitched
-from robust_stitching.plans.parts import INVARIANT
+from robust_stitching.plans.parts import INVARIANT, PERMUTED
 from robust_stitching.stitching.invariant import ESTIMATOR as INVARIANT_ESTIMATOR
 from robust_stitching.stitching.invariant import InvariantImages
 from robust_stitching.stitching.measure import Measured
@@ -181,7 +181,7 @@ def seed_varies(plan: Stitched, compared: int | None) -> list[str]:
         varied = ["the order of the batches", "the noise that invariant images begin as"]
     if plan.transform.init in ("random", "perm"):
         varied.append("the first values of the map")
-    if plan.transform.mask == "random-permutation":
+    if plan.transform.mask == PERMUTED:
         varied.append("the mask")
     if plan.measured.controls:
         varied.append("the random fronts")
