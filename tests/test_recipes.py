@@ -95,8 +95,11 @@ def test_two_epochs_under_attack_go_faster(kind):
     assert told(stitching("a", "b", recipe="fast", **attacked)) == FAST | {"lr": 3e-2}
     assert told(stitching("a", "b", recipe="fast", lr=0.5, **attacked)) == FAST | {"lr": 0.5}
     assert told(stitching("a", "b", **attacked)) == PAPER
-    unseen = Adversary(kind, attack_ratio=0.0)
-    assert told(stitching("a", "b", recipe="fast", adversary=unseen)) == FAST
+    for share, batch in ((0.0, 128), (0.003, 128), (0.03, 16)):
+        unseen = {"adversary": Adversary(kind, attack_ratio=share), "batch_size": batch}
+        assert told(stitching("a", "b", recipe="fast", **unseen)) == FAST
+    seen = {"adversary": Adversary(kind, attack_ratio=0.03), "batch_size": 17}
+    assert told(stitching("a", "b", recipe="fast", **seen)) == FAST | {"lr": 3e-2}
 
     short = {name: as_values(ref) for name, ref in REFS.items()}
     short |= {"objective": {"adversary": as_values(attacked["adversary"])}}

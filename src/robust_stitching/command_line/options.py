@@ -143,7 +143,7 @@ def _add_donors(parser: Parser) -> None:
 
 def _add_training_of_maps(parser: Parser) -> None:
     """How maps are trained, and what they are measured beside."""
-    add_training(parser, f"{STEPS}, or as the recipe says")
+    add_training(parser, f"{STEPS}, or as the recipe says, also under attack")
     parser.setting(
         "seed",
         help="seed of the order and augmentation of batches, of first values of the map where they "

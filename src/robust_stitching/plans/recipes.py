@@ -7,8 +7,9 @@ needs no recipe, and a recipe that changes does not change what was planned befo
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from robust_stitching.basics.errors import UserError
 from robust_stitching.plans.parts import LINEAR, NO_MASK, Adversary, Optimisation, Transform
-from robust_stitching.plans.written import as_values
+from robust_stitching.plans.written import as_values, from_values
 
 
 class Recipe(NamedTuple):
@@ -27,8 +28,8 @@ RECIPES = {
     ),
 }
 UNDER_ATTACK = {FAST: 3e-2}
-"""Learning rates of trainings under attack, where they are others: two epochs from a map that knows
-of no attack have further to go, see `docs/maps.md`."""
+"""Learning rates where images are attacked and they are others than without: a map that knows of no
+attack has further to go in two epochs. Measured by `benchmarks/recipe.py --madry`."""
 
 
 def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
@@ -47,7 +48,7 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     said = {name: values.get(name, {}) for name in parts}
     if isinstance(said["transform"], Mapping) and not may_be_white(said["transform"]):
         parts["transform"]["whiten"] = False
-    if is_attacked(values.get("objective", {})):
+    if _is_attacked(values.get("objective", {}), {**parts["training"], **said["training"]}):
         parts["training"]["lr"] = UNDER_ATTACK.get(recipe, parts["training"]["lr"])
     filled = {
         name: part | said[name] for name, part in parts.items() if isinstance(said[name], Mapping)
@@ -55,12 +56,15 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     return {**values, **filled}
 
 
-def is_attacked(objective: Any) -> bool:
-    """Whether a training by these settings of an objective shows attacked images at all."""
+def _is_attacked(objective: Any, training: Mapping[str, Any]) -> bool:
+    """Whether batches of a training by these settings have attacked images in them."""
     adversary = objective.get("adversary") if isinstance(objective, Mapping) else None
-    if isinstance(adversary, Adversary):
-        adversary = as_values(adversary)
-    return isinstance(adversary, Mapping) and adversary.get("attack_ratio", 1) != 0
+    try:
+        if isinstance(adversary, Mapping):
+            adversary = from_values(Adversary, adversary)
+        return isinstance(adversary, Adversary) and adversary.attacked(training["batch_size"]) > 0
+    except (UserError, TypeError):  # what is wrong is told when the plan is made
+        return False
 
 
 def may_be_white(transform: Mapping[str, Any]) -> bool:
