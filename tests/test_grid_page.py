@@ -33,7 +33,7 @@ def record_of(rows, columns, seeds):
                         "agreement_with_end": random.random(), "debiased_cka_to_end": 0.5,
                         "relative_accuracy": random.random(), "robust": {"worst case": 0.125},
                         "robust_interval": {"worst case": [0.0625, 0.25]},
-                        "agreement_with_end_interval": [0.25, 0.75],
+                        "agreement_with_end_interval": [0.125, 0.625],
                     } for name in NETWORKS},
                     "direct_matching_recalibrated": None, "self_stitch": None,
                     "random_front": None,
@@ -71,6 +71,12 @@ def test_a_page_holds_all_that_it_shows(record):
         f"{cell['stitched']['accuracy']:.2%}",
         "25.0 – 75.0%",
     ]
+    assert shown["intervals"] == {
+        "accuracy": [0.25, 0.75],
+        "agreement": [0.125, 0.625],
+        "worst_case": [0.0625, 0.25],
+        "direct_matching": [0.25, 0.75],
+    }
     assert data["diagonal"] == [[0, 0], [1, 2]]
 
 

@@ -12,6 +12,7 @@ from robust_stitching.basics.errors import UserError
 from robust_stitching.basics.files import write_json
 from robust_stitching.basics.names import LONGEST, Names
 from robust_stitching.report.grid.files import lines
+from robust_stitching.report.grid.quantities import diagonal as of_map
 from robust_stitching.report.sweep import pdf, write_files
 from robust_stitching.report.sweep.figures import curves, diagonal, heat_maps, of
 from robust_stitching.report.sweep.pages import together, write_pages
@@ -135,6 +136,7 @@ def test_the_diagonal_of_other_layers(sweep):
         found = pd.DataFrame(cells, columns=["front_layer", "end_layer"])
         for side in found.columns:
             found[f"{side}_place"] = found[side].map(ord)
+            found[f"{side}_depth"] = None
         return found
 
     assert diagonal(table(("a", "a"), ("a", "b"), ("b", "a"), ("b", "b"))) == [
@@ -144,6 +146,26 @@ def test_the_diagonal_of_other_layers(sweep):
     every = [(front, end) for front in "ab" for end in "xy"]
     assert diagonal(table(*every)) == [("a", "x"), ("b", "y")]
     assert diagonal(table(("a", "x"), ("a", "y"))) == [("a", "x"), ("a", "y")]
+    uneven = table(*((front, end) for front in "abc" for end in "vwxyz"))
+    assert diagonal(uneven) == [("a", "v"), ("b", "x"), ("c", "z")]
+    uneven["front_layer_depth"] = uneven["front_layer"].map({"a": 0.0, "b": 0.1, "c": 1.0})
+    uneven["end_layer_depth"] = uneven["end_layer"].map(lambda end: "vwxyz".index(end) / 4)
+    assert diagonal(uneven) == [("a", "v"), ("b", "v"), ("c", "z")]
+
+
+def test_the_diagonal_of_a_sweep_is_that_of_its_maps(tmp_path):
+    """Of as many layers as there are, and as deep as they are."""
+    cells = [cell(row, column, 0, 0.5) for row in LAYERS for column in ("x", "y", "z")]
+    fronts, ends = dict(zip(LAYERS, (0.4, 1.0), strict=True)), {"x": 0.0, "y": 0.5, "z": 1.0}
+    layers = {"front_layers": list(fronts), "end_layers": list(ends)}
+    make(tmp_path, 0, "u", "AB", {}, cells, depths={"front": fronts, "end": ends}, **layers)
+    results, asked = results_in(tmp_path)
+    table = of(table_of(results, asked), "stitched", "accuracy")
+    expected = [(LAYERS[0], "y"), (LAYERS[1], "z")]
+    assert diagonal(table) == expected
+    (record,) = (result.record for result in results)
+    named = [(record["front_layers"][i], record["end_layers"][j]) for i, j in of_map(record)]
+    assert named == expected
 
 
 def test_what_is_drawn(sweep):
@@ -395,3 +417,11 @@ def test_a_number_that_is_of_no_kind_is_told_with_its_file(break_it, tmp_path):
     make(tmp_path, 0, "u0", ("A", "B"), {}, cells)
     with pytest.raises(UserError, match=r"u0/json/.*\.json does not hold what a unit leaves \("):
         write_files(tmp_path)
+
+
+def test_without_its_plan_a_sweep_is_not_gathered(sweep):
+    (sweep / "plan.toml").unlink()
+    before = names(sweep)
+    with pytest.raises(UserError, match=r"plan.toml, the plan of that sweep, cannot be read; run"):
+        write_files(sweep)
+    assert names(sweep) == before

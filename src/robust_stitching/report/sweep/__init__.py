@@ -32,7 +32,7 @@ def write_files(sweep: Path) -> dict[str, Path]:
     results, asked = results_in(sweep)
     if not results:
         raise UserError(f"{sweep} has no result yet; wait for the first, or run the sweep again.")
-    table = table_of(results, asked)
+    table, text = table_of(results, asked), _text(sweep)
     paths = {"csv": sweep / "table.csv", "figures": sweep / "figures", "pdf": sweep / "sweep.pdf"}
     with replacing(paths["csv"]) as temporary:
         table.drop(columns=list(ORDER)).to_csv(temporary, index=False)
@@ -50,12 +50,21 @@ def write_files(sweep: Path) -> dict[str, Path]:
         for name, figure in heat_maps(table, network, quantity, title):
             save(figure, paths["figures"] / names.of("map", network, quantity, name))
             maps.append((_caption(title, name, "mean over seeds"), figure))
-    text = (sweep / PLAN).read_text(encoding="utf-8")
     there, shown = (len(results), len(asked)), maps[:MAPS_ON_PAGES]
     write_pdf(paths["pdf"], sweep.name, text, table, lines, shown, there)
     if any(result.is_grid for result in results):
         paths["html"] = write_pages(results, sweep)
     return {kind: path for kind, path in paths.items() if path.exists()}
+
+
+def _text(sweep: Path) -> str:
+    try:
+        return (sweep / PLAN).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{sweep / PLAN}, the plan of that sweep, cannot be read; run the sweep again, which "
+            "puts it there."
+        ) from error
 
 
 def _caption(title: str, what: str, how: str) -> str:
