@@ -64,8 +64,9 @@ class AdaptiveStep:
         """Take in what the last step led to; returns where to go on from, and its gradient."""
         state = self.state
         better = loss > state["best_loss"]
-        state["best"][better] = x[better]
-        state["best_gradient"][better] = gradient[better]
+        where = better.view(-1, 1, 1, 1)
+        state["best"] = torch.where(where, x, state["best"])
+        state["best_gradient"] = torch.where(where, gradient, state["best_gradient"])
         state["best_loss"] = torch.maximum(state["best_loss"], loss)
         state["rises"] += loss > state["last_loss"]
         state["last_loss"] = loss
@@ -92,7 +93,7 @@ class AdaptiveStep:
         return torch.where(better, x, self.state["best"])
 
     def keep(self, rows: Tensor) -> None:
-        self.state = {name: value[rows] for name, value in self.state.items()}
+        self.state = {name: value[rows.to(value.device)] for name, value in self.state.items()}
 
 
 def apgd(
@@ -129,11 +130,12 @@ def apgd_targeted(
     likely = logits.scatter(1, labels[:, None], torch.inf).argsort(dim=1, descending=True)
     best = Attacked.nothing(images, labels)
     for rank in range(1, min(targets, likely.shape[1] - 1) + 1):
-        left = (~best.fooled).nonzero()[:, 0]
-        if not len(left):
+        places = (~best.fooled.cpu()).nonzero()[:, 0]
+        if not len(places):
             break
+        left = places.to(images.device)
         own = images[left]
-        start = threat.boundary_start(own, draws.among(left))
+        start = threat.boundary_start(own, draws.among(places))
         stepper = AdaptiveStep(threat, steps, at_zero(targeted_dlr))
         attacked = attack(
             network, own, labels[left], targeted_dlr, stepper, start, steps, likely[left, rank]

@@ -37,7 +37,8 @@ class Draws:
         return self._draw(torch.randn, shape)
 
     def among(self, rows: Tensor) -> "Draws":
-        """Those of some of the images, by a mask or by numbers; the streams are the same ones."""
+        """Those of some of the images, by a mask or by numbers, best on the CPU; the streams are
+        the same ones."""
         return Draws(self.places[rows.cpu()], self.streams, self.block)
 
     def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:

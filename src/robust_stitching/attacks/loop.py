@@ -1,7 +1,8 @@
 """The loop of every attack: an image that an iterate fools leaves it at once.
 
 In evaluation mode a network treats each image by itself, so the images that stay are attacked
-exactly as if all had stayed.
+exactly as if all had stayed. On a CPU they leave at once; elsewhere after some steps, see `LOOKS`,
+and nothing changes of them meanwhile.
 
 An image with attributes gives many answers. It leaves when all of them are wrong; until then the
 iterate with the most wrong answers is kept, the first of those with equally many. It is one image
@@ -11,7 +12,7 @@ Only finite numbers count: an iterate fools if its pixels and its logits are fin
 gradient is not, the attack goes on as if it were zero there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -20,6 +21,10 @@ from torch import Tensor, nn
 from robust_stitching.attacks.losses import Loss
 from robust_stitching.basics.labels import are_right, per_image
 from robust_stitching.basics.modes import attackable
+
+LOOKS = frozenset(5**power for power in range(1, 9))
+"""The steps of an attack after which one waits for a GPU to say which images are left: for those
+that are fooled meanwhile it computes in vain, which is cheaper than to wait at every step."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,41 @@ class Attacked:
         wrong = torch.zeros_like(labels, dtype=torch.bool)
         return cls(images.clone(), wrong, torch.full_like(labels, -1), none, none.clone())
 
+    def only(self, rows: Tensor) -> "Attacked":
+        """What became of some of the images, by their numbers."""
+        return Attacked(*(getattr(self, own.name)[rows] for own in fields(self)))
+
+    def put(self, rows: Tensor, other: "Attacked") -> None:
+        """Take what became of the images `rows` from `other`."""
+        for own in fields(self):
+            getattr(self, own.name)[rows] = getattr(other, own.name)
+
+    def better_of(self, better: Tensor, images: Tensor, fooled: Tensor, step: Tensor) -> "Attacked":
+        """The same with other images, and what these fool, where `better` (N,) holds."""
+        per_answer = better.view(-1, *[1] * (fooled.ndim - 1))
+        return replace(
+            self,
+            images=torch.where(better.view(-1, 1, 1, 1), images, self.images),
+            fooled=torch.where(per_answer, fooled, self.fooled),
+            step=torch.where(per_answer, step, self.step),
+        )
+
     def take_better(self, rows: Tensor, other: "Attacked") -> None:
         """Take from another attack on the images `rows` (numbers) what has more wrong answers."""
-        better = per_image(other.fooled) > per_image(self.fooled[rows])
-        at = rows[better]
-        self.images[at], self.fooled[at] = other.images[better], other.fooled[better]
-        self.step[at] = other.step[better]
-        self.not_finite[rows] |= other.not_finite
+        own = self.only(rows)
+        better = per_image(other.fooled) > per_image(own.fooled)
+        own = own.better_of(better, other.images, other.fooled, other.step)
+        self.put(rows, replace(own, not_finite=own.not_finite | other.not_finite))
+
+    def cpu(self) -> "Attacked":
+        """The same on the CPU: two waits for the device."""
+        told = (self.fooled, self.step, self.no_gradient, self.not_finite)
+        packed = torch.cat([part.view(len(part), -1).long() for part in told], dim=1).cpu()
+        parts = packed.split([part[:1].numel() or 1 for part in told], dim=1)
+        known = (
+            own.reshape(part.shape).to(part.dtype) for own, part in zip(parts, told, strict=True)
+        )
+        return Attacked(self.images.cpu(), *known)
 
 
 class Stepper(Protocol):
@@ -67,7 +100,7 @@ class Stepper(Protocol):
         """What to return for images that no iterate fooled, where `x` is the last one."""
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all images but those of a mask (N,)."""
+        """Forget all images but those with some numbers, which are on the CPU."""
 
 
 def attack(
@@ -90,9 +123,9 @@ def attack(
     targets : what `loss` needs to know of each image besides its label, of shape (N, …).
     gradients : whether the stepper asks for them; without, it is told None.
     """
-    attacked, x = Attacked.nothing(images, labels), start
-    most = torch.zeros(len(labels), dtype=torch.long, device=labels.device)  # wrong answers so far
-    inside = torch.arange(len(labels), device=labels.device)
+    attacked, kept, x = Attacked.nothing(images, labels), Attacked.nothing(images, labels), start
+    places = torch.arange(len(labels))  # of those that are still in
+    device = images.device
     with attackable(network):
         for i in range(steps + 1):
             look = value_and_gradient if gradients and i < steps else value_alone
@@ -103,29 +136,38 @@ def attack(
                 sound &= largest.isfinite()
                 gradient = finite_or_zero(gradient)
                 if i == 0:
-                    attacked.no_gradient.copy_(largest == 0)
-            attacked.not_finite[inside] |= ~sound
+                    kept.no_gradient.copy_(largest == 0)
+            kept.not_finite.logical_or_(~sound & ~_all_fooled(kept))
             value = value.where(value.isfinite(), -torch.inf)
             wrong = fools(x, logits, labels)
-            count = per_image(wrong)
-            better = count > most[inside]
-            if better.any():
-                rows = inside[better]
-                attacked.images[rows], most[rows] = x[better], count[better]
-                attacked.fooled[rows] = wrong[better]
-                attacked.step[rows] = torch.where(wrong[better], i, -1)
-                stay = per_image(~wrong) > 0
-                inside, x, value, images, labels = (
-                    v[stay] for v in (inside, x, value, images, labels)
+            better = per_image(wrong) > per_image(kept.fooled)
+            at_once = device.type == "cpu"  # where nothing waits for an answer
+            found = not at_once or bool(better.any())
+            if found:
+                kept = kept.better_of(better, x, wrong, torch.where(wrong, i, -1))
+            if found and (at_once or i in LOOKS):
+                leave = _all_fooled(kept).cpu()
+                gone, rows = leave.nonzero()[:, 0], (~leave).nonzero()[:, 0]
+                attacked.put(places[gone].to(device), kept.only(gone.to(device)))
+                places, here = places[rows], rows.to(device)
+                kept, x, value, images, labels = (
+                    kept.only(here),
+                    *(v[here] for v in (x, value, images, labels)),
                 )
-                gradient, targets = (None if v is None else v[stay] for v in (gradient, targets))
-                stepper.keep(stay)
-            if i == steps or not len(inside):
+                gradient, targets = (None if v is None else v[here] for v in (gradient, targets))
+                stepper.keep(rows)
+            if i == steps or not len(places):
                 break
             x = stepper.next(x, images, value, gradient)
-    unfooled = most[inside] == 0
-    attacked.images[inside[unfooled]] = stepper.last(x, value)[unfooled]
+    unfooled = per_image(kept.fooled) == 0
+    last = torch.where(unfooled.view(-1, 1, 1, 1), stepper.last(x, value), kept.images)
+    attacked.put(places.to(device), replace(kept, images=last))
     return attacked
+
+
+def _all_fooled(attacked: Attacked) -> Tensor:
+    """Which images have nothing left to fool, of shape (N,)."""
+    return per_image(~attacked.fooled) == 0
 
 
 def fools(x: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

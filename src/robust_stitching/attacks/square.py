@@ -95,7 +95,8 @@ class RandomSearch:
     def keep(self, rows: Tensor) -> None:
         self.draws = self.draws.among(rows)
         if self.best is not None:
-            self.best, self.best_loss = self.best[rows], self.best_loss[rows]
+            here = rows.to(self.best.device)
+            self.best, self.best_loss = self.best[here], self.best_loss[here]
 
     def _recolour(self, best: Tensor, images: Tensor, share: float) -> Tensor:
         """Algorithm 2: one square at the edge of the ball, up or down in each channel."""

@@ -58,7 +58,7 @@ def are_right(logits: Tensor, labels: Tensor) -> Tensor:
 
 def per_image(answers: Tensor) -> Tensor:
     """A mask of answers, (N,) or (N, A), as how many of each image's answers it has, (N,)."""
-    return answers.view(len(answers), -1).sum(dim=1)
+    return answers.long() if answers.ndim == 1 else answers.sum(dim=1)
 
 
 def choices_of(logits: Tensor, labels: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _attack_batch(
     right = (are_right(logits, labels) & sound.view(-1, *[1] * (labels.ndim - 1))).cpu()
     not_finite = ~sound.cpu()
     no_gradient = torch.zeros_like(not_finite)
-    steps = {name: torch.full_like(labels.cpu(), -1) for name in attacks.attacks}
+    steps = {name: torch.full(right.shape, -1) for name in attacks.attacks}
     fooled, most = torch.zeros_like(right), torch.zeros(len(right), dtype=torch.long)
     changed = images.cpu().clone()
     for name, attack in attacks.attacks.items():
@@ -93,15 +93,15 @@ def _attack_batch(
         if not len(rows):
             continue
         at = rows.to(images.device)
-        attacked = attack(network, images[at], labels[at], start + rows, seed, name)
-        new = attacked.fooled.cpu() & right[rows]
-        steps[name][rows] = torch.where(new, attacked.step.cpu(), -1)
+        attacked = attack(network, images[at], labels[at], start + rows, seed, name).cpu()
+        new = attacked.fooled & right[rows]
+        steps[name][rows] = torch.where(new, attacked.step, -1)
         fooled[rows] |= new
-        not_finite[rows] |= attacked.not_finite.cpu()
+        not_finite[rows] |= attacked.not_finite
         if name == "FGSM":
-            no_gradient[rows] = attacked.no_gradient.cpu()
+            no_gradient[rows] = attacked.no_gradient
         better = per_image(new) > most[rows]
-        changed[rows[better]] = attacked.images.cpu()[better]
+        changed[rows[better]] = attacked.images[better]
         most[rows] = torch.maximum(most[rows], per_image(new))
     places = most.nonzero()[:, 0]
     return Part(start, right, steps, no_gradient, not_finite, start + places, changed[places])

@@ -59,10 +59,10 @@ class Attack:
         from that and `seeds`."""
         attacked = self.run(network, images, labels, draws_at(places, *seeds, 0))
         for restart in range(1, self.restarts):
-            left = per_image(~attacked.fooled).nonzero()[:, 0]
-            if not len(left):
+            rows = per_image(~attacked.fooled).cpu().nonzero()[:, 0]
+            if not len(rows):
                 break
-            draws = draws_at(places[left.cpu()], *seeds, restart)
+            left, draws = rows.to(images.device), draws_at(places[rows], *seeds, restart)
             attacked.take_better(left, self.run(network, images[left], labels[left], draws))
         return attacked
 
