@@ -58,15 +58,15 @@ class LeftOut:
     def values(self) -> Tensor:
         """Without each block, float64 of shape (blocks, representations); NaN for what does not
         vary."""
-        return torch.stack([self._without(number) for number in range(self._member.shape[1])])
+        sizes = self._block.bincount(minlength=self._member.shape[1]).tolist()
+        every = self._rows.sum(dim=2), self._sums.sum(dim=2) - self._diagonals
+        return torch.stack([self._without(*each, *every) for each in enumerate(sizes)])
 
-    def _without(self, block: int) -> Tensor:
-        left = self._block != block
-        n = int(left.sum())
-        diagonals = self._diagonals[:, left]
-        rows = self._sums.sum(dim=2)[:, left] - self._sums[:, left, block] - diagonals
-        lost = 2 * self._rows[:, :, ~left].sum(dim=2) - self._within[:, :, block]
-        products = self._rows.sum(dim=2) - lost
+    def _without(self, block: int, size: int, products: Tensor, rows: Tensor) -> Tensor:
+        n, gone = self._diagonals.shape[1] - size, self._block == block
+        left = (~gone).double()
+        diagonals, rows = self._diagonals * left, (rows - self._sums[:, :, block]) * left
+        products = products - 2 * (self._rows * gone).sum(dim=2) + self._within[:, :, block]
         total = rows.sum(dim=1)
 
         def hsic(which: int, other: slice) -> Tensor:

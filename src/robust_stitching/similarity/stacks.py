@@ -58,7 +58,8 @@ class Stacks:
 
     def in_batches(self, first: Tensor, second: Tensor, size: int) -> MinibatchSums:
         """The sums over batches of images as they stand, of each side its own."""
-        sums, orders = MinibatchSums(self.count), (first, second)
+        sums = MinibatchSums(self.count)
+        orders = [order.to(self.images.device) for order in (first, second)]
         for batch in torch.arange(len(first), device=self.images.device).split(size):
             if len(batch) >= LEAST_IMAGES:
                 grams = [
