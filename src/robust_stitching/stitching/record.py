@@ -31,6 +31,7 @@ CONTROLS = (
 NETWORKS = ("front", "end", "untrained", "stitched", *CONTROLS[1:])
 CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
 DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 sums"
+CKA_INTERVAL = "95%, jackknife over random blocks of images, t quantile"
 INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
 RELATIVE_L2 = "‖own − end’s‖ / ‖end’s‖, Frobenius norms over the images"
@@ -79,6 +80,7 @@ def about(result: Any, command: str, device: torch.device, precision: str) -> di
         "estimators": {
             "cka": CKA_ESTIMATOR + looked_at,
             "debiased_cka": DEBIASED_ESTIMATOR + looked_at,
+            "debiased_cka_interval": CKA_INTERVAL,
             "l2": L2_DEFINITION + looked_at,
             "relative_l2": RELATIVE_L2 + looked_at,
             "interval": INTERVAL,

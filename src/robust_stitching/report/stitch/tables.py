@@ -137,11 +137,11 @@ def ood_rows(record: Mapping[str, Any]) -> list[list[str]]:
 
 def similarity_caption(estimators: Mapping[str, str]) -> str:
     """What the table of similarities tells."""
-    return (
-        f"CKA at the cut: {estimators['cka']}, and {estimators['debiased_cka']}, which does not "
-        "rise with the number of features; of logits, the exact one. "
-        f"l2: {estimators['relative_l2']}."
-    )
+    told = f"CKA at the cut: {estimators['cka']}, and {estimators['debiased_cka']}, which does not "
+    told += "rise with the number of features; "
+    if "debiased_cka_interval" in estimators:
+        told += f"its interval: {estimators['debiased_cka_interval']}; "
+    return f"{told}of logits, the exact one. l2: {estimators['relative_l2']}."
 
 
 def noise_caption(record: Mapping[str, Any], estimators: Mapping[str, str]) -> str:
