@@ -82,8 +82,9 @@ def budget_of(
 
 
 def _widest(network: nn.Module) -> int:
-    """How many units the widest layer has at which one would cut."""
-    return max(layer.layout.units for layer in graph_of(network).layers.values() if layer.clean)
+    """How many units the widest layer has at which one would cut; 0 where there is none."""
+    layers = graph_of(network).layers.values()
+    return max((layer.layout.units for layer in layers if layer.clean), default=0)
 
 
 def multiplications(network: nn.Module) -> int:
