@@ -164,6 +164,8 @@ def test_a_sample_is_said_before_and_after(lenets, monkeypatch, call_script, tmp
         assert done.status == 0, done.err
         records[name] = json.loads(only(tmp_path / name / "json").read_text())
         assert ("compared on 60 of 360 test images" in done.err) == (name == "auto"), done.err
+        dear = "compare activations on all 360 test images takes up to" in done.err
+        assert dear == (name in ("exact", "all")), done.err
         assert ("--similarity-images all takes all" in done.err) == (name == "auto"), done.err
         assert ("on 60 images" in done.out) == (name in ("auto", "some"))
     assert any("compared on 60 of 360" in note for note in records["auto"]["notes"])

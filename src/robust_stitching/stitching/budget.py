@@ -40,7 +40,7 @@ class Budget(NamedTuple):
     Attributes
     ----------
     images : how many of the test images, chosen by the seed; None for all.
-    why : in a sentence, where these are fewer than all and the plan does not say so.
+    why : in a sentence, what all would cost, or cost where that is much and the plan asks for it.
     """
 
     images: int | None
@@ -59,10 +59,8 @@ def budget_of(
     test_images : the most of a dataset that is measured on.
     """
     asked = plan.measured.similarity_images
-    if asked != AUTO:
-        return Budget(asked)
-    if plan.measured.no_pinv or test_images <= FEW:
-        return Budget(None)
+    if plan.measured.no_pinv or isinstance(asked, int) or test_images <= FEW:
+        return Budget(asked if isinstance(asked, int) else None)
     units = max(map(_widest, (front, end)))
     products = test_images**2 / 2 * COMPARED * units
     if products <= ALWAYS:
@@ -70,14 +68,20 @@ def budget_of(
     passes = (-(-test_images * COMPARED * units * 4 // BLOCK_BYTES) + 1) / 2
     forward = max(map(multiplications, (front, end)))
     training = 3 * forward * train_images * plan.training.epochs
+    cost = (
+        f"up to {products:.1e} multiplications and {passes:,.0f} passes over the images, where the "
+        f"training of the map takes about {training:.1e}"
+    )
+    if asked != AUTO:
+        return Budget(
+            None, f"To compare activations on all {test_images:,} test images takes {cost}."
+        )
     if products <= training and passes <= MOST_PASSES:
         return Budget(None)
     return Budget(
         FEW,
         f"Activations are compared on {FEW:,} of {test_images:,} test images, chosen by the seed: "
-        f"all would take up to {products:.1e} multiplications and {passes:,.0f} passes over the "
-        f"images, the training of the map takes about {training:.1e}. similarity_images=all takes "
-        "all.",
+        f"all would take {cost}. similarity_images=all takes all.",
     )
 
 
