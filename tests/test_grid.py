@@ -39,6 +39,7 @@ from robust_stitching.runs import grid as grids
 from robust_stitching.stitching import matching
 from robust_stitching.stitching.grid import measure, training
 from robust_stitching.stitching.grid.cells import cells_of, cuts_of
+from robust_stitching.stitching.grid.diagonal import diagonal as cells_on_diagonal
 from robust_stitching.stitching.grid.files import write_files
 from robust_stitching.stitching.grid.memory import SOLVING, memory_of
 from robust_stitching.stitching.grid.record import as_record
@@ -436,6 +437,21 @@ def test_depth_is_that_of_the_network_not_of_the_list():
     turned = record_of([[[0.5] * 3, [0.9] * 3]], ["e1", "e9"], ["f8", "f9", "f1"])
     turned["depths"] = {"front": ends, "end": fronts}
     assert diagonal(turned) == [(0, 2), (1, 1)]
+
+
+def test_what_lies_on_a_diagonal():
+    """Ties go to the first in depth, whichever is named first; pairs that were chosen are all."""
+    half = {"a": 0.5}
+    for ends in ({"x": 0.0, "y": 1.0}, {"y": 1.0, "x": 0.0}):
+        cells = [("a", end) for end in ends]
+        assert cells_on_diagonal(cells, half, ends) == [("a", "x")]
+        assert cells_on_diagonal([(end, "a") for end in ends], ends, half) == [("x", "a")]
+    chosen = [("r1", "r1"), ("r2", "r3"), ("r3", "r4")]
+    depths = {f"r{number}": number / 4 for number in range(1, 5)}
+    fronts, ends = ({cell[side]: depths[cell[side]] for cell in chosen} for side in (0, 1))
+    assert cells_on_diagonal(chosen[::-1], fronts, ends) == chosen
+    every = [(front, end) for front in fronts for end in ends]
+    assert cells_on_diagonal(every, fronts, ends) == [("r1", "r1"), ("r3", "r3")]
 
 
 def test_cells_of_equal_depth():

@@ -340,6 +340,7 @@ def test_the_best_layer_in_the_pdf(tmp_path, monkeypatch):
 def test_similarities_say_on_how_many_images_they_are(asked, n, tmp_path):
     cells = every_cell()
     similar = {"cka_to_end": 0.5, "l2_to_end": 1.0, "logit_cka_to_end": 0.5}
+    similar["relative_l2_to_end"] = 1.0
     cells[0]["stitched"] |= similar
     cells[0]["elsewhere"] = {"data": {"n_images": 50}, "cka": 0.5, "stitched": scores(0.5, None)}
     plan = {"measured": {"similarity_images": asked}}
@@ -347,12 +348,26 @@ def test_similarities_say_on_how_many_images_they_are(asked, n, tmp_path):
     table = table_of(*results_in(tmp_path)).iloc[:30]
     told = table.query("front_layer == 'relu1' and end_layer == 'relu1'")
     told = told[told["network"].isin(["", "stitched"])].set_index("quantity")["n_images"]
-    assert told[["cka", "cka_to_end", "l2_to_end"]].to_list() == [n] * 3
+    assert told[["cka", "cka_to_end", "l2_to_end", "relative_l2_to_end"]].to_list() == [n] * 4
     assert told[["accuracy", "logit_cka_to_end"]].to_list() == [360] * 2
     assert told["elsewhere.cka"] == min(50, n)
     of_grid = list(lines({"plan": plan, "cells": [cells[0]]}))
     told = {line["quantity"]: line["n_images"] for line in of_grid if line["network"] == ""}
     assert told == {"cka": n, "elsewhere.cka": min(50, n)}
+
+
+def test_a_diagonal_that_was_not_measured_is_not_replaced(tmp_path):
+    """Where the cells on it diverged, the curve has gaps; no others are drawn in their place."""
+    cells = [
+        cell(row, column, 0, 0.5, **({"stitched": None} if row == column else {}))
+        for row in LAYERS
+        for column in LAYERS
+    ]
+    make(tmp_path, 0, "u", "AB", {}, cells)
+    table = table_of(*results_in(tmp_path))
+    assert curves(table, "stitched", "accuracy", "accuracy") is None
+    figure = curves(table, "", "cka", "CKA")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == list(LAYERS)
 
 
 def test_gaps_and_each_random_front_are_lines(tmp_path):

@@ -11,7 +11,7 @@ BOTH = ""
 """In the place of a network: a number of both, at the layers."""
 INTERVAL = "_interval"
 AT_THE_CUT = ("cka", "debiased_cka", "l2")
-OF_ACTIVATIONS = tuple(f"{key}_to_end" for key in AT_THE_CUT)
+OF_ACTIVATIONS = tuple(f"{key}_to_end" for key in (*AT_THE_CUT, "relative_l2"))
 """What is compared on `similarity_images`; logits are compared on all."""
 NO_QUANTITIES = ("n_images",)
 

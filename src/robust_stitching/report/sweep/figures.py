@@ -1,6 +1,6 @@
 """The figures of a sweep: curves along the diagonal with a band over seeds, heat maps of means."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +12,7 @@ from robust_stitching.evaluation.robustness import WORST
 from robust_stitching.report.drawing import STYLE, WIDTH, shortened
 from robust_stitching.report.grid.quantities import depths_of
 from robust_stitching.report.heat_maps import heat_map
+from robust_stitching.report.sweep.read import COMPARE
 from robust_stitching.report.sweep.table import BOTH
 from robust_stitching.stitching.grid.diagonal import diagonal as cells_on_diagonal
 
@@ -54,8 +55,14 @@ def layers_in(part: pd.DataFrame, side: str) -> list[str]:
     return part.sort_values(f"{side}_place", kind="stable")[side].drop_duplicates().to_list()
 
 
+def stitched_in(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of all that was measured of stitches, which are at layers."""
+    return table[table["front_layer"].notna() & ~table["quantity"].str.startswith(COMPARE)]
+
+
 def diagonal(part: pd.DataFrame) -> list[tuple[str, str]]:
-    """The cells along the diagonal of what was measured, by depth; of one layer with many, all."""
+    """The cells along the diagonal of what stands in a part of the table, by depth; of one layer
+    with many, all."""
     cells = list(dict.fromkeys(zip(part["front_layer"], part["end_layer"], strict=True)))
     fronts, ends = (_depths_in(part, side) for side in SIDES)
     if min(len(fronts), len(ends)) == 1:
@@ -72,16 +79,17 @@ def _depths_in(part: pd.DataFrame, side: str) -> dict[str, float]:
 def curves(table: pd.DataFrame, network: str, quantity: str, title: str) -> Figure | None:
     """A quantity along the diagonal: a panel a pair, a line a choice of options, a band from the
     lowest to the highest seed; None where it was not measured at two layers."""
-    pairs = [(name, part) for name, part in pairs_in(of(table, network, quantity))]
-    pairs = [(name, part) for name, part in pairs if len(diagonal(part)) > 1]
+    whole = {name: diagonal(part) for name, part in pairs_in(stitched_in(table))}
+    found = [(name, part, whole[name]) for name, part in pairs_in(of(table, network, quantity))]
+    pairs = [(name, part, cells) for name, part, cells in found if _seen(part, cells) > 1]
     if not pairs:
         return None
     rows = -(-len(pairs) // ACROSS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.5 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, ACROSS, sharey=True, squeeze=False).ravel()
-        for axes, (name, part) in zip(panels, pairs, strict=False):
-            _lines(axes, part)
+        for axes, (name, part, cells) in zip(panels, pairs, strict=False):
+            _lines(axes, part, cells)
             axes.set_title(name)
         for axes in panels[len(pairs) :]:
             axes.set_visible(False)
@@ -95,8 +103,13 @@ def curves(table: pd.DataFrame, network: str, quantity: str, title: str) -> Figu
     return figure
 
 
-def _lines(axes: Axes, part: pd.DataFrame) -> None:
-    cells, known = diagonal(part), part["combination"].cat.categories
+def _seen(part: pd.DataFrame, cells: Sequence[tuple[str, str]]) -> int:
+    """How many of the cells have a line."""
+    return len({*zip(part["front_layer"], part["end_layer"], strict=True)} & {*cells})
+
+
+def _lines(axes: Axes, part: pd.DataFrame, cells: Sequence[tuple[str, str]]) -> None:
+    known = part["combination"].cat.categories
     for name, line in combinations_in(part):
         number = known.get_loc(name)  # so that a colour is one combination wherever it is
         by_cell = line.groupby(["front_layer", "end_layer"])["value"]

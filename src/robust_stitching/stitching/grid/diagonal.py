@@ -13,9 +13,9 @@ STEP = 9
 def diagonal(
     cells: Sequence[Pair], fronts: Mapping[str, float], ends: Mapping[str, float]
 ) -> list[Pair]:
-    """Those on the diagonal, by depth: of one name; or, where no names are the same, the cells
-    themselves where they are pairs that somebody chose; or each layer of the side that has fewer
-    with the one of the other side that is nearest in depth.
+    """Those on the diagonal, by depth: the cells themselves where they are pairs that somebody
+    chose; else those of one name; or, where no names are the same, each layer of the side that has
+    fewer with the one of the other side that is nearest in depth, the first of two.
 
     Parameters
     ----------
@@ -23,8 +23,7 @@ def diagonal(
     fronts, ends : the layers of the cells to their depths, see `stages.depths`.
     """
     found = [cell for cell in cells if cell[0] == cell[1]]
-    chosen = len(cells) <= max(len(fronts), len(ends)) and len(cells) < len(fronts) * len(ends)
-    if not found and chosen:
+    if len(cells) <= max(len(fronts), len(ends)) and len(cells) < len(fronts) * len(ends):
         found = list(cells)
     if not found:
         few, many = sorted((fronts, ends), key=len)
@@ -35,4 +34,7 @@ def diagonal(
 
 
 def _nearest(depth: float, layers: Mapping[str, float]) -> str:
-    return min(layers, key=lambda layer: round(abs(layers[layer] - depth), STEP))
+    def distance(layer: str) -> tuple[float, float]:
+        return round(abs(layers[layer] - depth), STEP), layers[layer]
+
+    return min(layers, key=distance)
