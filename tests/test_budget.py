@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 import robust_stitching as rs
 from left_behind import only
+from robust_stitching import models
 from robust_stitching.basics import memory
 from robust_stitching.basics.errors import UserError
 from robust_stitching.plans import GridPlan, Measurement, StitchPlan, as_values, from_values
@@ -18,6 +19,7 @@ from robust_stitching.plans.options import plan_of
 from robust_stitching.report.tidy import images_compared, numbers_of
 from robust_stitching.similarity import blocks
 from robust_stitching.similarity.jackknife import blocks_of
+from robust_stitching.similarity.left_out import LeftOut
 from robust_stitching.similarity.stream import ArrayStream
 from robust_stitching.stitching import budget
 from robust_stitching.stitching.scores import END, compared
@@ -31,7 +33,8 @@ def test_what_may_be_said():
     assert Measurement(similarity_images="all") == Measurement(similarity_images=None)
     assert Measurement(similarity_images=7).similarity_images == 7
     for wrong in (0, -1, 1.5, True, "7", "al", ""):
-        with pytest.raises(UserError, match="similarity_images="):
+        told = r"similarity_images=.* is not a whole number of at least 1, auto or all"
+        with pytest.raises(UserError, match=told):
             Measurement(similarity_images=wrong)
     assert plan_of(GridPlan, REFS | {"similarity_images": "all"}).measured.similarity_images is None
     for said in (Measurement(), Measurement(similarity_images="all")):
@@ -132,6 +135,41 @@ def test_the_interval_is_that_of_the_jackknife(n, count, monkeypatch):
         assert found.interval == pytest.approx((value - half, value + half), abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e9])
+def test_the_interval_does_not_depend_on_the_scale(scale):
+    generator = torch.Generator().manual_seed(0)
+    front, end = torch.randn(2, 130, 20, generator=generator)
+    front = front + end
+
+    def found(factor):
+        stream = ArrayStream([factor * front, factor * end], 50)
+        return compared(stream, ["front", END], seed=0)["front"]
+
+    assert found(scale).interval == pytest.approx(found(1).interval, abs=1e-6)
+
+
+def test_a_constant_leaves_no_interval_be_it_large():
+    rows = torch.tensor([[0.1, 0.7, 1 / 3, 12.3]], dtype=torch.float64).expand(47, -1)
+    constant, end = rows @ rows.T, torch.randn(47, 3, dtype=torch.float64)
+    grams = torch.stack([constant, end @ end.T]).float()
+    left_out = LeftOut(blocks_of(47, 0), 1, 47, 2, "cpu")
+    left_out.add(slice(0, 47), slice(0, 47), grams)
+    assert left_out.values()[:, 0].isnan().all()
+    assert left_out.values()[:, 1].tolist() == pytest.approx([1] * 10)
+
+
+def test_of_two_networks_the_larger_counts(pair, digits):
+    mean, std = digits[0].statistics()
+    how = {"num_classes": 10, "in_channels": 1, "mean": mean, "std": std}
+    wide = models.build("tiny10", **how)
+    n = int((budget.ALWAYS * 2 / budget.COMPARED / UNITS) ** 0.5)
+    for networks in ((pair[0], wide), (wide, pair[0])):
+        plan = stitching("a", "b", epochs=1)
+        assert budget.budget_of(plan, *networks, 1, n).images == 2000
+        flops = budget.multiplications(wide)
+        assert f"{3 * flops:.1e}" in budget.budget_of(plan, *networks, 1, n).why
+
+
 def test_no_interval_of_few_images_or_of_a_constant():
     def found(n, front=None, **how):
         end = torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
@@ -163,12 +201,14 @@ def test_a_sample_is_said_before_and_after(lenets, monkeypatch, call_script, tmp
         done = call_script("find_transform.py", *command, "--run-name", name, *shlex.split(flags))
         assert done.status == 0, done.err
         records[name] = json.loads(only(tmp_path / name / "json").read_text())
-        assert ("compared on 60 of 360 test images" in done.err) == (name == "auto"), done.err
+        assert ("compared on 60 test images, chosen by the seed: all 360 would" in done.err) == (
+            name == "auto"
+        ), done.err
         dear = "compare activations on all 360 test images takes up to" in done.err
         assert dear == (name in ("exact", "all")), done.err
         assert ("--similarity-images all takes all" in done.err) == (name == "auto"), done.err
         assert ("on 60 images" in done.out) == (name in ("auto", "some"))
-    assert any("compared on 60 of 360" in note for note in records["auto"]["notes"])
+    assert any("compared on 60 test images" in note for note in records["auto"]["notes"])
     said = {name: record["params"]["similarity_images"] for name, record in records.items()}
     assert said == {"auto": 60, "exact": None, "all": None, "some": 60}
     assert records["auto"]["front"] == records["some"]["front"]

@@ -40,19 +40,20 @@ class LeftOut:
         mirrored = rows != columns
         members = [self._member[some].double() for some in (rows, columns)]
         row, column = (self._block[rows][:, None] == self._block[columns]).nonzero(as_tuple=True)
-        owner = self._block[rows][row]
+        owner, one = self._block[rows][row], grams[self.one].double()
         for number, own in enumerate(grams):
-            self._sums[number, rows] += own.double() @ members[1]
+            own = own.double()
+            self._sums[number, rows] += own @ members[1]
             if mirrored:
-                self._sums[number, columns] += own.double().T @ members[0]
+                self._sums[number, columns] += own.T @ members[0]
             else:
-                self._diagonals[number, rows] = own.diagonal().double()
-            for which, other in enumerate((grams[self.one], own)):
+                self._diagonals[number, rows] = own.diagonal()
+            for which, other in enumerate((one, own)):
                 products, sums = own * other, self._rows[number, which]
-                sums[rows] += products.sum(dim=1, dtype=torch.float64)
+                sums[rows] += products.sum(dim=1)
                 if mirrored:
-                    sums[columns] += products.sum(dim=0, dtype=torch.float64)
-                shared = (1 + mirrored) * products[row, column].double()
+                    sums[columns] += products.sum(dim=0)
+                shared = (1 + mirrored) * products[row, column]
                 self._within[number, which].index_add_(0, owner, shared)
 
     def values(self) -> Tensor:

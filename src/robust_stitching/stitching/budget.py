@@ -80,8 +80,8 @@ def budget_of(
         return Budget(None)
     return Budget(
         FEW,
-        f"Activations are compared on {FEW:,} of {test_images:,} test images, chosen by the seed: "
-        f"all would take {cost}. similarity_images=all takes all.",
+        f"Activations are compared on {FEW:,} test images, chosen by the seed: all {test_images:,} "
+        f"would take {cost}. similarity_images=all takes all.",
     )
 
 

@@ -30,9 +30,9 @@ CONTROLS = (
 )
 NETWORKS = ("front", "end", "untrained", "stitched", *CONTROLS[1:])
 CKA_ESTIMATOR = "linear, exact (biased HSIC), float64 sums"
-DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC over all images), float64 sums"
+DEBIASED_ESTIMATOR = "linear, debiased (unbiased HSIC, all images together), float64 sums"
 CKA_INTERVAL = "95%, jackknife over random blocks of images, t quantile"
-INTERVAL = "95%, Wilson, over the images; the spread over trainings is not in it"
+INTERVAL = "95%, of shares Wilson's over the images; the spread over trainings is not in it"
 L2_DEFINITION = "mean over images of the Euclidean distance"
 RELATIVE_L2 = "‖own − end’s‖ / ‖end’s‖, Frobenius norms over the images"
 SOME = ", on {:,} images chosen by the seed, or all if these are fewer"
@@ -146,6 +146,7 @@ def numbers(measured: Measured, **of_data: int) -> dict[str, Any]:
         "data": {"name": measured.data, "n_images": measured.n_images, **of_data},
         "cka": measured.cka,
         "debiased_cka": measured.debiased_cka,
+        "debiased_cka_interval": measured.scores["front"].debiased_cka_to_end_interval,
         "l2": measured.l2,
         **{name: scores.get(name) for name in NETWORKS},
         "random_fronts": list(measured.random_fronts) or None,
