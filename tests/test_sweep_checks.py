@@ -284,3 +284,11 @@ def test_a_permutation_of_unequal_channels_is_refused_before_any_work(resolved, 
     with pytest.raises(UserError, match=r"needs equally many channels .* 120 .* 10"):
         Resolved(read(path), tmp_path / "out").require_own()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_strangers_folder_of_that_name_is_not_taken(resolved):
+    sweep = resolved()
+    (sweep.folder / "plans").mkdir(parents=True)
+    (sweep.folder / "plans" / "mine.txt").touch()
+    with pytest.raises(UserError, match="holds no sweep"):
+        sweep.require_own()

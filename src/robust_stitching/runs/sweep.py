@@ -186,7 +186,7 @@ class Resolved:
         own."""
         now = {(unit.kind, unit.name): unit for unit in self.units}
         # In this order: who makes the folder meanwhile writes units before anything else.
-        others = {path.name for path in self.folder.glob("[!.]*")} - {PLANS}
+        others = [path for path in self.folder.glob("[!.]*") if not _is_begun(path)]
         kept = units_in(self.folder)
         for before in kept:
             unit = now.get((before.kind, before.name))
@@ -232,6 +232,11 @@ class Resolved:
                 unit.write()
             with replacing(self.folder / PLAN) as temporary:
                 temporary.write_text(self.sweep.text, encoding="utf-8")
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a sweep that has written nothing else yet leaves such a folder."""
+    return path.name == PLANS and {own.name for own in path.glob("*")} <= {NETWORKS, UNITS}
 
 
 def _contents(about: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, str]:
