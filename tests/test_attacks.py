@@ -1,5 +1,7 @@
 """Attacks against their laws and formulas written in numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from conftest import REPOSITORY
 from robust_stitching import checkpoints
 from robust_stitching.attacks import Threat, apgd, apgd_targeted, fgsm, losses, pgd, square
 from robust_stitching.attacks.apgd import AdaptiveStep
+from robust_stitching.attacks.loop import Attacked
 from robust_stitching.attacks.pgd import FixedStep, worst_images
 from robust_stitching.basics.seeds import generator_for
 
@@ -395,3 +398,13 @@ def test_the_size_of_a_gradient_does_not_matter(norm, scale):
 def test_a_radius_that_no_float_holds(epsilon):
     with pytest.raises(ValueError, match="at most 1e6"):
         Threat(epsilon, "l2")
+
+
+def test_what_became_of_images_on_the_cpu():
+    """The same, of no images, too."""
+    for n, labels in ((0, (0,)), (3, (3,)), (3, (3, 4)), (0, (0, 4))):
+        images, answers = torch.rand(n, 1, 2, 2), torch.zeros(labels, dtype=torch.long)
+        known = Attacked.nothing(images, answers)
+        known = replace(known, fooled=answers == 0, no_gradient=known.no_gradient | True)
+        for name, own in vars(known.cpu()).items():
+            assert torch.equal(own, vars(known)[name]) and own.dtype == vars(known)[name].dtype

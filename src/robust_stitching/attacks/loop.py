@@ -82,8 +82,9 @@ class Attacked:
     def cpu(self) -> "Attacked":
         """The same on the CPU: two waits for the device."""
         told = (self.fooled, self.step, self.no_gradient, self.not_finite)
-        packed = torch.cat([part.view(len(part), -1).long() for part in told], dim=1).cpu()
-        parts = packed.split([part[:1].numel() or 1 for part in told], dim=1)
+        widths = [1 if part.ndim == 1 else part.shape[1] for part in told]
+        rows = [part.long().view(len(part), n) for part, n in zip(told, widths, strict=True)]
+        parts = torch.cat(rows, dim=1).cpu().split(widths, dim=1)
         known = (
             own.reshape(part.shape).to(part.dtype) for own, part in zip(parts, told, strict=True)
         )
