@@ -19,7 +19,7 @@ from robust_stitching.similarity import MEASURES, debiased_cka
 from robust_stitching.similarity.arrays import between
 from robust_stitching.similarity.doubts import Doubts
 from robust_stitching.similarity.forms import Settings
-from robust_stitching.similarity.jackknife import blocks_of, interval
+from robust_stitching.similarity.jackknife import COVERAGE, QUANTILES, blocks_of, interval
 from robust_stitching.similarity.measure import PAIRING
 from robust_stitching.similarity.null import FEWEST, null_of, null_of_best, orders
 from robust_stitching.similarity.stream import ArrayStream
@@ -293,3 +293,11 @@ def test_intervals_hold_what_they_should_about_95_times_in_100(name):
         low, high = doubted(name, *draw(400), interval=True).intervals[name]
         held.append(low.item() <= truth <= high.item())
     assert 0.91 < np.mean(held) < 0.99
+
+
+def test_the_quantiles_are_those_of_student():
+    from scipy.stats import t
+
+    for blocks, quantile in QUANTILES.items():
+        assert quantile == pytest.approx(t.ppf((1 + COVERAGE) / 2, blocks - 1), rel=1e-12)
+    assert {len(blocks_of(n, 0)) for n in range(40, 400)} == set(QUANTILES)

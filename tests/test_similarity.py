@@ -325,6 +325,7 @@ def test_only_answers_are_compared_without_similarity():
     left_out = {
         "cka_to_end",
         "debiased_cka_to_end",
+        "debiased_cka_to_end_interval",
         "l2_to_end",
         "relative_l2_to_end",
         "logit_cka_to_end",

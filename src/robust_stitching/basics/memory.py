@@ -4,8 +4,10 @@ import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def used() -> int:
@@ -19,11 +21,12 @@ def used() -> int:
 LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
-def available(device: torch.device | str = "cpu") -> int:
+def available(device: "torch.device | str" = "cpu") -> int:
     """Bytes that a device still has for this process, within what its container may take; where the
     system does not tell, 0."""
-    device = torch.device(device)
-    if device.type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch  # who asks of no GPU goes without
+
         return torch.cuda.mem_get_info(device)[0]
     found = []
     with suppress(OSError, ValueError, StopIteration):
