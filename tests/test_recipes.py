@@ -109,6 +109,22 @@ def test_two_epochs_under_attack_go_faster(kind):
     assert told(plan_of(GridPlan, REFS | {option: True, "attack_ratio": 0})) == FAST
 
 
+@pytest.mark.parametrize("training", [3, None, "fast", [1]])
+def test_a_training_that_is_none_is_told_under_attack_too(training):
+    short = {name: as_values(ref) for name, ref in REFS.items()} | {"training": training}
+    for objective in ({}, {"objective": {"adversary": {"kind": "madry"}}}):
+        with pytest.raises(UserError, match="training="):
+            from_values(GridPlan, short | objective)
+
+
+def test_parts_may_be_given_whole():
+    short = {name: as_values(ref) for name, ref in REFS.items()}
+    own = Optimisation(epochs=1, lr=0.5, optimizer="adam")
+    objective = {"adversary": {"kind": "madry"}}
+    plan = from_values(GridPlan, short | {"training": own, "objective": objective})
+    assert plan.training == own
+
+
 def test_a_plan_holds_what_its_recipe_stood_for(monkeypatch):
     plan = StitchPlan(**REFS, **vars(stitching("a", "b", recipe="fast", lr=0.5)))
     text = json.dumps(as_values(plan))

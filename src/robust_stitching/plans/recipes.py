@@ -48,7 +48,7 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     said = {name: values.get(name, {}) for name in parts}
     if isinstance(said["transform"], Mapping) and not may_be_white(said["transform"]):
         parts["transform"]["whiten"] = False
-    if _is_attacked(values.get("objective", {}), {**parts["training"], **said["training"]}):
+    if _is_attacked(values.get("objective"), parts["training"], said["training"]):
         parts["training"]["lr"] = UNDER_ATTACK.get(recipe, parts["training"]["lr"])
     filled = {
         name: part | said[name] for name, part in parts.items() if isinstance(said[name], Mapping)
@@ -56,13 +56,17 @@ def completed(values: Mapping[str, Any], default: str) -> Mapping[str, Any]:
     return {**values, **filled}
 
 
-def _is_attacked(objective: Any, training: Mapping[str, Any]) -> bool:
-    """Whether batches of a training by these settings have attacked images in them."""
-    adversary = objective.get("adversary") if isinstance(objective, Mapping) else None
+def _is_attacked(objective: Any, usual: Mapping[str, Any], training: Any) -> bool:
+    """Whether batches of a training by these settings, where they say none by the usual ones, have
+    attacked images in them."""
+    if not isinstance(objective, Mapping) or not isinstance(training, Mapping):
+        return False
+    adversary = objective.get("adversary")
     try:
         if isinstance(adversary, Mapping):
             adversary = from_values(Adversary, adversary)
-        return isinstance(adversary, Adversary) and adversary.attacked(training["batch_size"]) > 0
+        size = training.get("batch_size", usual["batch_size"])
+        return isinstance(adversary, Adversary) and adversary.attacked(size) > 0
     except (UserError, TypeError):  # what is wrong is told when the plan is made
         return False
 
