@@ -42,9 +42,8 @@ def depths(network: nn.Module, layers: Sequence[str]) -> list[float]:
     graph = graph_of(network)
     places = {node: number for number, node in enumerate(graph.graph.nodes)}
     known = [places[graph.node(name)] for name in stages(network)]
-    first, last = (
-        (0.0, 1.0) if len(known) < 2 else (-1 / (len(known) - 1), len(known) / (len(known) - 1))
-    )
+    steps = len(known) - 1
+    first, last = (-1 / steps, 1 + 1 / steps) if steps > 0 else (0, 1)
     anchors = [places[graph.input], *known, places[graph.output]]
     here = [places[graph.node(layer)] for layer in layers]
     return np.interp(here, anchors, np.linspace(first, last, len(anchors))).tolist()

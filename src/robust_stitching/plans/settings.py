@@ -112,11 +112,12 @@ def _checked(own: Field, kind: Kind, value: Any) -> Any:
     if value is None and kind.optional:
         return None
     choices, limits = own.metadata.get("choices"), own.metadata.get("limits")
-    if choices and kind.type is not str and value not in choices and type(value) is not int:
-        raise UserError(f"{own.name}={_shown(value)} is not {limits.told}.")
-    if choices and kind.type is not str and isinstance(value, str):
-        return value
-    if choices and kind.type is str and not isinstance(value, str):
+    if choices and kind.type is not str:  # a number, or a word in its place
+        if value in choices:
+            return value
+        if type(value) is not int:
+            raise UserError(f"{own.name}={_shown(value)} is not {limits.told}.")
+    elif choices and not isinstance(value, str):
         raise UserError(f"{own.name}={_shown(value)} is none of {', '.join(choices)}.")
     value = _as(kind.type, own.name, value)
     if kind.items:

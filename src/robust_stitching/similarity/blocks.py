@@ -21,6 +21,8 @@ from robust_stitching.similarity.gram import GramMatrices, GramSums, MinibatchSu
 
 BLOCK_BYTES = 2**30
 SHARE = 4
+"""Of what is free, the part that a block may take is one of so many."""
+
 ROUNDING = 4
 """Steps of the precision: what varies by no more of its mean is constant."""
 
